@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+from lowrank_bench.config import load_config
+from lowrank_bench.config.compose import overrides_of
+from lowrank_bench.workflow import Workflow
+
+EXPERIMENT = Workflow(
+    load_config(Path(workflow.basedir, "conf"), overrides_of(config)), overrides_of(config)
+)
+RESULTS = EXPERIMENT.folder.as_posix()
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/checkpoint.smk"
+include: "workflow/rules/factorize.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/present.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/scores.parquet",
+        f"{RESULTS}/report.html",
+
+
+onstart:
+    EXPERIMENT.announce(workflow.cores or 1)
+
+
+onsuccess:
+    EXPERIMENT.conclude()

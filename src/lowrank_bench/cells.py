@@ -1,0 +1,189 @@
+"""What is computed, as plain data: checkpoints, decompositions and cells, each with its key.
+
+A key is the digest of everything that can change the artifact: configuration, data, and the
+sources behind it. Titles and metrics are not part of it. Nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from lowrank_bench.digest import canonical, digest
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something to fetch or to generate: the files of a network, or the splits of a task.
+
+    Attributes
+    ----------
+    kind
+        `network` or `data`.
+    name
+        Name of the model or task in the configuration, for messages only.
+    spec
+        Where it comes from: hub repository and revision, or generator and seed.
+    checks
+        Expected SHA-256 and row counts; they guard the download but do not name it.
+    code
+        Digest of the generator's sources; empty for what comes from the hub.
+    """
+
+    kind: str
+    name: str
+    spec: Mapping[str, Any]
+    checks: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Key in the store."""
+        return digest([self.kind, self.spec, self.code])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network trained on one task with one seed.
+
+    Attributes
+    ----------
+    network, data
+        Sources of the network's files and of the task's splits.
+    text
+        How rows become features and labels: `columns`, `label`, `labels`, `max_length`.
+    recipe
+        Training settings; for a published checkpoint, its label map instead.
+    evaluation
+        Names of the splits on which the network is evaluated.
+    """
+
+    model: str
+    task: str
+    seed: int
+    network: Source
+    data: Source
+    text: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    evaluation: tuple[str, ...]
+    code: str
+
+    @cached_property
+    def key(self) -> str:
+        """Key in the store."""
+        sources = [self.network.key, self.data.key]
+        return digest([sources, self.seed, self.text, self.recipe, self.code])
+
+    def fetched(self) -> tuple[Source, ...]:
+        """Return what the download stage provides; small synthetic networks are built in place."""
+        return (self.network, self.data) if self.network.spec["kind"] == "hub" else (self.data,)
+
+    def title(self) -> str:
+        """Return a short name for messages."""
+        return f"{self.model} · {self.task} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A method with its parameters, applied to a target; `code` digests the method's sources."""
+
+    method: str
+    params: Mapping[str, Any]
+    target: str
+    label: str
+    code: str
+
+    def key(self, checkpoint: Checkpoint) -> str:
+        """Key of the decomposition of a checkpoint: one for all ranks."""
+        return digest([checkpoint.key, self.method, self.params, self.target, self.code])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment: a checkpoint, a method with parameters, a compression, epochs after it."""
+
+    checkpoint: Checkpoint
+    spec: Spec
+    compression: float
+    finetune_epochs: int
+    code: str
+
+    @cached_property
+    def key(self) -> str:
+        """Key in the store."""
+        return digest(
+            [
+                self.spec.key(self.checkpoint),
+                self.compression,
+                self.finetune_epochs,
+                sorted(self.checkpoint.evaluation),
+                self.code,
+            ]
+        )
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of the cell's configuration without the sources."""
+        point = self.checkpoint
+        parts = [point.network.spec, point.data.spec, point.text, point.recipe, point.seed]
+        method = [self.spec.method, self.spec.params, self.spec.target]
+        return digest([parts, method, self.compression, self.finetune_epochs])
+
+    def title(self) -> str:
+        """Return a short name for messages."""
+        where = f"{self.checkpoint.model} · {self.checkpoint.task}"
+        if self.spec.method == DENSE:
+            return f"{where} · dense"
+        return f"{where} · {self.spec.label} · {100 * self.compression:g} %"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work that one process does: checkpoints, one method's specs, compressions.
+
+    The cells of a job are the product of its parts; the dense network is the spec `dense`.
+    """
+
+    stage: str
+    name: str
+    sources: tuple[Source, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    specs: tuple[Spec, ...] = ()
+    compressions: tuple[float, ...] = ()
+    finetune_epochs: tuple[int, ...] = (0,)
+    code: str = ""
+
+    def cells(self) -> list[Cell]:
+        """Return the cells that the job evaluates."""
+        return [
+            Cell(checkpoint, spec, compression, epochs, self.code)
+            for checkpoint in self.checkpoints
+            for spec in self.specs
+            for compression in self.compressions
+            for epochs in self.finetune_epochs
+        ]
+
+    def to_json(self) -> str:
+        """Return the job as canonical JSON; `job_from_json` reads it back."""
+        return canonical(asdict(self))
+
+
+def job_from_json(values: Mapping[str, Any]) -> Job:
+    """Return the job whose `to_json`, parsed, is `values`."""
+    parts = dict(values)
+    parts["sources"] = tuple(Source(**source) for source in values["sources"])
+    parts["checkpoints"] = tuple(_checkpoint(point) for point in values["checkpoints"])
+    parts["specs"] = tuple(Spec(**spec) for spec in values["specs"])
+    parts["compressions"] = tuple(values["compressions"])
+    parts["finetune_epochs"] = tuple(values["finetune_epochs"])
+    return Job(**parts)
+
+
+def _checkpoint(values: Mapping[str, Any]) -> Checkpoint:
+    parts = dict(values)
+    parts["network"] = Source(**values["network"])
+    parts["data"] = Source(**values["data"])
+    parts["evaluation"] = tuple(values["evaluation"])
+    return Checkpoint(**parts)

@@ -1,0 +1,34 @@
+"""A pretrained network with a fresh classifier for one task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+SUBSET_SEED = 0  # a limited training set is the same for every network and seed
+
+
+def pretrained_network(folder: Path, labels: Sequence[str], seed: int) -> tuple[nn.Module, Any]:
+    """Return the network and tokenizer of `folder`; the classifier is drawn from `seed`.
+
+    Parameters
+    ----------
+    labels
+        Names of the classes in the order of their ids; none for a regression.
+    """
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=max(1, len(labels)), dtype=torch.float32
+    )
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def training_rows(rows: pd.DataFrame, limit: int | None) -> pd.DataFrame:
+    """Return the first `limit` rows of a fixed shuffle, or all rows."""
+    if limit and limit < len(rows):
+        return rows.sample(n=limit, random_state=SUBSET_SEED)
+    return rows

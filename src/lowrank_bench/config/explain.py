@@ -1,0 +1,108 @@
+"""Say what is wrong with a configuration in one line: the key, its file, the nearest valid name."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lowrank_bench.config.schema import Config
+
+NAMED_GROUPS = ("model", "task", "method")
+
+
+def explain(
+    error: ValidationError, folder: Path, values: Mapping[str, Any], overrides: Sequence[str]
+) -> str:
+    """Return one line on the first fault of a configuration."""
+    first = error.errors()[0]
+    loc = _without_tags(first["loc"], values)
+    key = ".".join(str(part) for part in loc)
+    where = _origin(loc, folder, values, overrides)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(loc[:-1], values)
+        near = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        return f"unknown key {key!r} in {where}; {hint}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing in {where}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not loc:
+        return f"{where}: {message}"
+    return f"{key} = {first['input']!r} in {where} is not valid: {message}"
+
+
+def _without_tags(loc: Sequence[Any], values: Any) -> tuple[Any, ...]:
+    """Drop the union tags that pydantic puts into a location."""
+    out, here = [], values
+    for part in loc:
+        if isinstance(here, Mapping) and part not in here and here.get("kind") == part:
+            continue
+        out.append(part)
+        if isinstance(here, Mapping):
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int):
+            here = here[part] if part < len(here) else None
+    return tuple(out)
+
+
+def _origin(
+    loc: Sequence[Any], folder: Path, values: Mapping[str, Any], overrides: Sequence[str]
+) -> str:
+    keys = [part for part in loc if isinstance(part, str)]
+    for override in overrides:
+        name = override.split("=", 1)[0].lstrip("+~").split(".")
+        if name == keys[: len(name)] and len(keys) and name[0] not in ("experiment",):
+            return f"the override {override!r}"
+    experiment = values.get("name", "")
+    files = [(folder / "experiment" / f"{experiment}.yaml", 0), (folder / "config.yaml", 0)]
+    if len(keys) > 1 and keys[0] in NAMED_GROUPS:
+        files.insert(1, (folder / keys[0] / f"{keys[1]}.yaml", 2))
+    holders = [file for file, skip in files if _holds(file, keys[skip:])]
+    if holders:
+        return _shown(holders[0], folder)
+    parents = [file for file, skip in files if _holds(file, keys[skip:-1])]
+    return _shown((parents or [files[-1][0]])[0], folder)
+
+
+def _shown(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder.parent))
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    if not file.is_file():
+        return False
+    here = yaml.safe_load(file.read_text())
+    for key in keys:
+        if not isinstance(here, Mapping) or key not in here:
+            return False
+        here = here[key]
+    return True
+
+
+def _fields_at(loc: Sequence[Any], values: Any) -> list[str]:
+    """Return the fields of the schema's section at `loc`."""
+    section: Any = Config
+    here: Any = values
+    for part in loc:
+        here = here[part] if isinstance(here, (Mapping, list)) else None
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            section = section.model_fields[part].annotation
+        else:
+            section = get_args(section)[-1]  # the values of a dict, the items of a list
+        if re.search(r"Union|\|", str(section)):
+            section = _member(section, here)
+    is_model = isinstance(section, type) and issubclass(section, BaseModel)
+    return list(section.model_fields) if is_model else []
+
+
+def _member(union: Any, here: Any) -> Any:
+    models = [m for m in get_args(union) if isinstance(m, type) and issubclass(m, BaseModel)]
+    kind = here.get("kind") if isinstance(here, Mapping) else None
+    for model in models:
+        if "kind" in model.model_fields and kind in get_args(model.model_fields["kind"].annotation):
+            return model
+    return models[0] if models else str

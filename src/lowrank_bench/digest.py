@@ -1,0 +1,94 @@
+"""Digests that name artifacts: canonical JSON of what they depend on, and of the code behind it."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "lowrank_bench"
+# Modules that carry messages and files about but cannot change a number.
+NEUTRAL = {f"{PACKAGE}.{name}" for name in ("errors", "progress", "store", "digest", "cells")}
+
+
+def canonical(value: Any) -> str:
+    """Return `value` as JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Return the first `length` hex digits of the SHA-256 of `canonical(value)`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def code_digest(*modules: str) -> str:
+    """Digest the sources of `modules` and of every module of this package that they import.
+
+    Comments, docstrings and formatting do not count, so only an edit that can change a result
+    changes the digest. Nothing is imported: the sources are read as text.
+    """
+    sources = sorted(_closure(modules))
+    return digest([[name, _tree_digest(name)] for name in sources])
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name not in found and name not in NEUTRAL:
+            found.add(name)
+            todo.extend(_imports(name))
+    return found
+
+
+@cache
+def _source(name: str) -> str | None:
+    spec = find_spec(name)
+    if spec is None or not spec.origin or spec.submodule_search_locations:
+        return None  # a package's __init__ only gathers names
+    return Path(spec.origin).read_text()
+
+
+@cache
+def _imports(name: str) -> tuple[str, ...]:
+    source = _source(name)
+    names = []
+    for node in ast.walk(ast.parse(source or "")):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(n for n in names if n.startswith(f"{PACKAGE}.") and _is_module(n))
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # an attribute of a module, not a submodule
+        return False
+
+
+@cache
+def _tree_digest(name: str) -> str:
+    tree = ast.parse(_source(name) or "")
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:] or [ast.Pass()]
+    return digest(ast.dump(tree))
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    value = getattr(node, "value", None)
+    return isinstance(node, ast.Expr) and isinstance(getattr(value, "value", None), str)

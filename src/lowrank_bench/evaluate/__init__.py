@@ -1,0 +1,1 @@
+"""Predict with compressed networks and keep the raw predictions; metrics come later."""

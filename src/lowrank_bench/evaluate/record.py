@@ -1,0 +1,64 @@
+"""A finished cell on disk: raw predictions and what was measured, one safetensors file."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from lowrank_bench.cells import Cell
+from lowrank_bench.digest import canonical
+from lowrank_bench.store import Store
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished cell.
+
+    Attributes
+    ----------
+    facts
+        What was measured: compression, errors, seconds, versions, …
+    predictions
+        Logits of each evaluated split, n×labels float32.
+    """
+
+    facts: dict[str, Any]
+    predictions: dict[str, np.ndarray]
+
+
+def record_place(cell: Cell, store: Store) -> Path:
+    """Return where the record of a cell lies or would lie."""
+    return store.place("cell", cell.key, ".safetensors")
+
+
+def write_record(cell: Cell, record: Record, store: Store) -> None:
+    """Write the record of a finished cell, whole or not at all."""
+    content = save(record.predictions, metadata={"facts": canonical(record.facts)})
+    store.write_file(record_place(cell, store), content)
+
+
+def read_record(cell: Cell, store: Store) -> Record | None:
+    """Return the record of a cell, or None.
+
+    A damaged file is reported, removed and counts as absent.
+    """
+    place = record_place(cell, store)
+    if not place.is_file():
+        return None
+    try:
+        with safe_open(place, framework="np") as file:
+            facts = json.loads(file.metadata()["facts"])
+            predictions = {split: file.get_tensor(split) for split in file.keys()}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        store.discard(place, f"damaged or cut short ({error})")
+        return None
+    return Record(facts, predictions)
+
+
+def missing_cells(cells: list[Cell], store: Store) -> list[Cell]:
+    """Return the cells without a readable record."""
+    return [cell for cell in cells if read_record(cell, store) is None]

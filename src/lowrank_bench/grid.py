@@ -1,0 +1,190 @@
+"""From a configuration to checkpoints, cells and jobs. Imports no torch: the Snakefile uses it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeVar
+
+from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec
+from lowrank_bench.config.schema import Config, Model, Task
+from lowrank_bench.digest import code_digest, digest
+from lowrank_bench.methods import make_method
+
+Item = TypeVar("Item")
+
+TRAINING = (
+    "lowrank_bench.checkpoint.pretrained",
+    "lowrank_bench.checkpoint.finetune",
+    "lowrank_bench.text.encode",
+)
+PUBLISHED = ("lowrank_bench.checkpoint.published", "lowrank_bench.text.encode")
+EVALUATION = ("lowrank_bench.evaluate.predict", "lowrank_bench.layers.embedding")
+SYNTHETIC = {
+    "network": ("lowrank_bench.synthetic.networks",),
+    "data": ("lowrank_bench.synthetic.tasks",),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All work of one experiment: the jobs of each stage, in the order of the pipeline."""
+
+    download: tuple[Job, ...]
+    checkpoint: tuple[Job, ...]
+    factorize: tuple[Job, ...]
+    evaluate: tuple[Job, ...]
+
+    def stages(self) -> dict[str, tuple[Job, ...]]:
+        """Return the jobs by stage."""
+        return {
+            "download": self.download,
+            "checkpoint": self.checkpoint,
+            "factorize": self.factorize,
+            "evaluate": self.evaluate,
+        }
+
+    def job(self, stage: str, name: str) -> Job:
+        """Return the job of that stage and name."""
+        return next(job for job in self.stages()[stage] if job.name == name)
+
+    def cells(self) -> list[Cell]:
+        """Return every cell, those of the dense networks first."""
+        return [cell for job in (*self.checkpoint, *self.evaluate) for cell in job.cells()]
+
+
+def expand(config: Config) -> list[Cell]:
+    """Return the cells of an experiment, without those of the dense networks."""
+    return [cell for job in make_plan(config).evaluate for cell in job.cells()]
+
+
+def make_plan(config: Config) -> Plan:
+    """Return the jobs of an experiment.
+
+    Raises
+    ------
+    LowRankError
+        When a method or one of its parameters is unknown or out of range.
+    """
+    specs = {name: list(_specs(config, name)) for name in config.method}
+    points = {(m, t): _checkpoints(config, m, t) for m in config.model for t in config.task}
+    code = evaluation_digest(config)
+    sources = {s.key: s for group in points.values() for p in group for s in p.fetched()}
+    download = [_job("download", source.name, sources=(source,)) for source in sources.values()]
+    trained, factorized, evaluated = [], [], []
+    for model in config.model:
+        for tasks in _batches(list(config.task), config.jobs.tasks_per_checkpoint_job):
+            batch = tuple(point for task in tasks for point in points[model, task])
+            dense: dict[str, Any] = {"specs": (dense_spec(config),), "compressions": (0.0,)}
+            name = _name(model, tasks)
+            trained.append(_job("checkpoint", name, checkpoints=batch, **dense, code=code))
+        for tasks in _batches(list(config.task), config.jobs.tasks_per_job):
+            batch = tuple(point for task in tasks for point in points[model, task])
+            for method in config.method:
+                parts: dict[str, Any] = {
+                    "checkpoints": batch,
+                    "specs": tuple(specs[method]),
+                    "compressions": tuple(config.compressions),
+                }
+                name = f"{_name(model, tasks)}.{method}"
+                factorized.append(_job("factorize", name, **parts))
+                parts["finetune_epochs"] = tuple(config.finetune_epochs)
+                evaluated.append(_job("evaluate", name, **parts, code=code))
+    return Plan(tuple(download), tuple(trained), tuple(factorized), tuple(evaluated))
+
+
+def dense_spec(config: Config) -> Spec:
+    """Return the pseudo-method of the network as trained."""
+    return Spec(DENSE, {}, config.target, DENSE, "")
+
+
+def evaluation_digest(config: Config) -> str:
+    """Digest of what decides predictions beside the network: sources and row length."""
+    return digest([code_digest(*EVALUATION), config.evaluation.max_length])
+
+
+def _specs(config: Config, name: str) -> Iterator[Spec]:
+    entry = config.method[name]
+    for values in product(*entry.grid.values()):
+        method = make_method(
+            entry.name, **entry.params, **dict(zip(entry.grid, values, strict=True))
+        )
+        code = code_digest(f"lowrank_bench.methods.{entry.name}")
+        yield Spec(entry.name, method.model_dump(), config.target, method.label(), code)
+
+
+def _checkpoints(config: Config, model_name: str, task_name: str) -> list[Checkpoint]:
+    model, task = config.model[model_name], config.task[task_name]
+    published = config.checkpoints == "published"
+    text = {
+        "columns": task.columns,
+        "label": task.label,
+        "labels": task.labels,
+        "max_length": config.evaluation.max_length,
+    }
+    if published:
+        network = _published(model, model_name, task_name, config)
+        recipe: dict[str, Any] = {"published_labels": model.published[task_name].labels}
+    else:
+        network = _network(model, model_name, config)
+        recipe = _recipe(config, model, task)
+    code = code_digest(*(PUBLISHED if published else TRAINING))
+    splits = tuple(split.split for split in task.evaluation)
+    data = _data(task, task_name, config)
+    return [
+        Checkpoint(model_name, task_name, seed, network, data, text, recipe, splits, code)
+        for seed in config.seeds
+    ]
+
+
+def _recipe(config: Config, model: Model, task: Task) -> dict[str, Any]:
+    merged = config.recipe.model_dump()
+    for patch in (model.recipe, task.recipe):
+        merged |= {key: value for key, value in patch.model_dump().items() if value is not None}
+    return merged | {"train_split": task.train.split, "train_limit": task.train.limit}
+
+
+def _network(model: Model, name: str, config: Config) -> Source:
+    spec = model.source.model_dump()
+    return _source("network", name, spec, {"sha256": model.sha256}, config)
+
+
+def _published(model: Model, name: str, task: str, config: Config) -> Source:
+    entry = model.published[task]
+    spec = {"kind": "hub", "repo": entry.repo, "revision": entry.revision, "config": None}
+    return _source("network", f"{name}-{task}", spec, {}, config)
+
+
+def _data(task: Task, name: str, config: Config) -> Source:
+    splits = [task.train, *task.evaluation]
+    checks = {
+        "splits": {s.split: {"rows": s.rows, "sha256": s.sha256} for s in splits},
+        "columns": [*task.columns, task.label],
+        "unofficial": config.hub.unofficial,
+    }
+    return _source("data", name, task.source.model_dump(), checks, config)
+
+
+def _source(kind: str, name: str, spec: dict[str, Any], checks: dict, config: Config) -> Source:
+    if spec["kind"] == "hub":
+        if config.hub.revision:
+            spec = spec | {"revision": config.hub.revision}
+        return Source(kind, name, spec, checks)
+    return Source(kind, name, spec, checks, code_digest(*SYNTHETIC[kind]))
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterable[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _name(model: str, tasks: Sequence[str]) -> str:
+    span = tasks[0] if len(tasks) == 1 else f"{tasks[0]}-to-{tasks[-1]}"
+    return f"{model}.{span}"
+
+
+def _job(stage: str, name: str, **parts: Any) -> Job:
+    """Make a job whose name ends in a digest of all that it must produce."""
+    draft = Job(stage, name, **parts)
+    keys = [source.key for source in draft.sources]
+    keys += [spec.key(point) for point in draft.checkpoints for spec in draft.specs]
+    keys += [cell.key for cell in draft.cells()]
+    return Job(stage, f"{name}.{digest(sorted(keys), 8)}", **parts)

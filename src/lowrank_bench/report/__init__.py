@@ -1,0 +1,1 @@
+"""Tables and figures of one experiment, made from its scores and their summary."""

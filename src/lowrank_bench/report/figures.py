@@ -1,0 +1,53 @@
+"""All figures of an experiment, in one style."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from lowrank_bench.report.curves import average_curves, drop_curves
+from lowrank_bench.report.error_vs_drop import error_vs_drop
+from lowrank_bench.report.frames import tidy
+from lowrank_bench.report.names import drop_stem
+from lowrank_bench.report.style import line_styles
+from lowrank_bench.report.versus_svd import versus_svd
+
+__all__ = ["average_curves", "drop_curves", "error_vs_drop", "versus_svd", "write_figures"]
+
+
+def write_figures(
+    scores: pd.DataFrame,
+    summary: pd.DataFrame,
+    folder: Path,
+    experiment_title: str,
+    models: Iterable[str] | None = None,
+) -> list[Path]:
+    """Write every figure of an experiment; one with nothing to show says why in its middle.
+
+    Parameters
+    ----------
+    scores, summary
+        Columns of `score.schema.SCORES` and `SUMMARY`.
+    folder
+        Results folder of the experiment; the figures land in its `figures/`.
+    experiment_title
+        First words of every title.
+    models
+        Networks of the experiment; else those that `scores` names.
+
+    Returns
+    -------
+    list of Path
+        `folder / name` for every name of `names.figure_names(models)`, in that order.
+    """
+    models = sorted(set(tidy(scores)["model"] if models is None else models))
+    styles = line_styles(tidy(scores))
+    place = Path(folder) / "figures"
+    paths = []
+    for model in models:
+        stem = place / drop_stem(model)
+        paths += drop_curves(summary, model, stem, experiment_title, scores, styles)
+    paths += average_curves(summary, place / "average", experiment_title, scores, styles)
+    paths += versus_svd(summary, place / "versus_svd", experiment_title, scores, styles)
+    paths += error_vs_drop(scores, place / "error_vs_drop", experiment_title, styles)
+    return paths

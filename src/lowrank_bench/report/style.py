@@ -1,0 +1,147 @@
+"""How figures look: one colour per method, one shade per parameter, bytes that reproduce."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from lowrank_bench.report.frames import natural
+
+INK, GREY, FAINT, WARNING = "#1a1a1a", "#666666", "#d9d9d9", "#b03a00"
+# Okabe and Ito's palette without yellow (too pale for lines), then darker ones of Tol's "muted".
+HUES = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+    "#999933",
+    "#332288",
+    "#8C6D46",
+]
+MARKERS = "os^DvPXph<>"
+DASHES: tuple[Any, ...] = ("-", (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))
+SVD_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (2, 2)), (0, (7, 2)))
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelsize": 8,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 150,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one series is drawn in every figure."""
+
+    color: tuple[float, float, float]
+    marker: str
+    dashes: Any
+    filled: bool
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments of `Axes.plot`."""
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "linestyle": self.dashes,
+            "markerfacecolor": self.color if self.filled else "white",
+            "markeredgecolor": self.color,
+            "markeredgewidth": 0.9,
+        }
+
+
+@contextmanager
+def page_style() -> Iterator[None]:
+    """Draw and save under the report's own settings, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def line_styles(frame: pd.DataFrame) -> dict[str, Line]:
+    """Give every series of a tidied frame its line, in the order of the legend.
+
+    Methods take hues and markers in alphabetical order; `svd` comes first, black and dashed.
+    Within a method the parameters run from dark to light, and epochs of fine-tuning after the
+    first value get hollow markers and another dash pattern.
+    """
+    rows = frame[frame["method"] != "dense"]
+    methods = sorted(set(rows["method"]), key=lambda name: (name != "svd", name))
+    epochs = sorted(set(rows["finetune_epochs"].dropna()))
+    styles: dict[str, Line] = {}
+    for place, method in enumerate(methods):
+        place -= "svd" in methods  # the hues belong to the other methods
+        own = rows[rows["method"] == method]
+        keys = own[["label", "target"]].drop_duplicates().itertuples(index=False, name=None)
+        shades = {key: rank for rank, key in enumerate(sorted(keys, key=natural))}
+        series = own[["series", "label", "target", "finetune_epochs"]].drop_duplicates("series")
+        series = sorted(series.itertuples(index=False, name=None), key=natural)
+        for name, label, target, epoch in series:
+            turn = epochs.index(epoch) if epoch in epochs else 0
+            styles[name] = _line(method, place, shades[label, target], len(shades), turn)
+    return styles
+
+
+def _line(method: str, place: int, shade: int, shades: int, turn: int) -> Line:
+    if method == "svd":
+        color, marker = _shade("#000000", shade, shades), "o"
+    else:
+        color = _shade(HUES[place % len(HUES)], shade, shades)
+        marker = MARKERS[1 + place % (len(MARKERS) - 1)]
+    dashes = SVD_DASHES if method == "svd" else DASHES
+    return Line(color, marker, dashes[turn % len(dashes)], filled=turn == 0)
+
+
+def _shade(hue: str, place: int, count: int) -> tuple[float, float, float]:
+    """Mix a hue with black (first of a family) up to white (last); a single one stays itself."""
+    if count == 1:
+        return to_rgb(hue)
+    amount = -0.4 + 0.85 * place / (count - 1)
+    end = 1.0 if amount > 0 else 0.0
+    red, green, blue = ((1 - abs(amount)) * part + abs(amount) * end for part in to_rgb(hue))
+    return red, green, blue
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `<stem>.png` and `<stem>.pdf` without dates or versions, and return their paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf = (stem.with_name(stem.name + ending) for ending in (".png", ".pdf"))
+    figure.savefig(png, metadata={"Software": None})
+    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return [png, pdf]

@@ -1,0 +1,187 @@
+"""Heat map of the gain over plain SVD at the same budget."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
+
+from lowrank_bench.report import frames
+from lowrank_bench.report.curves import lost_line
+from lowrank_bench.report.page import (
+    Heading,
+    columns_for,
+    empty_page,
+    joined,
+    new_page,
+    panel_grid,
+)
+from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
+
+LEVEL = 0.05
+COLORS = LinearSegmentedColormap.from_list("versus", ["#D55E00", "#ffffff", "#0072B2"])
+COLORS = COLORS.with_extremes(bad="#f0f0f0")
+
+
+def versus_svd(
+    summary: pd.DataFrame,
+    out_stem: Path,
+    title: str = "",
+    scores: pd.DataFrame | None = None,
+    styles: dict[str, Line] | None = None,
+) -> list[Path]:
+    """Draw per network, method and compression the points won over SVD at the same budget.
+
+    The number is that of the GLUE average where the summary has one against SVD, with a star
+    where its own p-value is below 0.05; else the mean over the tasks' headline metrics. Beneath
+    it stand the tasks won (▲) and lost (▼) at p < 0.05, not corrected for the number of tests;
+    a number in parentheses lacks some of the network's tasks.
+
+    Parameters and files as in `curves.drop_curves`.
+    """
+    frame = frames.tidy(summary)
+    tidied = None if scores is None else frames.tidy(scores)
+    order = list(styles or line_styles(frame))
+    rows = frames.headline(frame)
+    cells = compare(rows, frames.averages(frame))
+    lost = frames.lost_cells(tidied)
+    heading = Heading(
+        title=joined([title, "gain over svd at the same budget"], " · "),
+        subtitle="points, positive: better than svd; ▲ ▼: tasks won and lost at p < 0.05"
+        + ("; * p < 0.05 on average" if cells["p"].notna().any() else ""),
+        notes=frames.note_lines(_shown(rows, frames.averages(frame), cells)),
+        footer=lost_line(len(lost)),
+        xlabel="compression (%)",
+    )
+    if cells.empty:
+        reason = (
+            "no cell has svd at the same budget"
+            if "svd" in set(frame["method"])
+            else "svd is not among the evaluated methods: there is nothing to compare with"
+        )
+        return empty_page(Path(out_stem), heading, reason)
+    others = rows[rows["model"].isin(set(cells["model"])) & (rows["method"] != "svd")]
+    series = [name for name in order if name in set(others["series"])]
+    return _draw(cells, series, sorted(set(others["compression"])), heading, Path(out_stem))
+
+
+def _shown(rows: pd.DataFrame, averages: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose numbers stand in the cells, for their notes."""
+    by_average = set(cells.loc[cells["basis"] == frames.AVERAGES["glue"], "model"])
+    glue = averages[(averages["task"] == "glue") & averages["model"].isin(by_average)]
+    glue = glue.assign(panel=glue["model"])
+    rows = rows[rows["model"].isin(set(cells["model"]) - by_average)]
+    shown = pd.concat([glue, rows])
+    return shown[shown["vs_svd"].notna() & (shown["method"] != "svd")]
+
+
+def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per network, method and compression compared with SVD.
+
+    Parameters
+    ----------
+    rows
+        Tidied rows of the tasks' headline metrics.
+    averages
+        Tidied rows of the averages; `glue` is preferred to the mean over `rows`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns model, series, compression, gain (points), p (NaN where there is no single test),
+        won, lost, tasks (compared ones), of (tasks of the network), basis.
+    """
+    other = rows[(rows["method"] != "svd") & rows["vs_svd"].notna()]
+    keys = ["model", "series", "compression"]
+    sure = other["vs_svd_p"] < LEVEL
+    other = other.assign(won=sure & (other["vs_svd"] > 0), lost=sure & (other["vs_svd"] < 0))
+    cells = other.groupby(keys, as_index=False).agg(
+        gain=("vs_svd", "mean"),
+        p=("vs_svd_p", "first"),
+        won=("won", "sum"),
+        lost=("lost", "sum"),
+        tasks=("task", "nunique"),
+    )
+    cells["of"] = cells["model"].map(rows.groupby("model")["task"].nunique())
+    cells["p"] = cells["p"].where(cells["of"] == 1)
+    cells["basis"] = [f"mean of {n} tasks" if n > 1 else "one task" for n in cells["of"]]
+    glue = averages[(averages["task"] == "glue") & averages["vs_svd"].notna()]
+    glue = glue[glue["method"] != "svd"].drop_duplicates(keys).set_index(keys)
+    for place, key in enumerate(cells[keys].itertuples(index=False, name=None)):
+        if key[0] in set(glue.index.get_level_values(0)):
+            found = key in glue.index
+            cells.loc[place, "gain"] = glue.at[key, "vs_svd"] if found else np.nan
+            cells.loc[place, "p"] = glue.at[key, "vs_svd_p"] if found else np.nan
+            cells.loc[place, "basis"] = frames.AVERAGES["glue"]
+    return cells
+
+
+def _draw(
+    cells: pd.DataFrame,
+    series: list[str],
+    budgets: list[float],
+    heading: Heading,
+    stem: Path,
+) -> list[Path]:
+    models = sorted(set(cells["model"]))
+    columns = min(columns_for(len(models)), 2 if len(budgets) <= 6 else 1)
+    lines = -(-len(models) // columns)
+    norm = CenteredNorm(0, max(float(cells["gain"].abs().max()), 0.1))
+    with page_style():
+        figure = new_page(lines * (0.33 * len(series) + 0.45) + 0.35, heading)
+        grid = panel_grid(figure, len(models), columns, sharey=True)
+        for axes, model in zip(grid, models, strict=True):
+            _map(axes, cells[cells["model"] == model], series, budgets, norm)
+        mappable = ScalarMappable(norm, COLORS)
+        bar = figure.colorbar(mappable, ax=grid, label="gain over svd (points)", shrink=0.9)
+        bar.outline.set_visible(False)
+        return save(figure, stem)
+
+
+def _map(
+    axes: Axes,
+    cells: pd.DataFrame,
+    series: list[str],
+    budgets: list[float],
+    norm: CenteredNorm,
+) -> None:
+    table = cells.pivot(index="series", columns="compression", values="gain")
+    table = table.reindex(index=series, columns=budgets)
+    axes.pcolormesh(
+        np.ma.masked_invalid(table.to_numpy(float)), cmap=COLORS, norm=norm, edgecolors="white"
+    )
+    axes.set_title(f"{cells['model'].iloc[0]} ({cells['basis'].iloc[0]})")
+    axes.set_xticks(np.arange(len(budgets)) + 0.5, [f"{100 * part:g}" for part in budgets])
+    axes.set_yticks(np.arange(len(series)) + 0.5, series)
+    axes.set_ylim(len(series), 0)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for cell in cells.itertuples():
+        if np.isfinite(cell.gain):
+            strong = abs(norm(cell.gain) - 0.5) > 0.36
+            x, y = budgets.index(cell.compression) + 0.5, series.index(cell.series) + 0.5
+            axes.text(
+                x,
+                y,
+                _words(cell),
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                linespacing=1.15,
+                color="white" if strong else "black",
+            )
+    blank = ~table.notna().to_numpy()
+    for row, column in zip(*np.nonzero(blank), strict=True):
+        axes.text(
+            column + 0.5, row + 0.5, "no value", ha="center", va="center", fontsize=6, color=GREY
+        )
+
+
+def _words(cell: object) -> str:
+    number = f"{round(cell.gain, 1) or 0.0:+.1f}".replace("-", "−")
+    number = f"({number})" if cell.tasks < cell.of else number
+    star = "*" if cell.p < LEVEL else ""
+    tally = joined([f"▲{cell.won}" if cell.won else "", f"▼{cell.lost}" if cell.lost else ""], " ")
+    return joined([number + star, tally], "\n")

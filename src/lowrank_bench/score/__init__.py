@@ -1,0 +1,1 @@
+"""From stored predictions to the result tables: metrics, intervals, paired tests, averages."""

@@ -1,0 +1,132 @@
+"""Collect an experiment's stored predictions, labels and notes, and score them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lowrank_bench.score.scores import ScoredCell, build_scores
+
+from lowrank_bench.cells import Cell, Checkpoint
+from lowrank_bench.config.schema import Config
+from lowrank_bench.digest import canonical
+from lowrank_bench.download.data import unofficial
+from lowrank_bench.evaluate.record import read_record
+from lowrank_bench.grid import make_plan
+from lowrank_bench.store import Store
+
+NOT_MEASURED = ("rank",)
+
+
+def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score every cell of an experiment.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    outcomes
+        Manifests of the checkpoint and evaluate jobs; they tell which cells failed, and why.
+
+    Returns
+    -------
+    scores, summary
+        Tables with the columns of `score.schema`.
+    """
+    store = Store(config.store)
+    cells = make_plan(config).cells()
+    failures = _failures(outcomes)
+    data = {cell.checkpoint.task: cell.checkpoint for cell in cells}
+    references, missing, notes = {}, {}, {}
+    for task, point in data.items():
+        about = store.manifest(_data_folder(point, store))
+        notes[task] = _note(config, task, about)
+        for split in point.evaluation:
+            if split in about["missing"]:
+                missing[task, split] = about["missing"][split]
+            else:
+                references[task, split] = _labels(point, split, store)
+    scored = [_scored(config, cell, store, failures, notes) for cell in cells]
+    tasks = {name: task.model_dump() for name, task in config.task.items()}
+    statistics = config.statistics
+    return build_scores(
+        scored,
+        tasks,
+        references,
+        missing=missing,
+        resamples=statistics.resamples,
+        seed=statistics.seed,
+        baseline=statistics.baseline,
+    )
+
+
+def _scored(
+    config: Config, cell: Cell, store: Store, failures: dict[str, str], notes: dict[str, str]
+) -> ScoredCell:
+    point, spec = cell.checkpoint, cell.spec
+    meta: dict[str, Any] = {
+        "experiment": config.name,
+        "model": point.model,
+        "task": point.task,
+        "method": spec.method,
+        "params": canonical(spec.params),
+        "label": spec.label,
+        "target": spec.target,
+        "compression": cell.compression,
+        "seed": point.seed,
+        "finetune_epochs": cell.finetune_epochs,
+        "note": notes[point.task],
+        "code_digest": f"{point.code}.{spec.code}.{cell.code}",
+        "config_digest": cell.config_digest,
+    }
+    record = read_record(cell, store)
+    if record is None and cell.key not in failures:
+        record = _again(config, cell, store)
+    if record is None:
+        return ScoredCell(meta, {}, "failed", failures.get(cell.key, "no record in the store"))
+    facts = {key: value for key, value in record.facts.items() if key not in NOT_MEASURED}
+    return ScoredCell(meta | facts, record.predictions)
+
+
+def _again(config: Config, cell: Cell, store: Store) -> Any:
+    """Evaluate a cell whose record was lost or damaged after its job had ended."""
+    from lowrank_bench.evaluate.cell import evaluate_cells
+
+    evaluation = config.evaluation
+    evaluate_cells([cell], store, evaluation.max_tokens, evaluation.device, lambda *_: None)
+    return read_record(cell, store)
+
+
+def _failures(outcomes: list[Path]) -> dict[str, str]:
+    pieces: Iterator[dict[str, str]] = (
+        piece for path in outcomes for piece in json.loads(path.read_text())["outcome"]
+    )
+    return {piece["key"]: piece["reason"] for piece in pieces if piece["status"] == "failed"}
+
+
+def _data_folder(point: Checkpoint, store: Store) -> Path:
+    from lowrank_bench.download.data import download_data
+
+    return download_data(point.data, store)
+
+
+def _labels(point: Checkpoint, split: str, store: Store) -> np.ndarray:
+    path = _data_folder(point, store) / f"{split}.parquet"
+    return pd.read_parquet(path, columns=[point.text["label"]])[point.text["label"]].to_numpy()
+
+
+def _note(config: Config, task: str, about: dict[str, Any]) -> str:
+    """Return what is not standard about the data that a result rests on."""
+    entry = config.task[task]
+    notes = [entry.note] if entry.note else []
+    for split in (entry.train, *entry.evaluation):
+        facts = about["splits"].get(split.split)
+        fault = unofficial(facts, split.model_dump()) if facts else ""
+        if fault:
+            notes.append(f"{split.split} split not official: {fault}")
+    rows = about["splits"].get(entry.train.split, {}).get("rows", 0)
+    if entry.train.limit and entry.train.limit < rows:
+        notes.append(f"trained on {entry.train.limit:,} of {rows:,} rows")
+    return "; ".join(notes)

@@ -1,0 +1,75 @@
+"""Metrics of classification and regression as one metric module of Hugging Face `evaluate`.
+
+Load it by its path: `evaluate.load(path, "classification")` or `evaluate.load(path, "regression")`.
+`evaluate` copies this file into HF_MODULES_CACHE, in a folder named by a digest of the source and
+behind a file lock, so that processes that load it at once share one copy. It also reads the
+imports below line by line: one module a line, none relative, and `evaluate` as a module, because
+the first metric class found here is taken for the module's own.
+"""
+
+import warnings
+
+import datasets
+import evaluate
+import numpy as np
+import scipy.stats
+import sklearn.metrics
+
+DESCRIPTION = "Accuracy, F1, Matthews, Pearson and Spearman correlation, with degenerate cases as 0"
+USAGE = """
+Args:
+    predictions: predicted labels, or scores of a regression.
+    references: true labels or scores.
+    metrics: names among accuracy, f1, matthews_correlation, pearson, spearmanr.
+Returns:
+    A dictionary from name to value, in [-1, 1].
+"""
+
+
+def f1(references, predictions):
+    """Return the F1 of label 1; 0 when nobody says 1."""
+    return sklearn.metrics.f1_score(references, predictions, zero_division=0)
+
+
+def pearson(references, predictions):
+    """Return Pearson's correlation; 0 where it is undefined."""
+    if len(references) < 2 or np.ptp(references) == 0 or np.ptp(predictions) == 0:
+        return 0.0
+    return scipy.stats.pearsonr(references, predictions).statistic
+
+
+def spearmanr(references, predictions):
+    """Return Pearson's correlation of the mid-ranks; 0 where it is undefined."""
+    if len(references) < 2 or np.ptp(references) == 0 or np.ptp(predictions) == 0:
+        return 0.0
+    return scipy.stats.spearmanr(references, predictions).statistic
+
+
+FUNCTIONS = {
+    "accuracy": sklearn.metrics.accuracy_score,
+    "f1": f1,
+    "matthews_correlation": sklearn.metrics.matthews_corrcoef,
+    "pearson": pearson,
+    "spearmanr": spearmanr,
+}
+
+
+class GlueMetric(evaluate.Metric):
+    """The metrics of GLUE by name, of labels (`classification`) or scores (`regression`)."""
+
+    def _info(self):
+        scalar = datasets.Value("float64" if self.config_name == "regression" else "int64")
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation="",
+            inputs_description=USAGE,
+            features=datasets.Features({"predictions": scalar, "references": scalar}),
+            format="numpy",
+        )
+
+    def _compute(self, predictions, references, metrics):
+        predictions, references = np.asarray(predictions), np.asarray(references)
+        with warnings.catch_warnings():
+            # A network that always gives the same label is a result here, not an accident.
+            warnings.simplefilter("ignore")
+            return {name: float(FUNCTIONS[name](references, predictions)) for name in metrics}

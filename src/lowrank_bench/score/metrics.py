@@ -1,0 +1,130 @@
+"""Metrics by name, computed through Hugging Face `evaluate` and the module `glue_metric`.
+
+Degenerate cases have a value, so that a network that a method broke is still scored:
+
+- a constant prediction, or constant labels: Matthews, Pearson and Spearman correlation 0;
+- no example labelled or predicted 1: F1 0;
+- a single example: Pearson and Spearman correlation 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from lowrank_bench.errors import LowRankError
+
+if TYPE_CHECKING:
+    import evaluate
+
+Kind = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric is computed from, and which direction is better."""
+
+    kind: Kind
+    higher_is_better: bool = True
+
+
+METRICS = {
+    "accuracy": Metric("classification"),
+    "f1": Metric("classification"),
+    "matthews_correlation": Metric("classification"),
+    "pearson": Metric("regression"),
+    "spearmanr": Metric("regression"),
+}
+
+
+def kind_of(n_labels: int) -> Kind:
+    """Return the kind of a task with `n_labels` labels; a regression has none."""
+    return "classification" if n_labels else "regression"
+
+
+def check_metrics(metric_names: Sequence[str], n_labels: int) -> None:
+    """Check that a task with `n_labels` labels (0: regression) can have these metrics.
+
+    Raises
+    ------
+    LowRankError
+        For an unknown metric, one of the other kind, or F1 with other than two labels.
+    """
+    for name in metric_names:
+        if name not in METRICS:
+            raise LowRankError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+        kind = kind_of(n_labels)
+        if METRICS[name].kind != kind:
+            raise LowRankError(f"metric {name!r} is for {METRICS[name].kind}, the task is {kind}")
+        if name == "f1" and n_labels != 2:
+            raise LowRankError(f"metric 'f1' needs two labels, the task has {n_labels}")
+
+
+def predict_labels(logits: np.ndarray, kind: Kind) -> np.ndarray:
+    """Turn a network's outputs into predictions.
+
+    Parameters
+    ----------
+    logits
+        Finite outputs, n×labels for classification, n×1 or n for regression.
+    kind
+        `classification` or `regression`.
+
+    Returns
+    -------
+    numpy.ndarray
+        n labels, int64, the first one of equal logits; or n scores, float64.
+    """
+    if kind == "classification":
+        return logits.argmax(axis=1)
+    return logits.reshape(len(logits)).astype(np.float64)
+
+
+def compute(
+    metric_names: Sequence[str], predictions: np.ndarray, references: np.ndarray
+) -> dict[str, float]:
+    """Compute metrics through `evaluate`.
+
+    Parameters
+    ----------
+    metric_names
+        Names among `METRICS`, all of one kind.
+    predictions, references
+        n labels, or n scores, at least one.
+
+    Returns
+    -------
+    dict
+        From name to value, in [−1, 1], as the module docstring defines degenerate cases.
+
+    Raises
+    ------
+    LowRankError
+        For an unknown metric, metrics of both kinds, or arrays that do not match.
+    """
+    kinds = {METRICS[name].kind for name in metric_names if name in METRICS}
+    if len(kinds) != 1 or not METRICS.keys() >= set(metric_names):
+        raise LowRankError(
+            f"metrics {', '.join(metric_names)} are unknown or of both kinds; "
+            f"known: {', '.join(f'{name} ({metric.kind})' for name, metric in METRICS.items())}"
+        )
+    if predictions.shape != references.shape or predictions.ndim != 1 or not len(references):
+        raise LowRankError(
+            f"predictions {predictions.shape} and references {references.shape} "
+            "must be vectors of the same length, at least 1"
+        )
+    return _module(kinds.pop()).compute(
+        predictions=predictions, references=references, metrics=list(metric_names)
+    )
+
+
+@lru_cache(maxsize=None)
+def _module(kind: Kind) -> "evaluate.EvaluationModule":
+    import evaluate  # seconds to import: only those who compute pay
+
+    path = Path(__file__).with_name("glue_metric.py")
+    # In memory: files in the metrics cache would be shared with other processes.
+    return evaluate.load(str(path), kind, keep_in_memory=True)

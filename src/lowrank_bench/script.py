@@ -1,0 +1,72 @@
+"""What all workflow scripts share: parse the job, keep a log, end an error in one line."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lowrank_bench.cells import job_from_json
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.stages import write_outcome
+from lowrank_bench.store import Store
+
+
+def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = False) -> None:
+    """Run the job of a rule and write its manifest.
+
+    Parameters
+    ----------
+    snakemake
+        The object that Snakemake gives to scripts: `params.job`, `params.settings`, `threads`.
+    run
+        Called as `run(job, store, settings)`; returns the outcome of each piece of work.
+    offline
+        Forbid the process to ask a hub: only the download stage may.
+    """
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with logged(snakemake.log[0]):
+        job = job_from_json(json.loads(snakemake.params.job))
+        settings = json.loads(snakemake.params.settings) | {"threads": snakemake.threads}
+        outcome = run(job, Store(settings["store"]), settings)
+        write_outcome(Path(snakemake.output[0]), job, outcome)
+
+
+@contextmanager
+def logged(log: str) -> Iterator[None]:
+    """Copy stderr to the rule's log; end a user's error in one line, any other in a traceback."""
+    sys.stderr = _Tee(sys.stderr, Path(log))
+    try:
+        yield
+    except LowRankError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+class _Tee:
+    """A stream that writes to the terminal and to a file."""
+
+    def __init__(self, stream: Any, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._stream, self._file = stream, file.open("w")
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,122 @@
+"""What each stage's job does. Work found in the store costs no torch import."""
+
+import json
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lowrank_bench.cells import Cell, Job
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.evaluate.record import missing_cells
+from lowrank_bench.progress import Progress
+from lowrank_bench.store import Store, write_atomic
+
+
+def run_download(job: Job, store: Store) -> list[dict[str, Any]]:
+    """Fetch or generate the job's sources."""
+    done = []
+    for source in job.sources:
+        print(f"[download] {source.kind} {source.name}", file=sys.stderr, flush=True)
+        if source.kind == "network":
+            from lowrank_bench.download.network import download_network as fetch
+        else:
+            from lowrank_bench.download.data import download_data as fetch
+        fetch(source, store)
+        done.append({"kind": source.kind, "key": source.key, "status": "ok", "reason": ""})
+    return done
+
+
+def run_checkpoint(job: Job, store: Store, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the job's checkpoints and evaluate them as they are, dense."""
+    progress = Progress(Path(settings["folder"]), "checkpoint", store, settings["threads"])
+    for point in job.checkpoints:
+        if store.folder("checkpoint", point.key):
+            continue
+        _set_threads(settings["threads"])
+        from lowrank_bench.checkpoint.make import ensure_checkpoint
+
+        def shown(step: int, steps: int, loss: float, title: str = point.title()) -> None:
+            if step == 1 or step % max(1, steps // 5) == 0:
+                text = f"[checkpoint] {title} · step {step} of {steps} · loss {loss:.3f}"
+                print(text, file=sys.stderr, flush=True)
+
+        ensure_checkpoint(point, store, shown)
+        progress.finished(point.title())
+    done = run_evaluate(job, store, settings, quiet=True)
+    failed = [cell for cell in done if cell["status"] == "failed"]
+    if failed:
+        raise LowRankError(f"a dense network cannot be evaluated: {failed[0]['reason']}")
+    return done
+
+
+def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Decompose the matrices of the job's checkpoints by each of its specs."""
+    progress = Progress(Path(settings["folder"]), "factorize", store, settings["threads"])
+    done = []
+    for point in job.checkpoints:
+        matrix = None
+        for spec in job.specs:
+            status, reason, key = "ok", "", spec.key(point)
+            if not store.folder("decomposition", key):
+                _set_threads(settings["threads"])
+                from lowrank_bench.factorize import decompose
+
+                try:
+                    matrix = decompose.checkpoint_matrix(point, store) if matrix is None else matrix
+                    decompose.ensure_decomposition(point, spec, store, matrix)
+                except Exception as error:  # the cells that need it become rows with this reason
+                    status, reason = "failed", _reason(error)
+                progress.finished(f"{point.title()} · {spec.label}")
+            done.append({"key": key, "status": status, "reason": reason})
+    return done
+
+
+def run_evaluate(
+    job: Job, store: Store, settings: Mapping[str, Any], quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Evaluate the job's cells that the store does not hold yet."""
+    cells = job.cells()
+    outcome = {cell.key: {"key": cell.key, "status": "ok", "reason": ""} for cell in cells}
+    todo = missing_cells(cells, store)
+    if todo:
+        _set_threads(settings["threads"])
+        from lowrank_bench.evaluate.cell import evaluate_cells
+
+        progress = Progress(Path(settings["folder"]), "evaluate", store, settings["threads"])
+
+        def on_done(cell: Cell, error: Exception | None) -> None:
+            if error is not None:
+                reason = _reason(error)
+                outcome[cell.key] |= {"status": "failed", "reason": reason}
+                print(f"[evaluate] failed: {cell.title()}: {reason}", file=sys.stderr, flush=True)
+            if not quiet:
+                progress.finished(cell.title())
+
+        evaluate_cells(todo, store, settings["max_tokens"], settings["device"], on_done)
+    print(
+        f"[{job.stage}] {job.name}: {len(todo)} cells computed, {len(cells) - len(todo)} reused",
+        file=sys.stderr,
+        flush=True,
+    )
+    return list(outcome.values())
+
+
+def write_outcome(place: Path, job: Job, outcome: list[dict[str, Any]]) -> None:
+    """Write the manifest by which the workflow knows that a job is done."""
+    content = {"stage": job.stage, "name": job.name, "outcome": outcome}
+    write_atomic(place, json.dumps(content, indent=1))
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LowRankError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

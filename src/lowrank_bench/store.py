@@ -1,0 +1,131 @@
+"""A content-addressed store: every finished artifact is written once, whole, under its key.
+
+Writers build an artifact beside its place and rename it, so that a reader never sees half of one
+and several writers (jobs, nodes, runs) may race: whoever comes second finds the work done.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lowrank_bench.digest import file_digest
+
+MANIFEST = "manifest.json"
+
+
+class Store:
+    """Artifacts under `root/<kind>/<first two digits>/<key>`: folders, or single files.
+
+    Parameters
+    ----------
+    root
+        Folder of the store; made when first written to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def place(self, kind: str, key: str, suffix: str = "") -> Path:
+        """Return where the artifact lies or would lie."""
+        return self.root / kind / key[:2] / f"{key}{suffix}"
+
+    def folder(self, kind: str, key: str, *, deep: bool = False) -> Path | None:
+        """Return the complete folder of `key`, or None.
+
+        A folder whose files are missing or cut short is reported, removed and counts as absent;
+        with `deep` the SHA-256 of every file is compared as well.
+        """
+        place = self.place(kind, key)
+        if not place.is_dir():
+            return None
+        fault = _fault(place, deep)
+        if fault is None:
+            return place
+        self.discard(place, fault)
+        return None
+
+    def manifest(self, folder: Path) -> dict[str, Any]:
+        """Return what the writer of a folder noted about it."""
+        return json.loads((folder / MANIFEST).read_text())["about"]
+
+    @contextmanager
+    def new_folder(self, kind: str, key: str, about: dict[str, Any]) -> Iterator[Path]:
+        """Give a fresh folder to fill; when the block ends well it becomes the artifact.
+
+        `about` may be extended inside the block; it is written to the folder's manifest.
+        """
+        place = self.place(kind, key)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
+        try:
+            yield fresh
+            _write_manifest(fresh, about)
+            fresh.chmod(0o755)
+            try:
+                fresh.rename(place)
+            except OSError:  # another writer finished first
+                if not place.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def write_file(self, place: Path, content: bytes) -> None:
+        """Write a single-file artifact whole or not at all."""
+        write_atomic(place, content)
+
+    def discard(self, place: Path, fault: str) -> None:
+        """Remove a broken artifact and say so on stderr."""
+        print(f"warning: {place}: {fault}; it is computed again", file=sys.stderr, flush=True)
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+
+
+def write_atomic(place: Path, content: bytes | str) -> None:
+    """Write `content` to a temporary file beside `place`, then rename it there."""
+    data = content.encode() if isinstance(content, str) else content
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, place)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _write_manifest(folder: Path, about: dict[str, Any]) -> None:
+    files = {
+        str(file.relative_to(folder)): [file.stat().st_size, file_digest(file)]
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    content = {"about": about, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True))
+
+
+def _fault(folder: Path, deep: bool) -> str | None:
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return f"{MANIFEST} is missing or damaged"
+    for name, (size, sha256) in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes, not {size}"
+        if deep and file_digest(file) != sha256:
+            return f"{name} has another SHA-256 than when it was written"
+    return None

@@ -1,0 +1,1 @@
+"""Rows of text to batches of token ids, in the same way for training and for evaluation."""

@@ -1,0 +1,128 @@
+"""What the Snakefile asks of an experiment: its jobs, what each waits for, and its messages."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from lowrank_bench.cells import Job
+from lowrank_bench.config.schema import Config
+from lowrank_bench.digest import canonical, code_digest, digest
+from lowrank_bench.grid import Plan, make_plan
+from lowrank_bench.progress import write_plan
+from lowrank_bench.store import Store
+
+SCORING = ("lowrank_bench.score.scores", "lowrank_bench.score.gather")
+PRESENTING = ("lowrank_bench.report.write",)
+
+
+class Workflow:
+    """An experiment as the workflow sees it.
+
+    Parameters
+    ----------
+    config
+        The validated experiment.
+    overrides
+        The overrides that it was composed with; scripts compose the same experiment again.
+    """
+
+    def __init__(self, config: Config, overrides: Sequence[str]) -> None:
+        self.config, self.overrides = config, list(overrides)
+        self.folder = Path("results", config.name)
+        self.plan: Plan = make_plan(config)
+        self._jobs = {
+            stage: {job.name: job for job in jobs} for stage, jobs in self.plan.stages().items()
+        }
+
+    @cached_property
+    def settings(self) -> str:
+        """What jobs need beside their work, canonical JSON; none of it can change a result."""
+        evaluation = self.config.evaluation
+        return canonical(
+            {
+                "store": self.config.store,
+                "folder": self.folder.as_posix(),
+                "max_tokens": evaluation.max_tokens,
+                "device": evaluation.device,
+            }
+        )
+
+    @property
+    def overrides_json(self) -> str:
+        """The overrides, canonical JSON."""
+        return canonical(self.overrides)
+
+    @cached_property
+    def score_digest(self) -> str:
+        """Digest of all cells and of everything that turns predictions into scores."""
+        keys = sorted(cell.key for cell in self.plan.cells())
+        tasks = {name: task.model_dump() for name, task in self.config.task.items()}
+        statistics = self.config.statistics.model_dump()
+        return digest([keys, tasks, statistics, self.config.title, code_digest(*SCORING)])
+
+    @cached_property
+    def present_digest(self) -> str:
+        """Digest of the sources that draw tables and figures."""
+        return digest([self.config.title, code_digest(*PRESENTING)])
+
+    def job_json(self, stage: str, name: str) -> str:
+        """Return a job as canonical JSON."""
+        return self._jobs[stage][name].to_json()
+
+    def manifests_before(self, stage: str, name: str) -> list[str]:
+        """Return the manifests that a job of `stage` waits for."""
+        job = self._jobs[stage][name]
+        if stage == "checkpoint":
+            keys = {source.key for point in job.checkpoints for source in point.fetched()}
+            return self._manifests("download", lambda j: j.sources[0].key in keys)
+        points = {point.key for point in job.checkpoints}
+        if stage == "factorize":
+            return self._manifests("checkpoint", lambda j: _points(j) & points)
+        specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+        return self._manifests("factorize", lambda j: _points(j) & points and _specs(j) == specs)
+
+    def all_manifests(self) -> list[str]:
+        """Return the manifests that the scores rest on."""
+        return self._manifests("checkpoint") + self._manifests("evaluate")
+
+    def _manifests(self, stage: str, wanted=lambda job: True) -> list[str]:
+        jobs = self._jobs[stage].values()
+        return [
+            f"{self.folder.as_posix()}/jobs/{stage}/{job.name}.json" for job in jobs if wanted(job)
+        ]
+
+    def announce(self, cores: int) -> None:
+        """Say what is about to run, and write the plan by which jobs show their progress."""
+        write_plan(self.folder, self.plan.stages(), cores)
+        config, store = self.config, Store(self.config.store)
+        cells = [cell for job in self.plan.evaluate for cell in job.cells()]
+        done = sum(store.place("cell", cell.key, ".safetensors").exists() for cell in cells)
+        labels = {spec.label for job in self.plan.evaluate for spec in job.specs}
+        _say(
+            f"{config.title}: {len(config.model)} networks x {len(config.task)} tasks x "
+            f"{len(config.seeds)} seeds x {len(labels)} methods x {len(config.compressions)} rates = "
+            f"{len(cells):,} cells, {done:,} of them in the store"
+        )
+
+    def conclude(self) -> None:
+        """Say where the results are and how many cells failed."""
+        import pandas as pd
+
+        scores = pd.read_parquet(self.folder / "scores.parquet", columns=["status"])
+        counts = Counter(scores["status"])
+        listed = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+        _say(f"{self.config.title}: scores: {listed}; open {self.folder}/report.html")
+
+
+def _points(job: Job) -> set[str]:
+    return {point.key for point in job.checkpoints}
+
+
+def _specs(job: Job) -> set[str]:
+    return {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+
+
+def _say(text: str) -> None:
+    print(f"[lowrank-bench] {text}", file=sys.stderr, flush=True)

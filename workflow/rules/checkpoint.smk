@@ -1,0 +1,18 @@
+rule checkpoint:
+    # Fine-tune a network on its tasks, or take a published checkpoint; evaluate it dense.
+    input:
+        ancient(manifests_before("checkpoint")),
+    output:
+        f"{RESULTS}/jobs/checkpoint/{{name}}.json",
+    log:
+        f"logs/{EXPERIMENT.config.name}/checkpoint/{{name}}.log",
+    threads: EXPERIMENT.config.jobs.threads
+    resources:
+        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+    params:
+        job=job_json("checkpoint"),
+        settings=EXPERIMENT.settings,
+    message:
+        "checkpoint {wildcards.name}"
+    script:
+        "../scripts/checkpoint.py"

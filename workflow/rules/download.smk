@@ -1,0 +1,17 @@
+rule download:
+    # Fetch a network or a data set from the hub, or generate one; the only rule that uses the network.
+    output:
+        f"{RESULTS}/jobs/download/{{name}}.json",
+    log:
+        f"logs/{EXPERIMENT.config.name}/download/{{name}}.log",
+    retries: 2
+    threads: 1
+    resources:
+        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+    params:
+        job=job_json("download"),
+        settings=EXPERIMENT.settings,
+    message:
+        "download {wildcards.name}"
+    script:
+        "../scripts/download.py"

@@ -1,0 +1,18 @@
+rule evaluate:
+    # Predict with every compressed network of one method on a few tasks.
+    input:
+        ancient(manifests_before("evaluate")),
+    output:
+        f"{RESULTS}/jobs/evaluate/{{name}}.json",
+    log:
+        f"logs/{EXPERIMENT.config.name}/evaluate/{{name}}.log",
+    threads: EXPERIMENT.config.jobs.threads
+    resources:
+        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+    params:
+        job=job_json("evaluate"),
+        settings=EXPERIMENT.settings,
+    message:
+        "evaluate {wildcards.name}"
+    script:
+        "../scripts/evaluate.py"

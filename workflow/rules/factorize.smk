@@ -1,0 +1,18 @@
+rule factorize:
+    # Decompose the targeted weight once per method and parameters, for all ranks.
+    input:
+        ancient(manifests_before("factorize")),
+    output:
+        f"{RESULTS}/jobs/factorize/{{name}}.json",
+    log:
+        f"logs/{EXPERIMENT.config.name}/factorize/{{name}}.log",
+    threads: EXPERIMENT.config.jobs.threads
+    resources:
+        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+    params:
+        job=job_json("factorize"),
+        settings=EXPERIMENT.settings,
+    message:
+        "factorize {wildcards.name}"
+    script:
+        "../scripts/factorize.py"

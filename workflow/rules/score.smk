@@ -1,0 +1,19 @@
+rule score:
+    # Metrics, intervals and paired tests from the stored predictions.
+    input:
+        EXPERIMENT.all_manifests(),
+    output:
+        scores=f"{RESULTS}/scores.parquet",
+        summary=f"{RESULTS}/summary.parquet",
+    log:
+        f"logs/{EXPERIMENT.config.name}/score.log",
+    threads: 1
+    resources:
+        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+    params:
+        overrides=EXPERIMENT.overrides_json,
+        digest=EXPERIMENT.score_digest,
+    message:
+        "metrics, intervals and paired tests"
+    script:
+        "../scripts/score.py"

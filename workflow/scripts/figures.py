@@ -1,0 +1,13 @@
+"""Draw the figures of an experiment as PNG and PDF."""
+
+from pathlib import Path
+
+import pandas as pd
+from lowrank_bench.report.write import write_figures
+
+from lowrank_bench.script import logged
+
+with logged(snakemake.log[0]):  # noqa: F821
+    scores, summary = (pd.read_parquet(name) for name in snakemake.input)  # noqa: F821
+    folder = Path(snakemake.output[0]).parent  # noqa: F821
+    write_figures(scores, summary, folder, snakemake.params.title)  # noqa: F821
