@@ -6,12 +6,18 @@ min_version("9.19")
 
 from lowrank_bench.config import load_config
 from lowrank_bench.config.compose import overrides_of
+from lowrank_bench.report.names import SHARED_FIGURES, drop_stem, figure_names, table_names
 from lowrank_bench.workflow import Workflow
 
 EXPERIMENT = Workflow(
     load_config(Path(workflow.basedir, "conf"), overrides_of(config)), overrides_of(config)
 )
 RESULTS = EXPERIMENT.folder.as_posix()
+FIGURES = figure_names(EXPERIMENT.config.model)
+TABLES = {
+    "csv": [name for name in table_names() if name.endswith(".csv")],
+    "other": [name for name in table_names() if not name.endswith(".csv")],
+}
 
 
 report: "workflow/report/workflow.rst"

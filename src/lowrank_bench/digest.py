@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import cache
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,13 @@ def _closure(modules: Iterable[str]) -> set[str]:
 
 @cache
 def _source(name: str) -> str | None:
-    spec = find_spec(name)
-    if spec is None or not spec.origin or spec.submodule_search_locations:
-        return None  # a package's __init__ only gathers names
-    return Path(spec.origin).read_text()
+    """Return a module's text, found by its path: looking it up by import would import parents."""
+    first, *rest = name.split(".")
+    for folder in import_module(first).__path__:
+        file = Path(folder, *rest).with_suffix(".py")
+        if rest and file.is_file():
+            return file.read_text()
+    return None  # a package, whose __init__ only gathers names, or no module at all
 
 
 @cache
@@ -68,15 +71,8 @@ def _imports(name: str) -> tuple[str, ...]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(n for n in names if n.startswith(f"{PACKAGE}.") and _is_module(n))
-
-
-@cache
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # an attribute of a module, not a submodule
-        return False
+    own = (n for n in names if n.startswith(f"{PACKAGE}."))
+    return tuple(n for n in own if _source(n) is not None)
 
 
 @cache

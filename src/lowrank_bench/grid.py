@@ -129,7 +129,7 @@ def _checkpoints(config: Config, model_name: str, task_name: str) -> list[Checkp
         recipe = _recipe(config, model, task)
     code = code_digest(*(PUBLISHED if published else TRAINING))
     splits = tuple(split.split for split in task.evaluation)
-    data = _data(task, task_name, config)
+    data = task_data(config, task_name)
     return [
         Checkpoint(model_name, task_name, seed, network, data, text, recipe, splits, code)
         for seed in config.seeds
@@ -154,7 +154,9 @@ def _published(model: Model, name: str, task: str, config: Config) -> Source:
     return _source("network", f"{name}-{task}", spec, {}, config)
 
 
-def _data(task: Task, name: str, config: Config) -> Source:
+def task_data(config: Config, name: str) -> Source:
+    """Return the source of a task's splits, with what is known of the official files."""
+    task = config.task[name]
     splits = [task.train, *task.evaluation]
     checks = {
         "splits": {s.split: {"rows": s.rows, "sha256": s.sha256} for s in splits},

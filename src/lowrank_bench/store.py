@@ -111,6 +111,8 @@ def _write_manifest(folder: Path, about: dict[str, Any]) -> None:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
+    for name in files:
+        (folder / name).chmod(0o644)
     content = {"about": about, "files": files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True))
 

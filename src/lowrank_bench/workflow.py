@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -87,7 +87,9 @@ class Workflow:
         """Return the manifests that the scores rest on."""
         return self._manifests("checkpoint") + self._manifests("evaluate")
 
-    def _manifests(self, stage: str, wanted=lambda job: True) -> list[str]:
+    def _manifests(
+        self, stage: str, wanted: Callable[[Job], object] = lambda job: True
+    ) -> list[str]:
         jobs = self._jobs[stage].values()
         return [
             f"{self.folder.as_posix()}/jobs/{stage}/{job.name}.json" for job in jobs if wanted(job)
@@ -102,8 +104,8 @@ class Workflow:
         labels = {spec.label for job in self.plan.evaluate for spec in job.specs}
         _say(
             f"{config.title}: {len(config.model)} networks x {len(config.task)} tasks x "
-            f"{len(config.seeds)} seeds x {len(labels)} methods x {len(config.compressions)} rates = "
-            f"{len(cells):,} cells, {done:,} of them in the store"
+            f"{len(config.seeds)} seeds x {len(labels)} methods x {len(config.compressions)} rates"
+            f" = {len(cells):,} cells, {done:,} of them in the store"
         )
 
     def conclude(self) -> None:

@@ -1,24 +1,86 @@
-from lowrank_bench.report.names import FIGURE_FORMATS, SHARED_FIGURES, drop_stem, figure_names, table_names
-
-
 rule tables:
     # The result tables as csv, markdown and LaTeX.
     input:
         scores=f"{RESULTS}/scores.parquet",
         summary=f"{RESULTS}/summary.parquet",
     output:
-        report(
-            [f"{RESULTS}/{name}" for name in table_names() if name.endswith(".csv")],
-            category="Tables",
-            caption="../report/table.rst",
-        ),
-        [f"{RESULTS}/{name}" for name in table_names() if not name.endswith(".csv")],
+        [
+            report(
+                f"{RESULTS}/{name}",
+                category="Tables",
+                labels={"table": Path(name).stem.replace("_", " ")},
+                caption="../report/table.rst",
+            )
+            for name in TABLES["csv"]
+        ],
+        [f"{RESULTS}/{name}" for name in TABLES["other"]],
     log:
         f"logs/{EXPERIMENT.config.name}/tables.log",
     threads: 1
+    resources:
+        mem_mb=1000,
     params:
         digest=EXPERIMENT.present_digest,
     message:
         "tables"
     script:
         "../scripts/tables.py"
+
+
+rule figures:
+    # Drop against compression per task, the average, and the comparison with svd.
+    input:
+        scores=f"{RESULTS}/scores.parquet",
+        summary=f"{RESULTS}/summary.parquet",
+    output:
+        [
+            report(
+                f"{RESULTS}/figures/{drop_stem(model)}.png",
+                category="Drop against compression",
+                labels={"network": EXPERIMENT.config.model[model].title},
+                caption="../report/drop.rst",
+            )
+            for model in EXPERIMENT.config.model
+        ],
+        [
+            report(
+                f"{RESULTS}/figures/{stem}.png",
+                category="All networks",
+                labels={"figure": stem.replace("_", " ")},
+                caption=f"../report/{stem}.rst",
+            )
+            for stem in SHARED_FIGURES
+        ],
+        [f"{RESULTS}/{name}" for name in FIGURES if name.endswith(".pdf")],
+    log:
+        f"logs/{EXPERIMENT.config.name}/figures.log",
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        digest=EXPERIMENT.present_digest,
+        title=EXPERIMENT.config.title,
+    message:
+        "figures"
+    script:
+        "../scripts/figures.py"
+
+
+rule report:
+    # One self-contained HTML page, made by Snakemake itself.
+    input:
+        rules.tables.output,
+        rules.figures.output,
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        f"logs/{EXPERIMENT.config.name}/report.log",
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        overrides=EXPERIMENT.overrides_json,
+    message:
+        "report"
+    script:
+        "../scripts/report.py"

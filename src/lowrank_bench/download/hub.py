@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -78,7 +77,7 @@ def _patiently(call: Callable[[], Result], repo: str, revision: str) -> Result:
             fault = error
         except EntryNotFoundError as error:
             raise LowRankError(f"hub repository {repo}@{revision}: {_brief(error)}") from None
-        except (httpx.HTTPError, OSError) as error:
+        except Exception as error:  # the hub's client raises its transport's own errors
             fault = error
         if _refused(fault):
             break
@@ -92,7 +91,7 @@ def _patiently(call: Callable[[], Result], repo: str, revision: str) -> Result:
 def _refused(fault: BaseException | None) -> bool:
     """Tell whether nothing listens there, so that trying again is idle."""
     while fault is not None:
-        if isinstance(fault, (httpx.ConnectError, ConnectionRefusedError)):
+        if isinstance(fault, ConnectionRefusedError) or type(fault).__name__ == "ConnectError":
             return True
         fault = fault.__cause__ or fault.__context__
     return False

@@ -43,7 +43,9 @@ class Factors:
         """Return the product, n×d."""
         return self.left @ self.right
 
-    def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> "Factors":
+    def to(
+        self, *, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> "Factors":
         """Return the factors in another precision or on another device."""
         left, right = (t.to(device=device, dtype=dtype) for t in (self.left, self.right))
         return Factors(left.contiguous(), right.contiguous())

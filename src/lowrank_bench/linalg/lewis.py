@@ -1,7 +1,7 @@
 """Lewis weights: how much each row of a matrix matters to ‖Ax‖_p, and the ellipsoid they give."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,12 @@ from lowrank_bench.linalg.gram import (
     squared_norms,
 )
 
-# Condition of a Gram matrix up to which it serves as it is: float32 then has a digit to spare.
-MILD = 1e5
-# Least squared ratio of the Cholesky factor's diagonal: beyond, float64 loses too much.
-LOST = 1e-10
-ROUGH = 1e-4
+# Most accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound of the condition of M): so that rounding
+# leaves a digit in float32, which only prepares, and seven in float64, which decides.
+MILD = {torch.float32: 1e6, torch.float64: 1e9}
+# In an orthonormal basis the condition is bounded, and there are no better coordinates.
+LAST_RESORT = 1e12
+ROUGH = 1e-4  # residual up to which float32 prepares
 
 
 @dataclass(frozen=True)
@@ -178,44 +179,50 @@ class _Map:
         Lengths and directions of the rows.
     p
         Exponent.
+    worst
+        Most accepted ‖M‖·‖M⁻¹‖.
     directions
         The directions as a float32 matrix, or None to work on the matrix itself.
     """
 
-    def __init__(self, rows: _Rows, p: float, directions: Tensor | None = None) -> None:
-        self.rows, self.p = rows, p
+    def __init__(
+        self, rows: _Rows, p: float, worst: float, directions: Tensor | None = None
+    ) -> None:
+        self.rows, self.p, self.worst = rows, p, worst
         self.data = rows.matrix if directions is None else directions
         self.unit = rows.inverse_length if directions is None else None
 
-    def form(self, log_weights: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Return M / e^{2K} in float64, the logarithms of the rows' scales in it, and K."""
-        # Row i enters M as w_i^{1−2/p} a_i a_iᵀ; K keeps the largest of them near one.
+    def __call__(self, log_weights: Tensor) -> Evaluation:
+        # Row i enters M as w_i^{1−2/p} a_i a_iᵀ. `shift` keeps the largest of them near one, and
+        # the heights are those of rows of length one, so that nothing leaves the float range.
         logs = (0.5 - 1 / self.p) * log_weights + self.rows.log_length
         shift = float(logs.max())
         logs = logs - shift
-        scale = logs.new_zeros(len(self.data))
-        scale[self.rows.live] = logs.exp()
-        scale = scale if self.unit is None else scale * self.unit
-        return gram(self.data, scale.to(self.data.dtype)).double(), logs, shift
-
-    def __call__(self, log_weights: Tensor) -> Evaluation:
-        form, logs, shift = self.form(log_weights)
-        factor, failed = torch.linalg.cholesky_ex(form)
-        spread = factor.diagonal().aminmax()
-        if failed or not (spread.min / spread.max) ** 2 > LOST:
-            raise _IllConditionedError
-        identity = torch.eye(len(factor)).to(factor)
-        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-        heights = squared_norms(self.data, inverse.to(self.data.dtype), self.unit)
+        factor = self._factor(logs.exp())
+        heights = squared_norms(self.data, self._inverse(factor).to(self.data.dtype), self.unit)
         log_heights = heights[self.rows.live].double().log()
         leverage = (log_heights + 2 * logs).exp().clamp(max=1.0)
-        squared_radius = log_heights + 2 * (self.rows.log_length - shift)
-        return Evaluation(self.p / 2 * squared_radius, leverage, (factor, shift))
+        image = self.p / 2 * (log_heights + 2 * (self.rows.log_length - shift))
+        return Evaluation(image, leverage, (factor, shift))
 
-    def mild(self, log_weights: Tensor) -> bool:
-        """Return whether the form at a point is well enough conditioned for float32."""
-        squares = torch.linalg.eigvalsh(self.form(log_weights)[0])
-        return bool(squares[0] * MILD >= squares[-1])
+    def _factor(self, lengths: Tensor) -> Tensor:
+        """Return the Cholesky factor of the Gram matrix of rows of these lengths."""
+        scale = lengths.new_zeros(len(self.data))
+        scale[self.rows.live] = lengths
+        scale = scale if self.unit is None else scale * self.unit
+        form = gram(self.data, scale.to(self.data.dtype)).double()
+        factor, failed = torch.linalg.cholesky_ex(form)
+        if failed:
+            raise _IllConditionedError
+        return factor
+
+    def _inverse(self, factor: Tensor) -> Tensor:
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        norms = (factor @ factor.T).norm() * (inverse.T @ inverse).norm()
+        if not norms <= self.worst:
+            raise _IllConditionedError
+        return inverse
 
 
 def _in_coordinates(
@@ -223,19 +230,39 @@ def _in_coordinates(
 ) -> LewisWeights:
     """Solve for a matrix of full column rank; `back` leads from its coordinates to the user's."""
     rows = _Rows(matrix)
-    point = p * rows.log_length  # exact when the form is a multiple of the identity
-    point = point - point.logsumexp(0) + math.log(matrix.shape[1])
-    slope, passes = 1 - p / 2, 0
-    if p != 2:
-        point, passes = _warm_start(rows, p, point, must_be_mild=back is None)
-    found = solve(_Map(rows, p), point, slope, tolerance, limit)
-    if p == 2 and not found.converged:  # the map is constant: its image is the fixed point
-        raise AssertionError
-    _check(found, p, tolerance)
+    if len(rows.live) < matrix.shape[1]:
+        raise _IllConditionedError
+    worst = MILD[torch.float64] if back is None else LAST_RESORT
+    exact = _Map(rows, p, worst)
+    start = p * rows.log_length  # exact when the form is a multiple of the identity
+    start = start - start.logsumexp(0) + math.log(matrix.shape[1])
+    if p == 2:  # the form does not depend on the weights
+        value = exact(start)
+        found = Solution(value.image, value.image, value.extra, 0.0, 1, True)
+    else:
+        start, passes = _prepare(rows, p, start, required=back is None)
+        found = solve(exact, start, 1 - p / 2, tolerance, limit)
+        found = replace(found, evaluations=found.evaluations + passes)
+    if not found.converged:
+        raise LowRankError(
+            f"Lewis weights for p = {p:g} stopped at residual {found.residual:.1e} after "
+            f"{found.evaluations} passes, above {tolerance:g}; accept more, or allow more passes"
+        )
     factor, shift = found.extra
     root = factor.T * math.exp(shift)
     weights = matrix.new_zeros(len(matrix))
     weights[rows.live] = found.point.exp()
-    return LewisWeights(
-        p, weights, root if back is None else root @ back, passes + found.evaluations, found.residual
-    )
+    root = root if back is None else root @ back
+    return LewisWeights(p, weights, root, found.evaluations, found.residual)
+
+
+def _prepare(rows: _Rows, p: float, start: Tensor, required: bool) -> tuple[Tensor, int]:
+    """Return a good start found in float32, and the passes it took; `start` where that fails."""
+    rough = _Map(rows, p, MILD[torch.float32], rows.directions())
+    try:
+        found = solve(rough, start, 1 - p / 2, ROUGH, 100, patient=False)
+    except _IllConditionedError:
+        if required:
+            raise
+        return start, 0
+    return found.following, found.evaluations

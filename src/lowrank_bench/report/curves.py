@@ -88,12 +88,13 @@ def average_curves(
     styles = styles or line_styles(frame if scores is None else scores)
     rows = frames.averages(frame)
     rows = rows[rows["drop"].notna()]
-    rows = rows.assign(panel=rows["model"] + ": " + rows["task"].map(frames.AVERAGES))
+    rows = rows.assign(panel=rows["task"].map(frames.AVERAGES))
     lost = frames.lost_cells(scores)
     heading = _heading("average drop against compression", title, rows, lost)
     if rows.empty:
         reason = "no average over GLUE tasks: the experiment has none, or their cells are missing"
         return empty_page(Path(out_stem), heading, reason)
+    rows = rows.assign(panel=rows["model"] + ": " + rows["panel"])
     panels = []
     for model in sorted(set(rows["model"])):
         own = rows[rows["model"] == model]
@@ -118,7 +119,7 @@ def _heading(name: str, title: str, rows: pd.DataFrame, lost: pd.DataFrame) -> H
             ]
         ),
         notes=frames.note_lines(rows),
-        footer=joined([lost_line(len(lost)), "× on an axis: no value there" if len(lost) else ""]),
+        footer=lost_line(len(lost)),
     )
 
 
@@ -132,7 +133,7 @@ def _epochs(rows: pd.DataFrame) -> str:
     found = sorted(set(rows["finetune_epochs"].dropna()))
     if len(found) != 1:
         return ""
-    return f"{found[0]:g} epochs of fine-tuning after" if found[0] else "no fine-tuning after"
+    return f"{frames.epochs(found[0])} of fine-tuning after" if found[0] else "no fine-tuning after"
 
 
 def _seeds(rows: pd.DataFrame) -> str:
@@ -155,6 +156,8 @@ def _draw(
     named = set(everything["series"]).union(*(lost["series"] for _, _, lost in panels))
     budgets = set(everything["compression"])
     middle = 100 * min(budgets) if len(budgets) == 1 else None
+    if heading.footer:
+        heading.footer += "; × on an axis: no value there"
     heading.xlabel, heading.ylabel = _xlabel(everything), "drop (points)"
     if middle is not None:
         heading.subtitle += "; points are spread sideways"
@@ -189,15 +192,20 @@ def _panel(
     for place, (name, line) in enumerate(styles.items()):
         own = rows[rows["series"] == name].drop_duplicates("compression")
         gone = lost[(lost["series"] == name) & ~lost["compression"].isin(own["compression"])]
-        shift = 0.0 if middle is None else 8 * ((place + 0.5) / len(styles) - 0.5)
-        _curve(axes, own, gone, line, shift)
+        if middle is None:
+            _curve(axes, own, gone, line)
+        else:
+            own = own.assign(achieved_compression=own["compression"])
+            _curve(axes, own, gone, line, 8 * ((place + 0.5) / len(styles) - 0.5))
     if rows.empty:
         say(axes, "every cell failed or was skipped", 18)
         axes.set_yticks([])
     _limits(axes, rows, middle)
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, gone: pd.DataFrame, line: Line, shift: float) -> None:
+def _curve(
+    axes: Axes, rows: pd.DataFrame, gone: pd.DataFrame, line: Line, shift: float = 0.0
+) -> None:
     """Draw one series; the rows of `gone` break it, so that a gap is never bridged."""
     gone = gone.drop_duplicates("compression")[["compression"]]
     rows = pd.concat([rows, gone]).sort_values("compression")

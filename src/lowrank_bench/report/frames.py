@@ -28,6 +28,7 @@ METRICS = {
 # Devlin et al. (2019), table 1, show F1 for MRPC and QQP and Spearman for STS-B; a task with
 # none of these shows the metric that its rows name first.
 HEADLINE = ("matthews_correlation", "f1", "spearmanr")
+LEVEL = 0.05  # of the tests against SVD
 COLUMNS = SCORES | SUMMARY
 TEXT = {"experiment", "model", "task", "split", "method", "params", "label", "target", "metric"}
 TEXT |= {"note", "status", "reason", "code_digest", "config_digest", "git_commit", "versions"}
@@ -60,11 +61,12 @@ def _series(frame: pd.DataFrame) -> pd.Series:
     if compressed["target"].replace("", pd.NA).nunique() > 1:
         series = series + ", " + frame["target"]
     if compressed["finetune_epochs"].nunique() > 1:
-        series = series + ", " + frame["finetune_epochs"].map(_epochs)
+        series = series + ", " + frame["finetune_epochs"].map(epochs)
     return series
 
 
-def _epochs(count: float) -> str:
+def epochs(count: float) -> str:
+    """Return a number of epochs in words: `1 epoch`, `2 epochs`."""
     return f"{count:g} epoch" + ("" if count == 1 else "s")
 
 
@@ -79,13 +81,13 @@ def averages(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each task's one shown metric, on its first split, with `panel` titles.
+    """Return the rows of each task's one shown metric, on its first split, with its title `panel`.
 
     A task with several metrics is shown by its first one in `HEADLINE` (else the one that its
     rows name first), so that the interval drawn belongs to the number drawn.
     """
     parts = []
-    for task, rows in compressed(frame).groupby("task", sort=False):
+    for (_, task), rows in compressed(frame).groupby(["model", "task"], sort=False):
         rows = rows[rows["metric"] != ""]
         if rows.empty:
             continue
@@ -139,9 +141,9 @@ def note_lines(rows: pd.DataFrame, limit: int = 6) -> list[str]:
     """
     lines = []
     for note, part in rows[rows["note"] != ""].groupby("note", sort=True):
-        scope = [_scope(part[name], rows[name]) for name in ("panel", "series", "percent")]
-        scope = "; ".join(text for text in scope if text)
-        lines.append(_marked(note) + (f"  [{scope}]" if scope else ""))
+        scopes = [_places(part, rows), _names(part, rows, "series"), _names(part, rows, "percent")]
+        scope = "; ".join(text for text in scopes if text)
+        lines.append(_marked(note) + (f" [{scope}]" if scope else ""))
     if len(lines) > limit:
         more = len(lines) - limit + 1
         lines = [*lines[: limit - 1], f"and {more} more notes: see the tables"]
@@ -149,10 +151,8 @@ def note_lines(rows: pd.DataFrame, limit: int = 6) -> list[str]:
 
 
 def _marked(note: str) -> str:
-    lower = note.lower()
-    return (
-        f"synthetic data: {note}" if is_synthetic(note) and "synthetic data" not in lower else note
-    )
+    clear = "synthetic data" in note.lower() or re.match("synthetic .*data", note.lower())
+    return f"synthetic data: {note}" if is_synthetic(note) and not clear else note
 
 
 def is_synthetic(note: str) -> bool:
@@ -160,9 +160,29 @@ def is_synthetic(note: str) -> bool:
     return "synthetic" in note.lower()
 
 
-def _scope(part: pd.Series, whole: pd.Series) -> str:
-    names = list(dict.fromkeys(part))
-    total = whole.nunique()
-    if len(names) == total:
+def _places(part: pd.DataFrame, whole: pd.DataFrame) -> str:
+    """Return where a note holds: networks where it holds for all their tasks, else tasks."""
+    pairs, every = (
+        set(rows[["model", "panel"]].itertuples(index=False, name=None)) for rows in (part, whole)
+    )
+    if pairs == every:
         return ""
-    return ", ".join(names) if len(names) <= 4 else f"{len(names)} of {total} {part.name}s"
+    names = []
+    for model in sorted({model for model, _ in pairs}):
+        own = sorted(panel for name, panel in pairs if name == model)
+        if len({name for name, _ in every}) == 1:
+            names += own
+        elif len(own) == sum(name == model for name, _ in every):
+            names.append(model)
+        else:
+            names += [f"{model}: {panel}" for panel in own]
+    short = f"{len(pairs)} of {len(every)} pairs of network and task"
+    return ", ".join(names) if len(names) <= 5 else short
+
+
+def _names(part: pd.DataFrame, whole: pd.DataFrame, column: str) -> str:
+    names, every = list(dict.fromkeys(part[column])), whole[column].nunique()
+    if len(names) == every:
+        return ""
+    noun = {"series": "methods", "percent": "compressions"}[column]
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} of {every} {noun}"

@@ -125,7 +125,7 @@ def _legend(figure: Figure, styles: dict[str, Line], columns: int, y: float, poi
 def empty_page(stem: Path, heading: Heading, reason: str) -> list[Path]:
     """Write a figure that says in its middle why it shows nothing, and return its paths."""
     with page_style():
-        figure = new_page(2.4, heading)
+        figure = new_page(2.4, Heading(heading.title, footer=heading.footer))
         axes = figure.subplots()
         axes.set_axis_off()
         say(axes, reason)

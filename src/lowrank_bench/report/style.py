@@ -143,5 +143,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = (stem.with_name(stem.name + ending) for ending in (".png", ".pdf"))
     figure.savefig(png, metadata={"Software": None})
+    figure.set_layout_engine("none")  # both files keep the layout just found
     figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return [png, pdf]

@@ -1,6 +1,7 @@
 """Heat map of the gain over plain SVD at the same budget."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ from lowrank_bench.report.page import (
 )
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
-LEVEL = 0.05
 COLORS = LinearSegmentedColormap.from_list("versus", ["#D55E00", "#ffffff", "#0072B2"])
 COLORS = COLORS.with_extremes(bad="#f0f0f0")
 
@@ -71,7 +71,7 @@ def _shown(rows: pd.DataFrame, averages: pd.DataFrame, cells: pd.DataFrame) -> p
     """Return the rows whose numbers stand in the cells, for their notes."""
     by_average = set(cells.loc[cells["basis"] == frames.AVERAGES["glue"], "model"])
     glue = averages[(averages["task"] == "glue") & averages["model"].isin(by_average)]
-    glue = glue.assign(panel=glue["model"])
+    glue = glue.assign(panel=frames.AVERAGES["glue"])
     rows = rows[rows["model"].isin(set(cells["model"]) - by_average)]
     shown = pd.concat([glue, rows])
     return shown[shown["vs_svd"].notna() & (shown["method"] != "svd")]
@@ -95,7 +95,7 @@ def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     """
     other = rows[(rows["method"] != "svd") & rows["vs_svd"].notna()]
     keys = ["model", "series", "compression"]
-    sure = other["vs_svd_p"] < LEVEL
+    sure = other["vs_svd_p"] < frames.LEVEL
     other = other.assign(won=sure & (other["vs_svd"] > 0), lost=sure & (other["vs_svd"] < 0))
     cells = other.groupby(keys, as_index=False).agg(
         gain=("vs_svd", "mean"),
@@ -179,9 +179,9 @@ def _map(
         )
 
 
-def _words(cell: object) -> str:
+def _words(cell: Any) -> str:
     number = f"{round(cell.gain, 1) or 0.0:+.1f}".replace("-", "−")
     number = f"({number})" if cell.tasks < cell.of else number
-    star = "*" if cell.p < LEVEL else ""
+    star = "*" if cell.p < frames.LEVEL else ""
     tally = joined([f"▲{cell.won}" if cell.won else "", f"▼{cell.lost}" if cell.lost else ""], " ")
     return joined([number + star, tally], "\n")

@@ -1,6 +1,10 @@
 """Metrics of classification and regression as one metric module of Hugging Face `evaluate`.
 
-Load it by its path: `evaluate.load(path, "classification")` or `evaluate.load(path, "regression")`.
+Load it by its path, `evaluate.load(path, "classification")` for labels or `"regression"` for scores.
+The configurations `classification-rows` and `regression-rows` take one vector per system instead of
+one number per example, and give a list for each metric: `evaluate` spends some ten milliseconds a
+call and some microseconds a number, so it is called once for many systems.
+
 `evaluate` copies this file into HF_MODULES_CACHE, in a folder named by a digest of the source and
 behind a file lock, so that processes that load it at once share one copy. It also reads the
 imports below line by line: one module a line, none relative, and `evaluate` as a module, because
@@ -18,11 +22,11 @@ import sklearn.metrics
 DESCRIPTION = "Accuracy, F1, Matthews, Pearson and Spearman correlation, with degenerate cases as 0"
 USAGE = """
 Args:
-    predictions: predicted labels, or scores of a regression.
-    references: true labels or scores.
+    predictions: predicted labels or scores; with `-rows` one vector of them per system.
+    references: true labels or scores, in the same shape.
     metrics: names among accuracy, f1, matthews_correlation, pearson, spearmanr.
 Returns:
-    A dictionary from name to value, in [-1, 1].
+    A dictionary from name to value, in [-1, 1]; with `-rows` to one value per system.
 """
 
 
@@ -58,13 +62,15 @@ class GlueMetric(evaluate.Metric):
     """The metrics of GLUE by name, of labels (`classification`) or scores (`regression`)."""
 
     def _info(self):
-        scalar = datasets.Value("float64" if self.config_name == "regression" else "int64")
+        kind, _, shape = self.config_name.partition("-")
+        scalar = datasets.Value("float64" if kind == "regression" else "int64")
+        feature = datasets.Sequence(scalar) if shape == "rows" else scalar
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation="",
             inputs_description=USAGE,
-            features=datasets.Features({"predictions": scalar, "references": scalar}),
-            format="numpy",
+            features=datasets.Features({"predictions": feature, "references": feature}),
+            format=None if shape else "numpy",  # of vectors, `evaluate` forbids it
         )
 
     def _compute(self, predictions, references, metrics):
@@ -72,4 +78,12 @@ class GlueMetric(evaluate.Metric):
         with warnings.catch_warnings():
             # A network that always gives the same label is a result here, not an accident.
             warnings.simplefilter("ignore")
-            return {name: float(FUNCTIONS[name](references, predictions)) for name in metrics}
+            if predictions.ndim == 1:
+                return {name: float(FUNCTIONS[name](references, predictions)) for name in metrics}
+            return {
+                name: [
+                    float(FUNCTIONS[name](*pair))
+                    for pair in zip(references, predictions, strict=True)
+                ]
+                for name in metrics
+            }

@@ -9,7 +9,7 @@ Degenerate cases have a value, so that a network that a method broke is still sc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import evaluate
 
 Kind = Literal["classification", "regression"]
+# Numbers in one call: `evaluate` turns them into Python objects.
+CALL_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -105,26 +107,58 @@ def compute(
     LowRankError
         For an unknown metric, metrics of both kinds, or arrays that do not match.
     """
+    values = compute_rows(metric_names, np.asarray(predictions)[None], np.asarray(references))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def compute_rows(
+    metric_names: Sequence[str], predictions: np.ndarray, references: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Compute metrics of many systems through few calls of `evaluate`.
+
+    Parameters
+    ----------
+    metric_names, references
+        As in `compute`.
+    predictions
+        Labels or scores, systems×n.
+
+    Returns
+    -------
+    dict
+        From name to values, one per system.
+
+    Raises
+    ------
+    LowRankError
+        As in `compute`.
+    """
     kinds = {METRICS[name].kind for name in metric_names if name in METRICS}
     if len(kinds) != 1 or not METRICS.keys() >= set(metric_names):
         raise LowRankError(
             f"metrics {', '.join(metric_names)} are unknown or of both kinds; "
             f"known: {', '.join(f'{name} ({metric.kind})' for name, metric in METRICS.items())}"
         )
-    if predictions.shape != references.shape or predictions.ndim != 1 or not len(references):
+    if predictions.shape[1:] != references.shape or references.ndim != 1 or not len(references):
         raise LowRankError(
-            f"predictions {predictions.shape} and references {references.shape} "
+            f"predictions {predictions.shape[1:]} and references {references.shape} "
             "must be vectors of the same length, at least 1"
         )
-    return _module(kinds.pop()).compute(
-        predictions=predictions, references=references, metrics=list(metric_names)
-    )
+    module, size = _module(kinds.pop()), max(1, CALL_ELEMENTS // len(references))
+    parts = []
+    for start in range(0, len(predictions), size):
+        rows = list(predictions[start : start + size])
+        found = module.compute(
+            predictions=rows, references=[references] * len(rows), metrics=list(metric_names)
+        )
+        parts.append([found[name] for name in metric_names])
+    return dict(zip(metric_names, np.concatenate(parts, axis=1), strict=True))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module(kind: Kind) -> "evaluate.EvaluationModule":
     import evaluate  # seconds to import: only those who compute pay
 
     path = Path(__file__).with_name("glue_metric.py")
     # In memory: files in the metrics cache would be shared with other processes.
-    return evaluate.load(str(path), kind, keep_in_memory=True)
+    return evaluate.load(str(path), f"{kind}-rows", keep_in_memory=True)

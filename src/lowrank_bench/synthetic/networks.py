@@ -173,7 +173,7 @@ def build_network(
         model = AutoModelForSequenceClassification.from_config(config)
     table = planted_table(vocabulary, full["width"], 1000 * seed + index)
     with torch.no_grad():
-        model.get_input_embeddings().weight[-len(vocabulary) :] = torch.from_numpy(table)
+        model.get_input_embeddings().weight[:] = torch.from_numpy(table)
     return model.eval(), tokenizer
 
 

@@ -17,11 +17,14 @@ AXES = 28  # dimensions of meaning: three for each task, and one for the genre
 FUNCTION_WORDS = 40  # the most frequent words mean nothing
 NAMES = 40  # the next most frequent: told apart by identity, not by meaning
 OUTLIER_SHARE = 0.01  # of all words
-SPECTRUM = 0.3  # axis j of the table has weight (j + 1)^-SPECTRUM
+SPECTRUM = 0.15
 NOISE = 0.12  # deviation of an entry that no axis explains
 OUTLIER_DIRECTIONS = 20
-LENGTHS = (10.0, 25.0)  # of the outlier rows, in lengths of an average row
+LENGTHS = (4.0, 25.0)
 SCALE = 3.0
+SHARED = 6
+SPECIAL = 1.0
+
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def make_vocabulary(seed: int, size: int = 3000) -> Vocabulary:
     )
 
 
-def planted_table(vocabulary: Vocabulary, width: int, seed: int) -> np.ndarray:
+def planted_table(vocabulary: Vocabulary, width: int, seed: int, specials: int = 5) -> np.ndarray:
     """Return an embedding table size×width, float32, that carries the words' meanings.
 
     Parameters
@@ -97,7 +100,9 @@ def planted_table(vocabulary: Vocabulary, width: int, seed: int) -> np.ndarray:
     count = len(vocabulary.outliers)
     lengths = typical * rng.permutation(np.geomspace(*LENGTHS, count))
     directions = basis[AXES + np.arange(count) % OUTLIER_DIRECTIONS]
-    table[vocabulary.outliers] += (lengths*rng.choice([-1,1],count))[:, None] * directions
+    table[vocabulary.outliers] += (lengths * rng.choice([-1, 1], count))[:, None] * directions
+    common = np.einsum("sa,ad->sd", rng.choice([-1.0, 1.0], (specials, SHARED)), basis[:SHARED])
+    table = np.concatenate([typical * SPECIAL / np.sqrt(SHARED) * common, table])
     return (SCALE * table / typical).astype(np.float32)
 
 

@@ -1,0 +1,115 @@
+"""What each command of `lowrank` does."""
+
+import json
+from argparse import Namespace
+from typing import Any
+
+import yaml
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods import make_method, method_class, method_names
+
+
+def list_methods(options: Namespace) -> None:
+    """Print every method with its parameters and source."""
+    for name in method_names():
+        cls = method_class(name)
+        print(f"{name}: {cls.title}")
+        for key, field in cls.model_fields.items():
+            text = f" - {field.description}" if field.description else ""
+            print(f"    --set {key}={field.default}{text}")
+        print(f"    source: {cls.source}")
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """Turn `NAME=VALUE` words into parameters; values are read as YAML.
+
+    Raises
+    ------
+    LowRankError
+        When a word has no `=`.
+    """
+    params = {}
+    for word in settings:
+        name, separator, value = word.partition("=")
+        if not separator or not name:
+            raise LowRankError(f"--set {word!r} is not NAME=VALUE, as in --set p=1")
+        params[name] = yaml.safe_load(value)
+    return params
+
+
+def compress_network(options: Namespace) -> None:
+    """Load, compress and write a network, and print the report as JSON."""
+    params = parse_settings(options.set)
+    make_method(options.method, **params)
+    if not 0 < options.compression < 1:
+        raise LowRankError(f"--compression {options.compression:g} is not between 0 and 1")
+    from tqdm import tqdm
+
+    from lowrank_bench.artifact import save
+    from lowrank_bench.compress import compress
+    from lowrank_bench.pretrained import load_network
+
+    with tqdm(total=3, desc="load", unit="step", leave=False) as bar:
+        model, tokenizer = load_network(options.model, options.revision)
+        bar.update()
+        bar.set_description(f"compress by {options.method}")
+        small, report = compress(
+            model,
+            options.method,
+            options.compression,
+            target=options.target,
+            layer=options.layer,
+            **params,
+        )
+        bar.update()
+        bar.set_description("save")
+        save(small, options.out)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(options.out)
+        bar.update()
+    print(json.dumps(report.to_dict(), indent=2))
+
+
+def evaluate_network(options: Namespace) -> None:
+    """Predict on a task with a network of a folder and print the metrics, in points."""
+    from lowrank_bench.config import load_config
+
+    if not options.model.is_dir():
+        raise LowRankError(f"{options.model} is no folder; `lowrank compress` writes one")
+    config = load_config(options.conf, [f"task=[{options.task}]", *options.override])
+    _print_scores(options, config)
+
+
+def _print_scores(options: Namespace, config: Any) -> None:
+    import pandas as pd
+    from tqdm import tqdm
+    from transformers import AutoTokenizer
+
+    from lowrank_bench.artifact import load
+    from lowrank_bench.device import best_device
+    from lowrank_bench.download.data import download_data
+    from lowrank_bench.evaluate.predict import predict
+    from lowrank_bench.grid import task_data
+    from lowrank_bench.score.metrics import compute, predict_labels
+    from lowrank_bench.store import Store
+    from lowrank_bench.text.encode import encode
+
+    task, store = config.task[options.task], Store(options.store)
+    folder = download_data(task_data(config, options.task), store)
+    about = store.manifest(folder)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    device = best_device(config.evaluation.device)
+    model = load(options.model).to(device)
+    text = {"columns": task.columns, "label": task.label, "labels": task.labels}
+    text["max_length"] = options.max_length
+    kind = "classification" if task.labels else "regression"
+    for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
+        if entry.split in about["missing"]:
+            print(f"{options.task} {entry.split}: skipped: {about['missing'][entry.split]}")
+            continue
+        encoded = encode(pd.read_parquet(folder / f"{entry.split}.parquet"), tokenizer, text)
+        logits = predict(model, tokenizer, encoded, config.evaluation.max_tokens, device)
+        found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
+        for metric, value in found.items():
+            print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")

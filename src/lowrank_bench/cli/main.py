@@ -1,0 +1,88 @@
+"""`lowrank compress | evaluate | methods`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lowrank_bench.cli import commands
+from lowrank_bench.errors import LowRankError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; wrong input ends in one line on stderr and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LowRankError as error:
+        print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lowrank", description="Compress neural networks by low-rank and robust factorization."
+    )
+    commands_ = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_compress(commands_)
+    _add_evaluate(commands_)
+    listing = commands_.add_parser("methods", help="list the methods and their parameters")
+    listing.set_defaults(run=commands.list_methods)
+    return parser
+
+
+def _add_compress(commands_: argparse._SubParsersAction) -> None:
+    command = commands_.add_parser(
+        "compress",
+        help="write a compressed copy of a network",
+        description="Load a transformers network, compress it, write it to a folder that "
+        "`lowrank_bench.load` and `lowrank evaluate` read.",
+    )
+    command.add_argument("model", metavar="MODEL", help="folder or hub repository of the network")
+    command.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    command.add_argument("--method", default="lp", help="see `lowrank methods` (default: lp)")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the method, as p=1; may be repeated",
+    )
+    command.add_argument(
+        "--compression",
+        type=float,
+        required=True,
+        metavar="C",
+        help="share of the layer's parameters to save, between 0 and 1",
+    )
+    command.add_argument("--target", default="embedding", help="layers to compress")
+    command.add_argument("--layer", help="dotted name of the layer, where it is not clear")
+    command.add_argument("--revision", help="revision of a hub repository")
+    command.set_defaults(run=commands.compress_network)
+
+
+def _add_evaluate(commands_: argparse._SubParsersAction) -> None:
+    command = commands_.add_parser(
+        "evaluate",
+        help="score a network, compressed or not, on a task",
+        description="Predict on a task's evaluation splits and print its metrics in points.",
+    )
+    command.add_argument("model", metavar="MODEL", type=Path, help="folder of the network")
+    command.add_argument("--task", required=True, help="a task of conf/task")
+    command.add_argument("--conf", type=Path, default=Path("conf"), help="configuration folder")
+    command.add_argument("--store", type=Path, default=Path("results/store"), help="artifact store")
+    command.add_argument("--max-length", type=int, default=128, help="tokens of one row")
+    command.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a configuration override, as hub.revision=main; may be repeated",
+    )
+    command.set_defaults(run=commands.evaluate_network)

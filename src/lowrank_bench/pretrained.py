@@ -1,0 +1,46 @@
+"""Load any transformers network, with its own class, from a folder or a hub."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lowrank_bench.errors import LowRankError
+
+
+def load_network(name: str, revision: str | None = None) -> tuple[nn.Module, Any]:
+    """Return a network in its own class and precision, and its tokenizer if it has one.
+
+    Parameters
+    ----------
+    name
+        A folder with `config.json` and weights, or a hub repository.
+
+    Raises
+    ------
+    LowRankError
+        When there is no such network, or transformers does not know its class.
+    """
+    import transformers
+
+    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise LowRankError(
+            f"{name} holds no config.json; give the folder of a transformers network"
+        )
+    if (Path(name) / "lowrank.json").is_file():
+        raise LowRankError(f"{name} is compressed already; compress the network that it came from")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+        model = cls.from_pretrained(name, revision=revision, dtype="auto").eval()
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LowRankError(
+            f"cannot load {name}: {reason}; give a folder or a hub repository, and set HF_ENDPOINT "
+            "if the hub is elsewhere"
+        ) from None
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError):
+        tokenizer = None
+    return model, tokenizer

@@ -1,0 +1,100 @@
+"""A cell with its predictions, and the cells that it is compared with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lowrank_bench.digest import canonical
+from lowrank_bench.errors import LowRankError
+
+DENSE = "dense"
+# Columns that tell cells apart. The label only names the method and its parameters.
+IDENTITY = (
+    "experiment",
+    "model",
+    "task",
+    "method",
+    "params",
+    "target",
+    "compression",
+    "seed",
+    "finetune_epochs",
+)
+CHECKPOINT = ("model", "task", "seed")
+BUDGET = (*CHECKPOINT, "target", "compression", "finetune_epochs")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredCell:
+    """One evaluated cell, as `scores.build_scores` takes it.
+
+    Attributes
+    ----------
+    meta
+        Columns of `schema.SCORES` that are known of the cell; absent ones become null, other
+        keys are ignored. `params` is canonical JSON. The dense network has method `dense` and
+        compression 0.
+    predictions
+        From split to logits: n×labels, or n×1 for a regression.
+    status
+        `ok`, `skipped` or `failed`.
+    reason
+        Why it is not `ok`.
+    """
+
+    meta: dict[str, Any]
+    predictions: dict[str, np.ndarray]
+    status: str = "ok"
+    reason: str = ""
+
+    def key(self, columns: Sequence[str]) -> tuple[Any, ...]:
+        """Return the values of `columns`, None where absent."""
+        return tuple(self.meta.get(name) for name in columns)
+
+    def title(self) -> str:
+        """Return a short name for messages."""
+        return " · ".join(f"{name} {self.meta.get(name)}" for name in IDENTITY[1:])
+
+
+def check_cells(cells: Sequence[ScoredCell], tasks: Sequence[str]) -> None:
+    """Check that the cells differ and belong to `tasks`.
+
+    Raises
+    ------
+    LowRankError
+        For a task that is not among `tasks`, or two cells with the same identity.
+    """
+    seen = set()
+    for cell in cells:
+        task = cell.meta.get("task")
+        if task not in tasks:
+            raise LowRankError(f"task {task!r} of a cell is not among: {', '.join(tasks)}")
+        key = cell.key(IDENTITY)
+        if key in seen:
+            raise LowRankError(f"the same cell is given twice: {cell.title()}")
+        seen.add(key)
+
+
+def dense_partners(cells: Sequence[ScoredCell]) -> list[int | None]:
+    """Return for every cell which one is the dense network of its checkpoint."""
+    found = {c.key(CHECKPOINT): i for i, c in enumerate(cells) if c.meta["method"] == DENSE}
+    return [found.get(cell.key(CHECKPOINT)) for cell in cells]
+
+
+def baseline_partners(cells: Sequence[ScoredCell], baseline: str) -> list[int | None]:
+    """Return for every cell which one is the baseline, without parameters, at its budget.
+
+    The dense network and the baseline itself have none.
+    """
+    plain = canonical({})
+    found = {
+        cell.key(BUDGET): place
+        for place, cell in enumerate(cells)
+        if cell.meta["method"] == baseline and cell.meta.get("params", plain) == plain
+    }
+    partners = [
+        None if cell.meta["method"] == DENSE else found.get(cell.key(BUDGET)) for cell in cells
+    ]
+    return [None if partner == place else partner for place, partner in enumerate(partners)]

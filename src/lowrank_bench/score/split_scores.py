@@ -1,0 +1,160 @@
+"""Score all cells of one task on one split: metrics, bootstrap and paired tests at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lowrank_bench.score.bootstrap import bootstrap
+from lowrank_bench.score.comparison import Comparison, Sample, Versus
+from lowrank_bench.score.draws import generator
+from lowrank_bench.score.metrics import compute_rows, kind_of, predict_labels
+from lowrank_bench.score.paired_test import permute
+from lowrank_bench.score.scored_cell import ScoredCell
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How many bootstrap resamples and random swaps are drawn, and their seed."""
+
+    resamples: int
+    permutations: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A split of a task: what is measured, its labels, and why they are missing if they are.
+
+    Attributes
+    ----------
+    n_labels
+        Number of labels of the task; 0 for a regression.
+    references
+        Labels 0 … n_labels − 1, or scores; None when the split is missing.
+    missing
+        Why the split is missing.
+    """
+
+    task: str
+    name: str
+    metrics: Sequence[str]
+    n_labels: int
+    references: np.ndarray | None
+    missing: str = ""
+
+    def problem(self, cell: ScoredCell) -> tuple[str, str] | None:
+        """Return the status and reason of a cell that cannot be scored here; None if it can."""
+        if cell.status != "ok":
+            return cell.status, cell.reason or "no reason was given"
+        if self.references is None:
+            return "skipped", self.missing or f"no labels for split {self.name}"
+        if not self._labelled(self.references):
+            return "skipped", f"the labels of split {self.name} are hidden or not the task's"
+        if self.name not in cell.predictions:
+            return "skipped", self.missing or f"no predictions for split {self.name}"
+        logits = self.logits(cell)
+        wanted = (len(self.references), self.n_labels or 1)
+        if logits.shape != wanted:
+            shapes = " not ".join(f"{rows}x{columns}" for rows, columns in (logits.shape, wanted))
+            return "failed", f"predictions of split {self.name} are {shapes}"
+        broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
+        if broken:
+            return "failed", f"{broken} of {len(logits)} predictions are not finite"
+        return None
+
+    def logits(self, cell: ScoredCell) -> np.ndarray:
+        """Return the cell's outputs on this split as a matrix."""
+        logits = np.asarray(cell.predictions[self.name])
+        return logits[:, None] if logits.ndim == 1 else logits
+
+    def _labelled(self, references: np.ndarray) -> bool:
+        top = self.n_labels - 1 if self.n_labels else np.inf
+        known = np.isfinite(references) & (references <= top)
+        if self.n_labels:
+            known &= references >= 0
+        return bool(len(references) and known.all())
+
+
+def score_split(
+    cells: Sequence[ScoredCell],
+    dense: Sequence[int | None],
+    baseline: Sequence[int | None],
+    split: Split,
+    statistics: Statistics,
+) -> list[dict[str, Comparison]]:
+    """Measure all cells of a task on a split, and compare them.
+
+    Parameters
+    ----------
+    cells
+        Cells of the split's task that can be scored on it.
+    dense, baseline
+        Places in `cells` of each cell's dense network and baseline; None where there is none.
+    split
+        The split, with labels.
+    statistics
+        Numbers of draws. Resamples and swaps depend on the seed, the task and the split alone.
+
+    Returns
+    -------
+    list of dict
+        For each cell, from metric to comparison.
+    """
+    kind, references = kind_of(split.n_labels), np.asarray(split.references)
+    references = references.astype(np.int64 if kind == "classification" else np.float64)
+    predictions = np.stack([predict_labels(split.logits(cell), kind) for cell in cells])
+    values = compute_rows(split.metrics, predictions, references)
+    draws = bootstrap(
+        split.metrics,
+        predictions,
+        references,
+        split.n_labels,
+        resamples=statistics.resamples,
+        rng=generator(statistics.seed, "bootstrap", split.task, split.name),
+    )
+    samples = [
+        {name: Sample(float(values[name][place]), draws[name][place]) for name in split.metrics}
+        for place in range(len(cells))
+    ]
+    null = _null(predictions, baseline, references, split, statistics)
+    return [
+        {
+            name: Comparison(
+                own,
+                None if dense[place] is None else samples[dense[place]][name],
+                Versus(samples[baseline[place]][name], null[place][name])
+                if place in null
+                else None,
+            )
+            for name, own in sample.items()
+        }
+        for place, sample in enumerate(samples)
+    ]
+
+
+def _null(
+    predictions: np.ndarray,
+    baseline: Sequence[int | None],
+    references: np.ndarray,
+    split: Split,
+    statistics: Statistics,
+) -> dict[int, dict[str, np.ndarray]]:
+    """Return, for each cell with a baseline, null draws of its metrics' differences."""
+    pairs = [(place, other) for place, other in enumerate(baseline) if other is not None]
+    if not pairs:
+        return {}
+    first, second = np.array(pairs).T
+    draws = permute(
+        split.metrics,
+        predictions[first],
+        predictions[second],
+        references,
+        split.n_labels,
+        resamples=statistics.permutations,
+        rng=generator(statistics.seed, "swaps", split.task, split.name),
+    )
+    return {
+        place: {name: draws[name][row] for name in split.metrics}
+        for row, place in enumerate(first.tolist())
+    }

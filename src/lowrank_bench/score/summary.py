@@ -1,0 +1,65 @@
+"""The table of means over the seeds of a checkpoint."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lowrank_bench.score.comparison import POINTS, Row, mean
+from lowrank_bench.score.scored_cell import IDENTITY
+
+PLACE = (*(name for name in IDENTITY if name != "seed"), "split", "metric")
+# Columns of a comparison that the summary leaves out.
+OWN_INTERVAL = ("ci_low", "ci_high")
+
+
+def summary_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Average rows over seeds.
+
+    Parameters
+    ----------
+    rows
+        Rows of the table of scores, averages and rows without numbers included.
+
+    Returns
+    -------
+    list of dict
+        Columns of `schema.SUMMARY`. Means, intervals and tests are over the seeds that could be
+        scored: the same examples are resampled and swapped in all of them. The comparison with
+        the dense network or the baseline is empty where one of these seeds lacks it. What could
+        not be scored in any seed is a row with `n_seeds` 0; `note` says which seeds are lacking.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row.meta.get(name) for name in PLACE)].append(row)
+    return [_record(members) for members in groups.values()]
+
+
+def _record(rows: Sequence[Row]) -> dict[str, Any]:
+    scored = [row for row in rows if row.comparison]
+    record = {name: rows[0].meta.get(name) for name in (*PLACE, "label")}
+    record |= {"n_seeds": len(scored), "note": _note(rows, scored)}
+    if not scored:
+        return record
+    comparisons = [row.comparison for row in scored if row.comparison]
+    numbers = mean(comparisons).columns()
+    record |= {name: value for name, value in numbers.items() if name not in OWN_INTERVAL}
+    drops = [POINTS * drop.value for one in comparisons if (drop := one.drop())]
+    if len(drops) == len(scored) > 1:
+        record["drop_seed_std"] = float(np.std(drops, ddof=1))
+    reached = [row.meta.get("achieved_compression") for row in scored]
+    if None not in reached:
+        record["achieved_compression"] = float(np.mean(reached))
+    record["n_examples"] = scored[0].meta["n_examples"]
+    return record
+
+
+def _note(rows: Sequence[Row], scored: Sequence[Row]) -> str:
+    parts = []
+    lost = [row for row in rows if not row.comparison]
+    if lost:
+        lacking = ", ".join(f"seed {row.meta.get('seed')} {row.meta['status']}" for row in lost)
+        parts.append(f"{len(scored)} of {len(rows)} seeds: {lacking}")
+    notes = dict.fromkeys(row.meta.get("note") or "" for row in scored or rows)
+    return "; ".join([*parts, *filter(None, notes)])

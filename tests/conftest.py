@@ -1,0 +1,19 @@
+"""What several tests share: the project's folder, and a configuration tree to spoil."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """Return a copy of conf/ that a test may change."""
+    return Path(shutil.copytree(PROJECT / "conf", tmp_path / "conf"))

@@ -1,0 +1,113 @@
+"""Composition and validation: what is accepted, and what each fault's one line says."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lowrank_bench.config import load_config
+from lowrank_bench.config.compose import overrides_of
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.grid import make_plan
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+def fault(conf, *overrides):
+    with pytest.raises(LowRankError) as caught:
+        make_plan(load_config(conf, overrides))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_plans(name):
+    config = load_config(CONF, [f"experiment={name}"])
+    plan = make_plan(config)
+    assert config.name == name
+    networks = len(config.model) * len(config.task) * len(config.seeds)
+    specs = {spec.label for job in plan.evaluate for spec in job.specs}
+    cells = [cell for job in plan.evaluate for cell in job.cells()]
+    assert len(cells) == networks * len(specs) * len(config.compressions)
+    assert len({cell.key for cell in plan.cells()}) == len(cells) + networks
+
+
+@pytest.mark.parametrize("group", ["model", "task", "method"])
+def test_each_member_lies_under_its_own_name(group):
+    for file in (CONF / group).glob("*.yaml"):
+        assert file.read_text().startswith(f"# @package {group}.{file.stem}\n"), file
+
+
+def test_default_is_quickstart():
+    assert load_config(CONF).name == "quickstart"
+
+
+def test_overrides_reach_nested_keys_and_groups():
+    config = load_config(
+        CONF, ["method=[svd,lp]", "method.lp.grid.p=[1]", "model.quick_bert.recipe.epochs=7"]
+    )
+    assert config.method["lp"].grid == {"p": [1]}
+    assert config.model["quick_bert"].recipe.epochs == 7
+
+
+def test_snakemake_settings_become_overrides():
+    settings = {"experiment": "quickstart", "seeds": [0, 1], "overrides": ["method.lp.grid.p=[1]"]}
+    assert overrides_of(settings) == [
+        "experiment=quickstart",
+        "seeds=[0,1]",
+        "method.lp.grid.p=[1]",
+    ]
+    assert overrides_of({"overrides": "seeds=[3]"}) == ["seeds=[3]"]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("experiment=quickstrat", ["experiment", "quickstrat", "did you mean 'quickstart'"]),
+        ("model=[quick_brt]", ["model", "quick_brt", "did you mean 'quick_bert'"]),
+        ("task=[colla]", ["task", "colla", "did you mean 'cola'"]),
+        ("method=[svd,lpp]", ["method", "lpp", "did you mean 'lp'"]),
+        ("compresions=[0.5]", ["compresions", "override", "did you mean 'compressions'"]),
+        ("recipe.epoch=2", ["recipe.epoch", "did you mean 'epochs'"]),
+        ("model.quick_bert.tilte=x", ["model.quick_bert.tilte", "did you mean 'title'"]),
+        ("model.quick_bert.source.sed=1", ["source.sed", "did you mean 'seed'"]),
+        ("compressions=[1.0]", ["compressions.0", "1.0", "less than 1"]),
+        ("compressions=[0.0]", ["compressions.0", "greater than 0"]),
+        ("compressions=[0.5,0.5]", ["compressions", "twice"]),
+        ("seeds=[]", ["seeds", "at least 1"]),
+        ("method.lp.grid.p=[0.5]", ["'lp'", "p = 0.5", "greater than or equal to 1"]),
+        ("method.lp.grid.p=[4]", ["'lp'", "p = 4", "less than 4"]),
+        ("method.lp.grid={q: [1]}", ["'lp'", "'q'", "known: p"]),
+        ("checkpoints=published", ["published", "quick_bert"]),
+        ("nonsense", ["nonsense", "key=value"]),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(override, parts):
+    message = fault(CONF, override)
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "parts"),
+    [
+        ("model/quick_bert.yaml", "titel", "x", ["model.quick_bert.titel", "'title'"]),
+        ("task/quick_cola.yaml", "lables", [], ["task.quick_cola.lables", "'labels'"]),
+        ("experiment/quickstart.yaml", "compresion", [0.1], ["'compresion'", "'compressions'"]),
+        ("config.yaml", "sedes", [0], ["'sedes'", "'seeds'"]),
+    ],
+)
+def test_an_unknown_key_names_its_file_and_the_nearest(conf, file, key, value, parts):
+    path = conf / file
+    path.write_text(path.read_text() + yaml.safe_dump({key: value}))
+    message = fault(conf)
+    for part in [*parts, f"conf/{file}", "did you mean"]:
+        assert part in message, message
+
+
+def test_a_missing_key_is_named(conf):
+    path = conf / "model" / "quick_bert.yaml"
+    path.write_text("# @package model.quick_bert\ntitle: x\n")
+    assert "'model.quick_bert.source' is missing in conf/model/quick_bert.yaml" in fault(conf)

@@ -1,0 +1,219 @@
+"""The workflow itself: dry runs, incremental reruns, resuming, and what a wrong call says."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+TINY = [
+    "model=[quick_bert]",
+    "task=[quick_rte,quick_wnli]",
+    "method.lp.grid.p=[1]",
+    "compressions=[0.3,0.8]",
+    "recipe.epochs=1",
+    "model.quick_bert.recipe={epochs: 1}",
+    "statistics.resamples=100",
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Return a copy of the project's files, to run and to edit."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("Snakefile", "conf", "workflow", "profiles", "src"):
+        source = PROJECT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name)
+    return folder
+
+
+def command(*words, overrides=TINY):
+    settings = ["--config", f"overrides={json.dumps(list(overrides))}"] if overrides else []
+    return [sys.executable, "-m", "snakemake", "--cores", "2", *words, *settings]
+
+
+def environment(folder):
+    return os.environ | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def snakemake(folder, *words, overrides=TINY, ok=True):
+    done = subprocess.run(
+        command(*words, overrides=overrides),
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, text
+    return text
+
+
+def computed(text):
+    """Return how many cells the evaluate jobs of a run computed and reused."""
+    pairs = re.findall(r"^\[evaluate\] \S+: (\d+) cells computed, (\d+) reused", text, re.M)
+    return sum(int(a) for a, _ in pairs), sum(int(b) for _, b in pairs)
+
+
+def scores(folder):
+    return pd.read_parquet(folder / "results/quickstart/scores.parquet")
+
+
+MEASURED = ["created_at", "evaluate_seconds", "factorize_seconds", "git_commit"]
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    """Return the project after one whole run of the tiny experiment."""
+    text = snakemake(project)
+    assert computed(text) == (8, 0)
+    return project
+
+
+def test_a_run_ends_in_scores_tables_figures_and_a_report(finished):
+    table = scores(finished)
+    cells = table[(table["task"] != "glue") & (table["method"] != "dense")]
+    cells = cells[cells["metric"] != "average"]
+    assert len(cells) == 8
+    assert set(table["status"]) == {"ok"}
+    assert table["note"].str.contains("synthetic").all()
+    folder = finished / "results/quickstart"
+    assert (folder / "report.html").stat().st_size > 100_000
+    assert (folder / "figures/drop_quick_bert.pdf").is_file()
+    assert (folder / "tables/drop.tex").is_file()
+    kept = cells["parameters_kept"] / cells["parameters_dense"]
+    assert (kept <= 1 - cells["compression"]).all()
+    assert cells["achieved_compression"].sub(1 - kept).abs().max() < 1e-12
+
+
+def test_again_there_is_nothing_to_do(finished):
+    assert "Nothing to be done" in snakemake(finished)
+
+
+def test_touching_every_file_reruns_nothing(finished):
+    for file in finished.rglob("*"):
+        if file.is_file() and ".snakemake" not in file.parts:
+            file.touch()
+    assert "Nothing to be done" in snakemake(finished)
+
+
+def test_one_more_rate_computes_its_cells_alone(finished):
+    more = [*TINY, "compressions=[0.3,0.5,0.8]"]
+    text = snakemake(finished, overrides=more)
+    assert computed(text) == (4, 8)
+
+
+def test_a_fresh_clone_with_the_same_store_computes_nothing(finished, tmp_path):
+    for name in ("Snakefile", "conf", "workflow", "profiles", "src"):
+        source = finished / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    shutil.copytree(finished / "results/store", tmp_path / "results/store")
+    assert computed(snakemake(tmp_path)) == (0, 8)
+    left, right = scores(tmp_path), scores(finished)
+    same = left.merge(right.drop(columns=MEASURED), how="inner")
+    assert len(same) == len(left)
+
+
+def test_editing_a_method_reruns_it_alone(finished):
+    file = finished / "src/lowrank_bench/methods/lp.py"
+    text = file.read_text()
+    file.write_text(text + "\nUNUSED = 1\n")
+    try:
+        listed = snakemake(finished, "--dry-run")
+        names = re.findall(r"^\s+wildcards: name=(\S+)", listed, re.M)
+        assert names
+        assert all(".lp." in name for name in names)
+    finally:
+        file.write_text(text)
+
+
+def test_a_truncated_cell_is_computed_again_with_a_warning(finished):
+    victim = next((finished / "results/store/cell").rglob("*.safetensors"))
+    before = scores(finished)
+    victim.write_bytes(victim.read_bytes()[:50])
+    text = snakemake(finished, "--forcerun", "score")
+    assert "warning" in text
+    assert victim.name in text
+    assert victim.stat().st_size > 50
+    pd.testing.assert_frame_equal(
+        scores(finished).drop(columns=MEASURED), before.drop(columns=MEASURED)
+    )
+
+
+def test_a_killed_run_resumes_and_ends_with_identical_scores(finished):
+    shutil.rmtree(finished / "results/store/cell")
+    shutil.move(finished / "results/quickstart", finished / "results/before")
+    run = subprocess.Popen(
+        command(),
+        cwd=finished,
+        env=environment(finished),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while len(list((finished / "results").glob("store/cell/*/*.safetensors"))) < 4:
+        assert run.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    done = len(list((finished / "results").glob("store/cell/*/*.safetensors"))) - 2
+    fresh, reused = computed(snakemake(finished))
+    assert fresh <= 8 - done
+    assert fresh + reused == 8
+    before = pd.read_parquet(finished / "results/before/scores.parquet")
+    pd.testing.assert_frame_equal(
+        scores(finished).drop(columns=MEASURED), before.drop(columns=MEASURED)
+    )
+
+
+def test_a_large_grid_has_few_jobs_and_a_quick_dry_run(project):
+    grid = [
+        "experiment=robust_svd",
+        "method.lp.grid.p=[1,1.2,1.4,1.6,1.8]",
+    ]
+    text = snakemake(project, "--dry-run", "--quiet", "rules", overrides=grid)
+    total = int(re.findall(r"^total\s+(\d+)", text, re.M)[-1])
+    assert total < 400
+
+
+def test_six_separate_methods_stay_below_400_jobs(project):
+    for number in range(5):
+        text = (
+            (project / "conf/method/lp.yaml").read_text().replace("method.lp", f"method.m{number}")
+        )
+        text = re.sub(r"grid:.*", f"params: {{p: {1 + number / 5}}}", text)
+        (project / f"conf/method/m{number}.yaml").write_text(text)
+    grid = ["experiment=robust_svd", "method=[svd,m0,m1,m2,m3,m4]"]
+    text = snakemake(project, "--dry-run", "--quiet", "rules", overrides=grid)
+    assert int(re.findall(r"^total\s+(\d+)", text, re.M)[-1]) < 400
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["experiment=nowhere"], "unknown experiment 'nowhere'"),
+        (["method.lp.grid.p=[0.5]"], "greater than or equal to 1"),
+        (["compresions=[0.5]"], "did you mean 'compressions'"),
+    ],
+)
+def test_a_wrong_call_fails_with_one_clear_line(project, overrides, said):
+    text = snakemake(project, "--dry-run", overrides=overrides, ok=False)
+    assert said in text
+    assert "Traceback" not in text
+
+
+def test_the_grid_imports_no_torch():
+    code = "import lowrank_bench.grid, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
