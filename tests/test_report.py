@@ -20,6 +20,7 @@ from lowrank_bench.report.names import TABLE_NAMES, figure_names, table_names
 from lowrank_bench.report.tables import write_tables
 from lowrank_bench.score.schema import SCORES, SUMMARY
 
+CAPTIONS = Path(__file__).parents[1] / "workflow/report"
 NOTE = "synthetic: made-up sentences, 50 % of a_b"
 GLUE = {"cola": ["matthews_correlation"], "mrpc": ["accuracy", "f1"], "wnli": ["accuracy"]}
 METHODS = {"svd": [{}], "lp": [{"p": 1.0}, {"p": 1.5}, {"p": 10.0}], "fwsvd_x": [{}]}
@@ -151,15 +152,14 @@ def test_every_declared_file_is_written(report):
     assert pixels[..., :3].std() > 0.05
 
 
-def test_same_frames_give_same_bytes(tmp_path):
-    scores = fake_scores(models=("m",), tasks={"cola": GLUE["cola"]}, seeds=(0,), lost=failed_cell)
-    summary = fake_summary(scores)
-    bytes_of = []
-    for folder in (tmp_path / "one", tmp_path / "two"):
-        paths = figures.write_figures(scores, summary, folder, "toy")
-        paths += write_tables(scores, summary, folder)
-        bytes_of.append({path.relative_to(folder): path.read_bytes() for path in paths})
-    assert bytes_of[0] == bytes_of[1]
+def test_same_frames_give_same_bytes(report, frames_pair, tmp_path):
+    scores, summary = frames_pair
+    place = tmp_path / "figures"
+    again = curves.drop_curves(summary, "bert", place / "drop_bert", "toy", scores)
+    again += versus_svd.versus_svd(summary, place / "versus_svd", "toy", scores)
+    again += write_tables(scores, summary, tmp_path)
+    for path in again:
+        assert path.read_bytes() == (report.folder / path.relative_to(tmp_path)).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["drop", "versus_svd", "average"])
@@ -456,9 +456,7 @@ def test_notes_say_what_they_hold_for():
 
 
 @pytest.mark.parametrize("filled", [True, False])
-@pytest.mark.parametrize(
-    "caption", sorted(Path("workflow/report").glob("*.rst")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("caption", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
 def test_captions_render_as_snakemake_does(caption, filled):
     from docutils.core import publish_parts
     from jinja2 import Environment
@@ -479,6 +477,6 @@ def test_captions_render_as_snakemake_does(caption, filled):
 
 
 def test_every_figure_and_table_has_a_caption():
-    found = {path.stem for path in Path("workflow/report").glob("*.rst")}
+    found = {path.stem for path in CAPTIONS.glob("*.rst")}
     stems = {"drop", "average", "versus_svd", "error_vs_drop", "workflow"}
     assert found >= stems | {f"table_{name}" for name in TABLE_NAMES}

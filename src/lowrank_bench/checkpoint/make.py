@@ -78,8 +78,9 @@ def initial_network(point: Checkpoint, store: Store) -> tuple[nn.Module, Any]:
         from lowrank_bench.synthetic.networks import build_network
 
         spec = point.network.spec
-        size = {"num_labels": max(1, len(labels)), "body_seed": point.seed, **spec["sizes"]}
-        model, tokenizer = build_network(spec["architecture"], spec["seed"], **size)
+        model, tokenizer = build_network(
+            spec["architecture"], spec["seed"], max(1, len(labels)), **spec["sizes"]
+        )
     else:
         folder = download_network(point.network, store)
         model, tokenizer = pretrained_network(folder, labels, point.seed)

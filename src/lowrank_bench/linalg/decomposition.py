@@ -86,3 +86,14 @@ def orient(basis: Tensor) -> Tensor:
     """Return the columns with signs such that the largest entry of each is positive."""
     largest = basis.abs().argmax(dim=0, keepdim=True)
     return basis * torch.where(basis.gather(0, largest) < 0, -1.0, 1.0).to(basis)
+
+
+def complete(basis: Tensor, count: int) -> Tensor:
+    """Return `basis`, d×r orthonormal, with orthonormal columns added up to `count` ≤ d."""
+    dimension, rank = basis.shape
+    if rank >= count:
+        return basis
+    identity = torch.eye(dimension, count - rank, dtype=basis.dtype, device=basis.device)
+    # Householder's Q is orthonormal whatever the columns added; its first r span the basis.
+    added = torch.linalg.qr(torch.cat([basis, identity], dim=1)).Q[:, rank:]
+    return torch.cat([basis, added], dim=1)

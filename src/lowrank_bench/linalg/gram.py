@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK = 2048
+CHUNK = 1024
 PANELS = 4
 # The Gram matrix squares the condition number. Down to this ratio of its eigenvalues the smallest
 # of them still has eight correct digits.

@@ -32,6 +32,11 @@ class Method(BaseModel, ABC):
     title: ClassVar[str]
     source: ClassVar[str]
 
+    @classmethod
+    @abstractmethod
+    def decomposition_class(cls) -> type[Decomposition]:
+        """Return the class of what `decompose` gives, which also restores it from disk."""
+
     @abstractmethod
     def decompose(self, matrix: Tensor) -> Decomposition:
         """Decompose a finite n×d matrix once, for every rank.

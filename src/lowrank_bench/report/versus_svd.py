@@ -50,7 +50,8 @@ def versus_svd(
     heading = Heading(
         title=joined([title, "gain over svd at the same budget"], " · "),
         subtitle="points, positive: better than svd; ▲ ▼: tasks won and lost at p < 0.05"
-        + ("; * p < 0.05 on average" if cells["p"].notna().any() else ""),
+        + ("; * p < 0.05 on average" if cells["p"].notna().any() else "")
+        + ("; (…): some tasks missing" if (cells["tasks"] < cells["of"]).any() else ""),
         notes=frames.note_lines(_shown(rows, frames.averages(frame), cells)),
         footer=lost_line(len(lost)),
         xlabel="compression (%)",
@@ -135,7 +136,7 @@ def _draw(
         for axes, model in zip(grid, models, strict=True):
             _map(axes, cells[cells["model"] == model], series, budgets, norm)
         mappable = ScalarMappable(norm, COLORS)
-        bar = figure.colorbar(mappable, ax=grid, label="gain over svd (points)", shrink=0.9)
+        bar = figure.colorbar(mappable, ax=grid, label="gain over svd (points)", aspect=25 * lines)
         bar.outline.set_visible(False)
         return save(figure, stem)
 

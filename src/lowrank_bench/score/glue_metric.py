@@ -1,6 +1,6 @@
-"""Metrics of classification and regression as one metric module of Hugging Face `evaluate`.
+"""Metrics of classification and regression, a metric module of Hugging Face `evaluate`.
 
-Load it by its path, `evaluate.load(path, "classification")` for labels or `"regression"` for scores.
+Load it by its path: `evaluate.load(path, "classification")` for labels, `"regression"` for scores.
 The configurations `classification-rows` and `regression-rows` take one vector per system instead of
 one number per example, and give a list for each metric: `evaluate` spends some ten milliseconds a
 call and some microseconds a number, so it is called once for many systems.
@@ -14,10 +14,11 @@ the first metric class found here is taken for the module's own.
 import warnings
 
 import datasets
-import evaluate
 import numpy as np
 import scipy.stats
 import sklearn.metrics
+
+import evaluate
 
 DESCRIPTION = "Accuracy, F1, Matthews, Pearson and Spearman correlation, with degenerate cases as 0"
 USAGE = """

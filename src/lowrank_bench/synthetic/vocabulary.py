@@ -26,7 +26,6 @@ SHARED = 6
 SPECIAL = 1.0
 
 
-
 @dataclass(frozen=True)
 class Vocabulary:
     """Words in order of frequency.

@@ -1,0 +1,211 @@
+"""Compress a matrix, or a layer of a network: the functions that `import lowrank_bench` offers."""
+
+import copy
+import operator
+import time
+from dataclasses import asdict, dataclass
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.embedding import FactorizedEmbedding, find_embedding, swap_embedding
+from lowrank_bench.linalg.factors import Factors, relative_errors
+from lowrank_bench.methods import Method, make_method
+
+__all__ = [
+    "CompressionReport",
+    "compress",
+    "find_embedding",
+    "low_rank",
+    "relative_errors",
+    "swap_embedding",
+]
+
+Network = TypeVar("Network", bound=nn.Module)
+TARGETS = ("embedding",)
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """What `compress` did.
+
+    Attributes
+    ----------
+    method, params, target
+        As asked, the parameters with their defaults.
+    layers
+        For each layer its `name`, dense `shape` and `rank`.
+    parameters_dense, parameters_kept
+        Parameters of the targeted layers before and after.
+    compression
+        1 − kept/dense, as achieved.
+    rel_error_fro, rel_error_l1
+        Relative errors of the table, Frobenius and entrywise ℓ1 norm, in the network's precision.
+    seconds
+        Wall time of the factorization.
+    """
+
+    method: str
+    params: dict[str, Any]
+    target: str
+    layers: list[dict[str, Any]]
+    parameters_dense: int
+    parameters_kept: int
+    compression: float
+    rel_error_fro: float
+    rel_error_l1: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+
+def low_rank(A: Tensor | np.ndarray, rank: int, method: str = "lp", **params: Any) -> Factors:
+    """Approximate a matrix by two small ones.
+
+    Parameters
+    ----------
+    A
+        Floating-point tensor or array n×d, finite.
+    rank
+        k, in 1..min(n, d).
+    method
+        Name of a method, as `lowrank methods` lists them.
+    **params
+        Its parameters, as `p=1.5` for `lp`.
+
+    Returns
+    -------
+    Factors
+        `.left` n×k, `.right` k×d and `.dense()`: tensors with the precision and device of `A`,
+        computed in float64.
+
+    Raises
+    ------
+    LowRankError
+        When A is not such a matrix, the rank is out of range, or the method refuses.
+
+    Examples
+    --------
+    >>> import torch
+    >>> factors = low_rank(torch.eye(4), rank=2, method="svd")
+    >>> factors.left.shape, factors.right.shape
+    (torch.Size([4, 2]), torch.Size([2, 4]))
+    """
+    chosen = make_method(method, **params)
+    matrix = _as_matrix(A)
+    _check_rank(rank, matrix)
+    return _factorize(matrix, chosen, operator.index(rank))
+
+
+def compress(
+    model: Network,
+    method: str,
+    compression: float,
+    target: str = "embedding",
+    layer: str | None = None,
+    **params: Any,
+) -> tuple[Network, CompressionReport]:
+    """Return a copy of a network with the targeted layer replaced by factors, and a report.
+
+    Parameters
+    ----------
+    model
+        A transformers model, or any torch module with an `nn.Embedding`. It is left as it was.
+    method
+        Name of a method.
+    compression
+        Share of the layer's parameters to save, between 0 and 1; the largest rank that saves at
+        least this much is taken.
+    target
+        Which layers: `embedding`, the input embedding.
+    layer
+        Dotted name of the layer, for modules with several embeddings.
+    **params
+        Parameters of the method.
+
+    Returns
+    -------
+    model, report
+        The copy, in which other layers are equal, and the `CompressionReport`.
+
+    Raises
+    ------
+    LowRankError
+        When the layer is not found or its table is shared with another layer, the compression
+        leaves no rank, the table is not finite, or the method refuses.
+    """
+    if target not in TARGETS:
+        raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+    if not isinstance(compression, Real) or not 0 < compression < 1:
+        raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
+    chosen = make_method(method, **params)
+    name, embedding = find_embedding(model, layer)
+    matrix = _as_matrix(embedding.weight)
+    rank = chosen.rank_for(*matrix.shape, float(compression))
+    start = time.perf_counter()
+    factors = _factorize(matrix, chosen, rank)
+    seconds = time.perf_counter() - start
+    # The copy meets the new layer where the old one stood, so the dense table is never copied.
+    small = FactorizedEmbedding.from_dense(embedding, factors)
+    compressed = copy.deepcopy(model, {id(embedding): small})
+    kept, dense = factors.n_parameters, matrix.numel()
+    return compressed, CompressionReport(
+        method=method,
+        params=chosen.model_dump(),
+        target=target,
+        layers=[{"name": name, "shape": list(matrix.shape), "rank": rank}],
+        parameters_dense=dense,
+        parameters_kept=kept,
+        compression=1 - kept / dense,
+        **relative_errors(matrix, factors),
+        seconds=seconds,
+    )
+
+
+def _factorize(matrix: Tensor, method: Method, rank: int) -> Factors:
+    device = "cpu" if matrix.device.type == "mps" else matrix.device  # which has no float64
+    decomposition = method.decompose(matrix.to(device=device, dtype=torch.float64))
+    return decomposition.factors(rank).to(dtype=matrix.dtype, device=matrix.device)
+
+
+def _as_matrix(value: Tensor | np.ndarray) -> Tensor:
+    if not isinstance(value, Tensor | np.ndarray):
+        raise LowRankError(f"expected a tensor or an array, not {type(value).__name__}")
+    kind = (
+        value.dtype.name
+        if isinstance(value, np.ndarray)
+        else f"{value.dtype}".removeprefix("torch.")
+    )
+    if kind not in ("float16", "bfloat16", "float32", "float64"):
+        raise LowRankError(f"the matrix has entries of type {kind}; convert it to float32 first")
+    if value.ndim != 2:
+        shape = "x".join(str(size) for size in value.shape) or "scalar"
+        raise LowRankError(f"expected a matrix with rows and columns, not an array of {shape}")
+    if isinstance(value, np.ndarray):
+        value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+        value = torch.from_numpy(value if value.flags.writeable else value.copy())
+    matrix = value.detach()
+    if matrix.is_sparse or matrix.layout is not torch.strided:
+        raise LowRankError("the matrix is sparse; convert it with .to_dense() first")
+    bad = ~torch.isfinite(matrix)
+    if bad.any():
+        row = int(bad.any(dim=1).nonzero()[0])
+        count = int(bad.sum())
+        entries = "entry is" if count == 1 else "entries are"
+        raise LowRankError(f"{count} matrix {entries} NaN or infinite, the first in row {row}")
+    return matrix
+
+
+def _check_rank(rank: int, matrix: Tensor) -> None:
+    limit = min(matrix.shape)
+    shape = "x".join(str(size) for size in matrix.shape)
+    whole = hasattr(rank, "__index__") and not isinstance(rank, bool)
+    if not whole or not 1 <= operator.index(rank) <= limit:
+        allowed = f"use one in 1..{limit}" if limit else "it has no entries"
+        raise LowRankError(f"rank {rank!r} does not fit a {shape} matrix; {allowed}")

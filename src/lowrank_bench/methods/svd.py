@@ -1,0 +1,51 @@
+"""Truncated SVD: the best approximation in the Frobenius norm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from lowrank_bench.methods.base import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lowrank_bench.linalg.decomposition import Projection
+
+
+class Svd(Method):
+    """Project the rows onto the span of the k leading right singular vectors.
+
+    Idea
+        Of all matrices of rank k, A V_k V_kᵀ is nearest to A in the Frobenius and the spectral
+        norm.
+    Cost
+        One Gram matrix, n·d² operations, and the eigenvectors of a d×d matrix; a QR factorization
+        in place of the Gram matrix where the spectrum is too steep for it.
+    Guarantee
+        ‖A − A V_k V_kᵀ‖_F² = Σ_{j>k} σ_j², the least possible.
+
+    References
+    ----------
+    Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1
+    (1936).
+    """
+
+    name: ClassVar[str] = "svd"
+    title: ClassVar[str] = "Truncated SVD"
+    source: ClassVar[str] = "Eckart and Young, Psychometrika 1, 1936"
+
+    @classmethod
+    def decomposition_class(cls) -> type[Projection]:
+        """Return `Projection`."""
+        from lowrank_bench.linalg.decomposition import Projection
+
+        return Projection
+
+    def decompose(self, matrix: Tensor) -> Projection:
+        """Return the projection onto the right singular vectors of an n×d float64 matrix."""
+        from lowrank_bench.linalg.decomposition import Projection, orient
+        from lowrank_bench.linalg.gram import numerical_rank, right_singular
+
+        values, vectors = right_singular(matrix)
+        info = {"matrix_rank": numerical_rank(values, *matrix.shape)}
+        return Projection(matrix, orient(vectors), info)
