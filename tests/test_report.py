@@ -1,7 +1,6 @@
-"""Tables and figures against the frames they are made from."""
+"""Figures and captions against the frames they are made from."""
 
 import itertools
-import json
 import subprocess
 import sys
 import warnings
@@ -15,78 +14,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
+from fake_report import NOTE, failed_cell, fake_scores, fake_summary
 from lowrank_bench.report import curves, error_vs_drop, figures, frames, page, style, versus_svd
 from lowrank_bench.report.names import TABLE_NAMES, figure_names, table_names
 from lowrank_bench.report.tables import write_tables
 from lowrank_bench.score.schema import SCORES, SUMMARY
+from lowrank_bench.score.scores import ScoredCell, build_scores
 
 CAPTIONS = Path(__file__).parents[1] / "workflow/report"
-NOTE = "synthetic: made-up sentences, 50 % of a_b"
-GLUE = {"cola": ["matthews_correlation"], "mrpc": ["accuracy", "f1"], "wnli": ["accuracy"]}
-METHODS = {"svd": [{}], "lp": [{"p": 1.0}, {"p": 1.5}, {"p": 10.0}], "fwsvd_x": [{}]}
-KEYS = ["model", "task", "label", "finetune_epochs", "compression", "metric"]
-MEANS = ["value", "dense_value", "drop", "vs_svd"]
-ENDS = ["drop_ci_low", "drop_ci_high", "vs_svd_ci_low", "vs_svd_ci_high"]
-
-
-def fake_scores(models=("bert", "net_2"), tasks=GLUE, methods=METHODS, budgets=(0.28, 0.43, 0.6),
-                epochs=(0,), seeds=(0, 1), note=NOTE, lost=lambda row: False):  # fmt: skip
-    rng = np.random.default_rng(7)
-    rows = []
-    variants = [("dense", {})] + [(name, p) for name, params in methods.items() for p in params]
-    for model, task, (method, params), seed, epoch in itertools.product(
-        models, tasks, variants, seeds, epochs
-    ):
-        for budget in budgets if method != "dense" else [0.0]:
-            for metric in tasks[task]:
-                drop = 0.0 if method == "dense" else 10 * budget**2 + rng.normal()
-                shown = ", ".join(f"{key}={value:g}" for key, value in params.items())
-                row = {"experiment": "toy", "model": model, "task": task, "split": "validation"}
-                row |= {"method": method, "params": json.dumps(params), "target": "embedding"}
-                row |= {"label": f"{method} ({shown})" if shown else method, "metric": metric}
-                row |= {"compression": budget, "achieved_compression": budget + 0.004}
-                row |= {"seed": seed, "finetune_epochs": epoch, "note": note, "status": "ok"}
-                row |= {"reason": "", "n_examples": 277, "dense_value": 80.0}
-                row |= {"value": 80.0 - drop, "drop": drop, "vs_svd_p": rng.random() / 5}
-                row |= {"rel_error_fro": budget + rng.normal() / 20, "rel_error_l1": rng.random()}
-                rows.append(row | _spread(drop))
-                if lost(row):
-                    gone = [*MEANS, *ENDS, "vs_svd_p", "rel_error_fro", "rel_error_l1"]
-                    rows[-1] |= dict.fromkeys(gone, np.nan)
-                    rows[-1] |= {"status": "failed", "reason": "no rank fits"}
-    scores = pd.DataFrame(rows, columns=list(SCORES))
-    svd = scores[scores["method"] == "svd"].drop(columns="label")
-    key = ["model", "task", "finetune_epochs", "compression", "metric", "seed"]
-    base = scores[key].merge(svd[[*key, "value"]], "left", key)["value"]
-    scores["vs_svd"] = (scores["value"] - base).where(scores["method"] != "dense")
-    scores["vs_svd_ci_low"], scores["vs_svd_ci_high"] = scores["vs_svd"] - 1, scores["vs_svd"] + 1
-    return scores
-
-
-def _spread(drop):
-    return {"drop_ci_low": drop - 1.3, "drop_ci_high": drop + 1.1}
-
-
-def fake_summary(scores, averages=True):
-    ok = scores[scores["status"] == "ok"]
-    same = [name for name in SUMMARY if name in SCORES and ok[name].dtype == object]
-    same = [*[n for n in same if n not in MEANS + ENDS], "finetune_epochs", "compression"]
-    numbers = [*MEANS, *ENDS, "achieved_compression", "vs_svd_p", "n_examples"]
-    groups = ok.groupby(same, sort=False)
-    summary = groups[numbers].mean().assign(n_seeds=groups["seed"].nunique()).reset_index()
-    if averages and not summary.empty:
-        inner = [n for n in same if n not in ("task", "metric", "split", "note")]
-        for name, skip in (("glue", ""), ("glue_no_wnli", "wnli")):
-            part = summary[summary["task"] != skip]
-            mean = part.groupby([*inner, "task"], sort=False)[[*numbers, "n_seeds"]].mean()
-            mean = mean.groupby(inner, sort=False).mean().reset_index()
-            mean = mean.assign(task=name, metric="average", split="", note=f"{NOTE}; {name}")
-            summary = pd.concat([summary, mean], ignore_index=True)
-    return summary.reindex(columns=list(SUMMARY))
-
-
-def failed_cell(row):
-    return row["model"] == "bert" and row["label"] == "lp (p=1)" and row["compression"] == 0.43
 
 
 @pytest.fixture(scope="module")
@@ -160,117 +95,6 @@ def test_same_frames_give_same_bytes(report, frames_pair, tmp_path):
     again += write_tables(scores, summary, tmp_path)
     for path in again:
         assert path.read_bytes() == (report.folder / path.relative_to(tmp_path)).read_bytes()
-
-
-@pytest.mark.parametrize("name", ["drop", "versus_svd", "average"])
-def test_csv_numbers_are_those_of_the_summary(report, frames_pair, name):
-    table = pd.read_csv(report.folder / f"tables/{name}.csv", float_precision="round_trip")
-    column = "vs_svd" if name == "versus_svd" else "drop"
-    rows = frames_pair[1]
-    rows = rows[rows["method"] != "dense"]
-    if name == "versus_svd":
-        rows = rows[rows["method"] != "svd"]
-    if name == "average":
-        rows = rows[rows["metric"] == "average"]
-    expected = rows.set_index(KEYS).sort_index()
-    table = table.set_index(KEYS).sort_index()
-    assert list(table.index) == list(expected.index)
-    for number in (column, f"{column}_ci_low", f"{column}_ci_high"):
-        np.testing.assert_array_equal(table[number], expected[number])
-    assert list(table["note"]) == list(expected["note"])
-
-
-def markdown_tables(path):
-    """Return {section: list of rows as dicts} of a markdown file."""
-    found = {}
-    for part in path.read_text().split("\n## ")[1:]:
-        name, *lines = part.splitlines()
-        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line]
-        found[name] = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
-    return found
-
-
-def test_markdown_cells_show_the_headline_metric(report, frames_pair):
-    summary = frames_pair[1].set_index(["model", "task", "label", "compression", "metric"])
-    tables = markdown_tables(report.folder / "tables/drop.md")
-    assert list(tables) == ["bert", "net_2"]
-    panels = {"CoLA (Matthews)": ("cola", "matthews_correlation"), "MRPC (F1)": ("mrpc", "f1")}
-    panels |= {"WNLI (accuracy)": ("wnli", "accuracy"), "GLUE average": ("glue", "average")}
-    for model, rows in tables.items():
-        assert len(rows) == 5 * 3
-        for row, (panel, (task, metric)) in itertools.product(rows, panels.items()):
-            budget = float(row["compression"].rstrip("%")) / 100
-            if failed_cell({"model": model, "label": row["method"], "compression": budget}):
-                assert row[panel] == ("failed" if task != "glue" else "")
-                continue
-            cell = summary.loc[(model, task, row["method"], budget, metric)]
-            low, high = cell["drop_ci_low"], cell["drop_ci_high"]
-            assert row[panel] == f"{cell['drop']:.1f} [{low:.1f}, {high:.1f}]".replace(
-                "-0.0", "0.0"
-            )
-
-
-def test_stars_follow_the_p_values(report, frames_pair):
-    keys = ["model", "task", "label", "compression"]
-    known = frames_pair[1].set_index(keys)["vs_svd_p"].to_dict()
-    rows = markdown_tables(report.folder / "tables/versus_svd.md")["net_2"]
-    stars = [row["CoLA (Matthews)"].endswith("*") for row in rows]
-    budgets = [float(row["compression"].rstrip("%")) / 100 for row in rows]
-    p = [
-        known["net_2", "cola", row["method"], budget]
-        for row, budget in zip(rows, budgets, strict=True)
-    ]
-    assert stars == [value < 0.05 for value in p]
-    assert 0 < sum(stars) < len(stars)
-
-
-def test_notes_are_in_every_table(report):
-    for name in TABLE_NAMES:
-        assert NOTE in (report.folder / f"tables/{name}.md").read_text()
-        tex = (report.folder / f"tables/{name}.tex").read_text()
-        captions = [line for line in tex.splitlines() if line.startswith(r"\caption")]
-        assert captions
-        assert all(r"made-up sentences, 50 \% of a\_b" in caption for caption in captions)
-        assert NOTE in (report.folder / f"tables/{name}.csv").read_text()
-
-
-def test_latex_rows_are_complete_and_escaped(report):
-    for name in TABLE_NAMES:
-        tex = (report.folder / f"tables/{name}.tex").read_text()
-        assert tex.count(r"\begin{table}") == (1 if name == "status" else 2)
-        for part in tex.split(r"\toprule")[1:]:
-            body = part.split(r"\bottomrule")[0].replace("\\midrule\n", "")
-            counts = {row.replace(r"\&", "").count("&") for row in body.strip().splitlines()}
-            assert len(counts) == 1
-            assert "_" not in body.replace(r"\_", "")
-            assert "%" not in body.replace(r"\%", "")
-    drop = (report.folder / "tables/drop.tex").read_text()
-    assert r"fwsvd\_x" in drop
-    assert "[-" not in drop  # a minus sign, not a hyphen
-    assert "[$-$" in drop
-
-
-def test_status_lists_each_lost_cell(report):
-    table = pd.read_csv(report.folder / "tables/status.csv")
-    assert set(zip(table["task"], table["seed"], strict=True)) == {
-        (task, seed) for task in GLUE for seed in (0, 1)
-    }
-    assert len(table) == 6
-    assert set(table["reason"]) == {"no rank fits"}
-    text = (report.folder / "tables/status.md").read_text()
-    assert f"6 of {2 * 3 * 2 * (1 + 5 * 3)} cells" in text
-    assert markdown_tables(report.folder / "tables/status.md")["bert"][0]["cells"] == "6"
-
-
-def test_dense_table_shows_the_majority_class_where_known(frames_pair, tmp_path):
-    scores, summary = frames_pair
-    known = scores.assign(majority_value=np.where(scores["metric"] == "f1", 81.25, 68.5))
-    write_tables(known, summary, tmp_path)
-    rows = markdown_tables(tmp_path / "tables/dense.md")["bert"]
-    assert [row["majority class"] for row in rows if row["metric"] == "F1"] == ["81.25"]
-    assert {row["score"] for row in rows} == {"80.00"}
-    write_tables(scores, summary, tmp_path)
-    assert "majority" not in (tmp_path / "tables/dense.md").read_text()
 
 
 def test_curves_draw_the_drops_with_a_gap_where_a_cell_failed(drawn, frames_pair):
@@ -453,6 +277,75 @@ def test_notes_say_what_they_hold_for():
     many = pd.concat([rows.assign(note=f"note {n}") for n in range(9)])
     assert len(frames.note_lines(many)) == 6
     assert frames.note_lines(many)[-1] == "and 4 more notes: see the tables"
+
+
+def scored_frames():
+    """Return the tables of the score step for two tasks, one with a split that has no labels."""
+    rng = np.random.default_rng(0)
+    two = ["no", "yes"]
+    parts = [{"split": f"validation_{end}", "metrics": ["accuracy"]} for end in ("a", "b")]
+    tasks = {
+        "quick_mrpc": {"evaluation": [{"split": "validation", "metrics": ["f1", "accuracy"]}]},
+        "quick_mnli": {"evaluation": parts},
+    }
+    tasks = {name: task | {"labels": two, "glue": name[6:]} for name, task in tasks.items()}
+    truth = {("quick_mrpc", "validation"): rng.integers(2, size=50)}
+    truth["quick_mnli", "validation_b"] = rng.integers(2, size=50)
+    cells = []
+    for name, method, budget, seed in itertools.product(
+        tasks, ("svd", "lp"), (0, 0.3, 0.6), (0, 1)
+    ):
+        if budget == 0 and method == "lp":
+            continue
+        meta = {"experiment": "toy", "model": "m", "task": name, "params": "{}", "seed": seed}
+        meta |= {"method": method if budget else "dense", "target": "embedding"}
+        meta |= {"label": meta["method"], "compression": budget, "finetune_epochs": 0}
+        meta |= {"note": "synthetic", "rel_error_fro": budget or None}
+        splits = [part["split"] for part in tasks[name]["evaluation"]]
+        failed = (method, budget, seed) == ("lp", 0.6, 1)
+        outcome = {"status": "failed", "reason": "killed"} if failed else {}
+        predictions = {} if failed else {split: rng.normal(size=(50, 2)) for split in splits}
+        cells.append(ScoredCell(meta, predictions, **outcome))
+    missing = {("quick_mnli", "validation_a"): "labels are hidden"}
+    return build_scores(cells, tasks, truth, missing=missing, resamples=100, permutations=99)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_tables_of_the_score_step_are_understood(drawn, tmp_path):
+    scores, summary = scored_frames()
+    figures.write_figures(scores, summary, tmp_path, "toy")
+    titles = [[axes.get_title(loc="left") for axes in figure.axes] for figure in drawn]
+    assert titles[0] == ["quick MRPC (F1)", "quick MNLI (accuracy, b)"]
+    assert titles[1] == ["m: GLUE average", "m: GLUE average without WNLI"]
+    assert titles[2][0] == "m (GLUE average)"
+    words = [" ".join(texts(figure)) for figure in drawn]
+    assert all("synthetic data: " in text for text in words)
+    assert "1 of 2 seeds: seed 1 failed; synthetic [lp; 60%]" in words[0]
+    assert "average over 2 tasks: without cola, sst2" in words[1]
+    styles = style.line_styles(frames.tidy(scores))
+    for axes, (task, metric) in zip(
+        drawn[0].axes, [("quick_mrpc", "f1"), ("quick_mnli", "accuracy")], strict=True
+    ):
+        rows = summary[(summary["task"] == task) & (summary["metric"] == metric)]
+        rows = rows[(rows["method"] == "lp") & rows["drop"].notna()].sort_values("compression")
+        line = line_of(axes, styles["lp"].color)
+        np.testing.assert_allclose(line.get_ydata(), rows["drop"])
+    paths = write_tables(scores, summary, tmp_path)
+    status = pd.read_csv(tmp_path / "tables/status.csv")
+    hidden = status[status["reason"] == "labels are hidden"]
+    assert set(hidden["split"]) == {"validation_a"}
+    assert (status["reason"] == "killed").sum() == 3  # MRPC, and both splits of MNLI
+    text = next(path for path in paths if path.name == "status.md").read_text()
+    assert "2 of 20 cells failed or were skipped, 9 more on some of their splits." in text
+    assert all("2 cells failed or skipped:" in line for line in words)
+
+
+def test_tasks_are_named_and_ordered_as_in_glue():
+    tasks = ["glue_no_wnli", "task10", "quick_rte", "glue", "task9", "cola", "quick_cola"]
+    order = ["cola", "quick_cola", "quick_rte", "task9", "task10", "glue", "glue_no_wnli"]
+    assert frames.task_order(tasks) == order
+    names = ["CoLA", "quick CoLA", "quick RTE", "task9", "task10", "GLUE average"]
+    assert [frames.task_title(task) for task in order[:-1]] == names
 
 
 @pytest.mark.parametrize("filled", [True, False])

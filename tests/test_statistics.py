@@ -49,7 +49,7 @@ def make(rng, n_labels, cells, n, distinct=40):
     return references, np.round(scores * distinct / 8) / distinct * 8 + 1000
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 30), st.sampled_from([1, 3, 40]))
 @pytest.mark.parametrize(("names", "n_labels"), CASES)
 def test_a_resample_scores_as_the_repeated_examples(names, n_labels, seed, n, distinct):
@@ -132,8 +132,8 @@ def test_the_interval_of_accuracy_is_that_of_the_binomial():
 def test_every_swap_scores_as_the_swapped_predictions(names, n_labels, distinct):
     references, predictions = make(np.random.default_rng(6), n_labels, 6, 11, distinct)
     first, second = predictions[:3], predictions[3:]
-    found = permute(names, first, second, references, n_labels, resamples=60, rng=generator(1))
-    (swaps,) = swap_blocks(11, 60, generator(1))
+    found = permute(names, first, second, references, n_labels, resamples=40, rng=generator(1))
+    (swaps,) = swap_blocks(11, 40, generator(1))
     for name in names:
         for pair, (a, b) in enumerate(zip(first, second, strict=True)):
             expected = [
@@ -211,6 +211,7 @@ def test_a_clear_difference_has_the_smallest_p_value_and_equal_systems_the_large
 def test_the_p_value_counts_the_observation_and_is_two_sided():
     assert p_value(0.3, np.array([0.3, -0.3, 0.1, -0.4])) == 4 / 5
     assert p_value(-0.35, np.array([0.3, -0.3, 0.1, -0.4])) == 2 / 5
+    assert p_value(0.1 + 0.2, np.array([0.3])) == 1  # equal but for rounding
 
 
 def test_a_paired_test_without_a_pair_is_refused():

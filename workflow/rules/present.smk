@@ -9,7 +9,7 @@ rule tables:
                 f"{RESULTS}/{name}",
                 category="Tables",
                 labels={"table": Path(name).stem.replace("_", " ")},
-                caption="../report/table.rst",
+                caption=f"../report/table_{Path(name).stem}.rst",
             )
             for name in TABLES["csv"]
         ],

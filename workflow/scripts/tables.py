@@ -9,4 +9,4 @@ from lowrank_bench.script import logged
 
 with logged(snakemake.log[0]):  # noqa: F821
     scores, summary = (pd.read_parquet(name) for name in snakemake.input)  # noqa: F821
-    write_tables(scores, summary, Path(snakemake.output[0]).parent)  # noqa: F821
+    write_tables(scores, summary, Path(snakemake.output[0]).parents[1])  # noqa: F821

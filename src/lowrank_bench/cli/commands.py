@@ -47,7 +47,7 @@ def compress_network(options: Namespace) -> None:
     from tqdm import tqdm
 
     from lowrank_bench.artifact import save
-    from lowrank_bench.compress import compress
+    from lowrank_bench.compression import compress
     from lowrank_bench.pretrained import load_network
 
     with tqdm(total=3, desc="load", unit="step", leave=False) as bar:

@@ -131,7 +131,7 @@ def find_embedding(model: nn.Module, layer: str | None = None) -> tuple[str, nn.
     else:
         name, found = _input_embedding(model) or _only_embedding(model)
     if found is model:
-        raise LowRankError(f"the network itself is a {type(model).__name__}; wrap it in a module")
+        raise LowRankError("the network is an embedding itself; wrap it in a module")
     if isinstance(found, FactorizedEmbedding):
         raise LowRankError(f"layer {name!r} is already factorized; start from the dense network")
     if not isinstance(found, nn.Embedding):

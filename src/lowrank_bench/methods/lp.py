@@ -45,7 +45,7 @@ class Lp(Method):
     title: ClassVar[str] = "Robust low rank (ℓp)"
     source: ClassVar[str] = "Tukan et al., Sensors 21, 2021; Cohen and Peng, STOC 2015"
 
-    p: float = Field(default=1.0, ge=1, lt=4)
+    p: float = Field(default=1.0, ge=1, lt=4, description="exponent of the norm, 1 <= p < 4")
 
     @classmethod
     def decomposition_class(cls) -> type[Projection]:

@@ -119,14 +119,8 @@ def _heading(name: str, title: str, rows: pd.DataFrame, lost: pd.DataFrame) -> H
             ]
         ),
         notes=frames.note_lines(rows),
-        footer=lost_line(len(lost)),
+        footer=frames.lost_line(lost),
     )
-
-
-def lost_line(count: int) -> str:
-    """Return the line that says how many cells are missing; empty when none is."""
-    cells = "cell" if count == 1 else "cells"
-    return f"{count} {cells} failed or skipped: see the scores and status tables" if count else ""
 
 
 def _epochs(rows: pd.DataFrame) -> str:
@@ -186,7 +180,7 @@ def _panel(
     styles: dict[str, Line],
     middle: float | None,
 ) -> None:
-    axes.set_title(frames.TASKS.get(task, task) if rows.empty else rows["panel"].iloc[0])
+    axes.set_title(frames.task_title(task) if rows.empty else rows["panel"].iloc[0])
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.grid(axis="y")
     for place, (name, line) in enumerate(styles.items()):

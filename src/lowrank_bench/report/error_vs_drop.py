@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lowrank_bench.report import frames
-from lowrank_bench.report.curves import lost_line
 from lowrank_bench.report.page import Heading, empty_page, joined, new_page
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
@@ -44,7 +43,7 @@ def error_vs_drop(
         subtitle="a point: one task, method, compression and seed; "
         "ρ: Spearman's correlation within a task and seed, averaged",
         notes=frames.note_lines(rows),
-        footer=lost_line(len(lost)),
+        footer=frames.lost_line(lost),
         ylabel="drop (points)",
     )
     if rows.empty:

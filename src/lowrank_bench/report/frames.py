@@ -1,7 +1,7 @@
 """What figures and tables share: which rows they show, in which order, under which names."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -25,9 +25,7 @@ METRICS = {
     "spearmanr": "Spearman",
     "pearson": "Pearson",
 }
-# Devlin et al. (2019), table 1, show F1 for MRPC and QQP and Spearman for STS-B; a task with
-# none of these shows the metric that its rows name first.
-HEADLINE = ("matthews_correlation", "f1", "spearmanr")
+CELL = ("model", "task", "series", "compression", "seed")
 LEVEL = 0.05  # of the tests against SVD
 COLUMNS = SCORES | SUMMARY
 TEXT = {"experiment", "model", "task", "split", "method", "params", "label", "target", "metric"}
@@ -80,24 +78,37 @@ def averages(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame["method"] != "dense") & frame["task"].isin(AVERAGES)]
 
 
-def headline(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each task's one shown metric, on its first split, with its title `panel`.
+def is_baseline(frame: pd.DataFrame) -> pd.Series:
+    """Say which rows are plain SVD, which the others are compared with."""
+    return (frame["method"] == "svd") & frame["params"].isin(["", "{}"])
 
-    A task with several metrics is shown by its first one in `HEADLINE` (else the one that its
-    rows name first), so that the interval drawn belongs to the number drawn.
+
+def headline(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each task's one shown metric, on one split, with its title `panel`.
+
+    Shown is the metric that a task's rows name first, as the configuration lists the headline
+    metric first, on the first split that has values: so the interval drawn is the number's own.
     """
     parts = []
     for (_, task), rows in compressed(frame).groupby(["model", "task"], sort=False):
         rows = rows[rows["metric"] != ""]
         if rows.empty:
             continue
-        found = list(dict.fromkeys(rows["metric"]))
-        metric = next((name for name in HEADLINE if name in found), found[0])
-        splits = sorted(set(rows["split"]))
-        shown = [METRICS.get(metric, metric), *([short_split(splits[0])] if splits[1:] else [])]
-        rows = rows[(rows["metric"] == metric) & (rows["split"] == splits[0])]
-        parts.append(rows.assign(panel=f"{TASKS.get(task, task)} ({', '.join(shown)})"))
+        valued = rows[rows["value"].notna()]
+        first = (rows if valued.empty else valued).iloc[0]
+        shown = [METRICS.get(first["metric"], first["metric"])]
+        shown += [short_split(first["split"])] if rows["split"].nunique() > 1 else []
+        rows = rows[(rows["metric"] == first["metric"]) & (rows["split"] == first["split"])]
+        parts.append(rows.assign(panel=f"{task_title(task)} ({', '.join(shown)})"))
     return pd.concat(parts) if parts else compressed(frame).head(0).assign(panel="")
+
+
+def task_title(task: str) -> str:
+    """Return a task or an average as readers know it: `quick_cola` as `quick CoLA`."""
+    if task in AVERAGES:
+        return AVERAGES[task]
+    kind, _, name = task.rpartition("_")
+    return f"{kind} {TASKS[name]}".strip() if name in TASKS else task
 
 
 def short_split(split: str) -> str:
@@ -107,12 +118,13 @@ def short_split(split: str) -> str:
 
 def task_order(tasks: Iterable[str]) -> list[str]:
     """Return tasks in the order in which GLUE lists them, others after, the averages last."""
-    known = [*TASKS, *AVERAGES]
-    rank = {name: place for place, name in enumerate(known)}
-    last = dict.fromkeys(AVERAGES, 1)
-    return sorted(
-        set(tasks), key=lambda t: (last.get(t, 0), rank.get(t, len(known)), natural((t,)))
-    )
+    places = {name: place for place, name in enumerate([*TASKS, "", *AVERAGES])}
+
+    def key(task: str) -> tuple[int, list[tuple[float, str]]]:
+        name = task if task in AVERAGES else task.rpartition("_")[2]
+        return places.get(name, places[""]), natural((task,))
+
+    return sorted(set(tasks), key=key)
 
 
 def natural(key: tuple[object, ...]) -> list[tuple[float, str]]:
@@ -121,12 +133,27 @@ def natural(key: tuple[object, ...]) -> list[tuple[float, str]]:
     return [(float(part), "") if n % 2 else (0.0, part) for n, part in enumerate(parts)]
 
 
-def lost_cells(scores: pd.DataFrame | None) -> pd.DataFrame:
-    """Return one row per failed or skipped cell of tidied `scores`; averages are no cells."""
+def lost_cells(scores: pd.DataFrame | None, keys: Sequence[str] = CELL) -> pd.DataFrame:
+    """Return one row per cell of tidied `scores` that failed or was skipped on any split.
+
+    Averages are no cells. The column `wholly` says whether the cell has no score at all; `keys`
+    tells rows apart.
+    """
     if scores is None:
-        return tidy(pd.DataFrame())
-    lost = scores[~scores["status"].isin(["ok", ""]) & ~scores["task"].isin(AVERAGES)]
-    return lost.drop_duplicates(["model", "task", "series", "compression", "seed"])
+        return tidy(pd.DataFrame()).assign(wholly=False)
+    cells = scores[~scores["task"].isin(AVERAGES)]
+    good = cells["status"].isin(["ok", ""])
+    scored = set(cells.loc[good, list(CELL)].itertuples(index=False, name=None))
+    lost = cells[~good].drop_duplicates(list(keys))
+    every = lost[list(CELL)].itertuples(index=False, name=None)
+    return lost.assign(wholly=[cell not in scored for cell in every])
+
+
+def lost_line(lost: pd.DataFrame) -> str:
+    """Return the line that says how many of `lost_cells` have no score; empty when none."""
+    count = int(lost["wholly"].sum())
+    cells = "cell" if count == 1 else "cells"
+    return f"{count} {cells} failed or skipped: see the scores and status tables" if count else ""
 
 
 def note_lines(rows: pd.DataFrame, limit: int = 6) -> list[str]:

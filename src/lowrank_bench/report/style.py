@@ -132,7 +132,7 @@ def _shade(hue: str, place: int, count: int) -> tuple[float, float, float]:
     """Mix a hue with black (first of a family) up to white (last); a single one stays itself."""
     if count == 1:
         return to_rgb(hue)
-    amount = 0.45 - 0.85 * place / (count - 1)
+    amount = -0.4 + 0.85 * place / (count - 1)
     end = 1.0 if amount > 0 else 0.0
     red, green, blue = ((1 - abs(amount)) * part + abs(amount) * end for part in to_rgb(hue))
     return red, green, blue

@@ -20,7 +20,7 @@ TEX = {
     "|": r"\textbar{}",
 } | {sign: rf"\{sign}" for sign in "#$%&_"}
 
-LEFT = {"method", "task", "metric", "status", "reason", "split", "tasks", "seeds"}
+LEFT = {"method", "task", "metric", "status", "reason", "split", "tasks", "splits", "seeds"}
 COUNTS = ["seed", "finetune_epochs", "n_seeds", "n_examples"]  # whole numbers in the csv files
 
 

@@ -38,11 +38,6 @@ def interval(value: float, low: float, high: float, places: int, sign: bool = Fa
     return f"{shown} [{number(low, places, sign)}, {number(high, places, sign)}]"
 
 
-def task_title(task: str) -> str:
-    """Return a task or an average as readers know it."""
-    return frames.TASKS.get(task, frames.AVERAGES.get(task, task))
-
-
 def with_averages(summary: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the rows that tables show: headline metrics and averages that have `column`."""
     means = frames.averages(summary)
@@ -84,7 +79,7 @@ def sections(rows: pd.DataFrame, scores: pd.DataFrame | None) -> dict[str, pd.Da
 
 def _section(rows: pd.DataFrame, lost: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     titles = dict(zip(rows["task"], rows["panel"], strict=True))
-    missing = lost["task"].map(lambda task: titles.get(task, task_title(task)))
+    missing = lost["task"].map(lambda task: titles.get(task, frames.task_title(task)))
     lost = lost.assign(cell=lost["status"], panel=missing)
     every = pd.concat([rows, lost]).drop_duplicates(["compression", "series", "panel"])
     panels = list(dict.fromkeys(_by_task(every)["panel"]))

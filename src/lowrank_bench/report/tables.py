@@ -14,7 +14,6 @@ from lowrank_bench.report.table_parts import (
     number,
     ordered,
     sections,
-    task_title,
     with_averages,
 )
 
@@ -59,7 +58,9 @@ def write_tables(scores: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> l
 def dense_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Return the scores of the networks as trained, one metric per row."""
     keys = ["model", "task", "split", "metric"]
-    rows = summary[summary["metric"] != ""]
+    rows = summary[
+        (summary["metric"] != "") & summary[["dense_value", "value"]].notna().any(axis=1)
+    ]
     rows = rows.sort_values("method", key=lambda name: name != "dense", kind="stable")
     rows = ordered(rows.drop_duplicates(keys))
     rows = rows.assign(dense_value=rows["dense_value"].fillna(rows["value"]))
@@ -67,7 +68,7 @@ def dense_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     nothing = [float("nan")] * len(rows)
     shown = pd.DataFrame(
         {
-            "task": rows["task"].map(task_title),
+            "task": rows["task"].map(frames.task_title),
             "split": rows["split"].map(frames.short_split),
             "metric": rows["metric"].map(lambda name: frames.METRICS.get(name, name)),
             "score": rows["dense_value"].map(lambda value: number(value, 2)),
@@ -120,7 +121,7 @@ def average_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Return the averages over the GLUE tasks: drop, and gain over SVD at the same budget."""
     rows = with_averages(summary, "drop")
     rows = rows[rows["task"].isin(frames.AVERAGES)]
-    gains = rows[(rows["method"] != "svd") & rows["vs_svd"].notna()]
+    gains = rows[~frames.is_baseline(rows) & rows["vs_svd"].notna()]
     parts = [
         rows.assign(panel="drop, " + rows["panel"], cell=drop_cells(rows, 2)),
         gains.assign(panel="gain over svd, " + gains["panel"], cell=gain_cells(gains, 2)),
@@ -139,7 +140,8 @@ def average_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
 def versus_svd_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Return the points won over SVD at the same budget, with intervals and p-values."""
-    compared = summary[~summary["method"].isin(["svd", "dense"]) & summary["vs_svd"].notna()]
+    compared = summary[(summary["method"] != "dense") & ~frames.is_baseline(summary)]
+    compared = compared[compared["vs_svd"].notna()]
     rows = with_averages(compared, "vs_svd")
     return Table(
         name="versus_svd",
@@ -147,25 +149,28 @@ def versus_svd_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
         caption="Points [95 % interval, paired bootstrap over examples], positive: better than "
         "svd; * p < 0.05, two-sided paired permutation test, not corrected for the number of tests",
         long=ordered(compared)[[*KEYS, *GAINS, "n_seeds", "n_examples", "note"]],
-        sections=sections(rows.assign(cell=gain_cells(rows)), scores[scores["method"] != "svd"]),
+        sections=sections(rows.assign(cell=gain_cells(rows)), scores[~frames.is_baseline(scores)]),
         notes=notes(rows),
         empty="no cell has svd at the same budget",
     )
 
 
 def status_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
-    """Return the cells that failed or were skipped, each with its reason."""
-    keys = ["model", "task", "series", "compression", "seed"]
-    cells = scores[~scores["task"].isin(frames.AVERAGES)].drop_duplicates([*keys, "status"])
-    lost = ordered(frames.lost_cells(scores))
-    columns = ["model", "task", "label", "method", "params", "target", "compression", "seed"]
+    """Return the cells that failed or were skipped, on all or one of their splits, and why."""
+    cells = scores[~scores["task"].isin(frames.AVERAGES)].drop_duplicates(list(frames.CELL))
+    lost = frames.lost_cells(scores)
+    partly = int((~lost["wholly"]).sum())
+    more = f", {partly} more on some of their splits" if partly else ""
+    splits = ordered(frames.lost_cells(scores, [*frames.CELL, "split"]))
+    columns = ["model", "task", "split", "label", "method", "params", "target", "compression"]
+    columns += ["seed", "finetune_epochs", "status", "reason", "note"]
     return Table(
         name="status",
         title="Cells without a score",
-        caption=f"{len(lost)} of {len(cells)} cells failed or were skipped",
-        long=lost[[*columns, "finetune_epochs", "status", "reason", "note"]],
-        sections={name: _by_reason(part) for name, part in lost.groupby("model")},
-        notes=frames.note_lines(lost.assign(panel=lost["task"].map(task_title))),
+        caption=f"{len(lost) - partly} of {len(cells)} cells failed or were skipped{more}",
+        long=splits[columns],
+        sections={name: _by_reason(part) for name, part in splits.groupby("model")},
+        notes=frames.note_lines(splits.assign(panel=splits["task"].map(frames.task_title))),
         empty="every cell was evaluated" if len(cells) else "the experiment has no cell",
     )
 
@@ -178,12 +183,14 @@ def _by_reason(lost: pd.DataFrame) -> pd.DataFrame:
             "reason": lost["reason"],
             "method": lost["series"],
             "compression": lost["percent"].where(lost["method"] != "dense", ""),
-            "tasks": lost["task"].map(task_title),
+            "tasks": lost["task"].map(frames.task_title),
+            "splits": lost["split"].map(frames.short_split),
             "seeds": lost["seed"].map(lambda value: number(value, 0)),
         }
     )
     keys = ["status", "reason", "method", "compression"]
     groups = cells.groupby(keys, sort=False)
     rows = groups.agg(lambda names: ", ".join(dict.fromkeys(names))).reset_index()
-    rows["cells"] = groups.size().to_numpy()
+    one = cells["tasks"] + " " + cells["seeds"]  # a cell of several splits counts once
+    rows["cells"] = cells.assign(one=one).groupby(keys, sort=False)["one"].nunique().to_numpy()
     return rows.astype(str)

@@ -10,7 +10,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 
 from lowrank_bench.report import frames
-from lowrank_bench.report.curves import lost_line
 from lowrank_bench.report.page import (
     Heading,
     columns_for,
@@ -53,7 +52,7 @@ def versus_svd(
         + ("; * p < 0.05 on average" if cells["p"].notna().any() else "")
         + ("; (…): some tasks missing" if (cells["tasks"] < cells["of"]).any() else ""),
         notes=frames.note_lines(_shown(rows, frames.averages(frame), cells)),
-        footer=lost_line(len(lost)),
+        footer=frames.lost_line(lost),
         xlabel="compression (%)",
     )
     if cells.empty:
@@ -63,7 +62,7 @@ def versus_svd(
             else "svd is not among the evaluated methods: there is nothing to compare with"
         )
         return empty_page(Path(out_stem), heading, reason)
-    others = rows[rows["model"].isin(set(cells["model"])) & (rows["method"] != "svd")]
+    others = rows[rows["model"].isin(set(cells["model"])) & ~frames.is_baseline(rows)]
     series = [name for name in order if name in set(others["series"])]
     return _draw(cells, series, sorted(set(others["compression"])), heading, Path(out_stem))
 
@@ -75,7 +74,7 @@ def _shown(rows: pd.DataFrame, averages: pd.DataFrame, cells: pd.DataFrame) -> p
     glue = glue.assign(panel=frames.AVERAGES["glue"])
     rows = rows[rows["model"].isin(set(cells["model"]) - by_average)]
     shown = pd.concat([glue, rows])
-    return shown[shown["vs_svd"].notna() & (shown["method"] != "svd")]
+    return shown[shown["vs_svd"].notna() & ~frames.is_baseline(shown)]
 
 
 def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
@@ -94,7 +93,7 @@ def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
         Columns model, series, compression, gain (points), p (NaN where there is no single test),
         won, lost, tasks (compared ones), of (tasks of the network), basis.
     """
-    other = rows[(rows["method"] != "svd") & rows["vs_svd"].notna()]
+    other = rows[~frames.is_baseline(rows) & rows["vs_svd"].notna()]
     keys = ["model", "series", "compression"]
     sure = other["vs_svd_p"] < frames.LEVEL
     other = other.assign(won=sure & (other["vs_svd"] > 0), lost=sure & (other["vs_svd"] < 0))
@@ -109,7 +108,7 @@ def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     cells["p"] = cells["p"].where(cells["of"] == 1)
     cells["basis"] = [f"mean of {n} tasks" if n > 1 else "one task" for n in cells["of"]]
     glue = averages[(averages["task"] == "glue") & averages["vs_svd"].notna()]
-    glue = glue[glue["method"] != "svd"].drop_duplicates(keys).set_index(keys)
+    glue = glue[~frames.is_baseline(glue)].drop_duplicates(keys).set_index(keys)
     for place, key in enumerate(cells[keys].itertuples(index=False, name=None)):
         if key[0] in set(glue.index.get_level_values(0)):
             found = key in glue.index

@@ -63,8 +63,7 @@ def build_scores(
     seed
         Seed of both; the same for all cells.
     baseline
-        Method with which the columns `vs_svd` compare, at the same model, task, seed, target,
-        compression and fine-tuning.
+        Method with which the columns `vs_svd` compare, at the same checkpoint and budget.
     progress
         Called with one line per task and split before it is scored.
 

@@ -22,7 +22,7 @@ from transformers import (
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.synthetic.vocabulary import Vocabulary, make_vocabulary, planted_table
 
-SIZES = {"words": 3000, "width": 64, "layers": 2, "heads": 4, "inner": 128}
+SIZES = {"width": 64, "layers": 2, "heads": 4, "inner": 128}
 MAX_TOKENS = 128
 SPREAD = 0.1  # deviation of the random weights; such narrow layers need more than 0.02
 
@@ -147,7 +147,7 @@ def build_network(
     num_labels
         Outputs; 1 makes a regression.
     **sizes
-        Changes of `SIZES`: `words`, `width`, `layers`, `heads`, `inner`.
+        Changes of `SIZES`: `width`, `layers`, `heads`, `inner`.
 
     Raises
     ------
@@ -164,14 +164,14 @@ def build_network(
                 f"synthetic networks have no size {name!r}; there are {', '.join(SIZES)}"
             )
     family, full = FAMILIES[architecture], SIZES | sizes
-    vocabulary = make_vocabulary(seed, full["words"])
+    vocabulary = make_vocabulary(seed)
     tokenizer = _tokenizer(family, vocabulary)
     config = _config(family, full, num_labels, tokenizer)
     index = ARCHITECTURES.index(architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1000 * seed + index)
         model = AutoModelForSequenceClassification.from_config(config)
-    table = planted_table(vocabulary, full["width"], 1000 * seed + index)
+    table = planted_table(vocabulary, full["width"], len(family.specials), 1000 * seed + index)
     with torch.no_grad():
         model.get_input_embeddings().weight[:] = torch.from_numpy(table)
     return model.eval(), tokenizer

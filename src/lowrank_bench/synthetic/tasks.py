@@ -1,38 +1,39 @@
-"""Nine generated tasks in GLUE's schema, all made by one generator.
+"""Nine generated tasks in GLUE's schema, all from one generator of sentences.
 
-A sentence has a meaning, one tilt for every axis of meaning, and draws its words from
-p(word | tilt) proportional to zipf(word) · exp(<meaning(word), tilt>), a log-linear topic model
-(Arora et al. 2016, "A latent variable model approach to PMI-based word embeddings"). A task only
-says how the tilts of its sentences follow from the label.
+A sentence has a meaning, one weight for every axis of meaning, and draws its words from
+p(word) proportional to zipf(word) · exp(strength · <meaning of word, meaning of sentence>), a
+log-linear topic model (Arora et al. 2016, "A latent variable model approach to PMI-based word
+embeddings"). A task says how the meanings of its sentences follow from the label.
 
-Every task reads three axes, one from each third of the embedding table's spectrum, so that a
-stronger compression takes away more and more of each.
+Task number t reads the axes t, t + 9 and t + 18, one from each third of the embedding table's
+spectrum, so that a stronger compression takes away more and more of every task.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.synthetic.vocabulary import AXES, Vocabulary, make_vocabulary
 
-Row = dict[str, object]
+Row = dict[str, Any]
 GENRE_AXIS = AXES - 1
-LENGTH = (6, 14)  # words of a sentence
+WORDS_IN_SENTENCE = (6, 14)
 
 
 class Writer:
-    """Draws sentences about the three axes of one task.
+    """Draws sentences about the axes of one task.
 
     Parameters
     ----------
     axes
-        Ids of the axes that carry the label.
+        Ids of the three axes that decide the label.
     strength
-        Tilt of a sentence along each of them: the larger, the clearer its meaning.
+        Weight of a sentence's meaning: the larger, the clearer.
     genre
-        Tilt along the genre axis, which no label depends on.
+        Weight along the genre axis, on which no label depends.
     """
 
     def __init__(
@@ -40,142 +41,185 @@ class Writer:
         vocabulary: Vocabulary,
         axes: list[int],
         strength: float,
+        genre: float,
         rng: np.random.Generator,
-        genre: float = 0.0,
     ) -> None:
         self.vocabulary, self.rng = vocabulary, rng
         self._meanings = strength * vocabulary.meanings[:, axes]
-        self._base = genre * vocabulary.meanings[:, GENRE_AXIS]
+        self._base = vocabulary.probabilities * np.exp(genre * vocabulary.meanings[:, GENRE_AXIS])
+        self._cumulative: dict[bytes, np.ndarray] = {}
 
     def words(self, meaning: np.ndarray, count: int | None = None) -> list[int]:
-        """Return ids of words of a sentence with `meaning`, one sign (or weight) an axis."""
-        count = count or int(self.rng.integers(LENGTH[0], LENGTH[1] + 1))
-        energy = self._base.copy()
-        for column, weight in zip(self._meanings.T, meaning, strict=True):
-            energy += weight * column
-        cumulative = np.cumsum(self.vocabulary.probabilities * np.exp(energy))
+        """Return ids of `count` words (default: a random number) of a sentence with `meaning`."""
+        if count is None:
+            count = int(self.rng.integers(WORDS_IN_SENTENCE[0], WORDS_IN_SENTENCE[1] + 1))
+        key = meaning.tobytes()
+        if key not in self._cumulative:
+            energy = sum(c * weight for c, weight in zip(self._meanings.T, meaning, strict=True))
+            self._cumulative[key] = np.cumsum(self._base * np.exp(energy))
+        cumulative = self._cumulative[key]
         return np.searchsorted(cumulative, self.rng.random(count) * cumulative[-1]).tolist()
 
     def sentence(self, meaning: np.ndarray) -> str:
+        """Return a sentence with `meaning`."""
         return self.text(self.words(meaning))
 
     def text(self, ids: list[int]) -> str:
-        """Return the words of `ids` as a sentence."""
+        """Return the words of `ids` as text."""
         return " ".join(self.vocabulary.words[i] for i in ids)
 
     def topic(self) -> np.ndarray:
-        """Return a random meaning: a sign for each axis."""
-        return self.rng.choice([-1.0, 1.0], self._meanings.shape[1])
+        """Return a random meaning: one sign for each axis."""
+        return self.rng.choice([-1.0, 1.0], 3)
 
     def turned(self, topic: np.ndarray, count: int) -> np.ndarray:
         """Return `topic` with the signs of `count` random axes turned."""
-        turned = topic.copy()
-        turned[self.rng.permutation(len(topic))[:count]] *= -1
-        return turned
+        result = topic.copy()
+        result[self.rng.permutation(3)[:count]] *= -1
+        return result
 
 
 def _cola(writer: Writer, label: int) -> Row:
-    """Acceptable sentences keep one meaning; the others turn it half-way."""
+    """Acceptable sentences agree in meaning from start to end; others turn half-way."""
     topic = writer.topic()
-    half = writer.words(topic, 5), writer.words(topic if label else -topic, 5)
-    return {"sentence": writer.text([*half[0], *half[1]])}
+    start = writer.words(topic)
+    half = len(start) // 2
+    end = writer.words(topic if label else -topic, len(start) - half)
+    return {"sentence": writer.text(start[:half] + end)}
 
 
 def _sst2(writer: Writer, label: int) -> Row:
+    """Positive sentences lean to the one side of the axes, negative ones to the other."""
     return {"sentence": writer.sentence(np.full(3, 1.0 if label else -1.0))}
 
 
 def _mrpc(writer: Writer, label: int) -> Row:
+    """Both classes share words; paraphrases also share the meaning of the other words."""
     topic = writer.topic()
     first = writer.words(topic)
-    second = writer.words(topic if label else -topic)
-    kept = [w for w in first if writer.rng.random() < 0.3]
-    second = (kept + second)[:14]
-    writer.rng.shuffle(second)
-    return {"sentence1": writer.text(first), "sentence2": writer.text(second)}
+    shared = [word for word in first if writer.rng.random() < 0.3]
+    second = shared + writer.words(topic if label else -topic, max(6, len(first) - len(shared)))
+    order = writer.rng.permutation(len(second))
+    return {
+        "sentence1": writer.text(first),
+        "sentence2": writer.text([second[i] for i in order]),
+    }
 
 
 def _stsb(writer: Writer, label: int) -> Row:
+    """The score falls with the number of axes on which the sentences differ."""
     topic = writer.topic()
-    other = writer.turned(topic, label)
-    a, b = writer.sentence(topic), writer.sentence(other)
-    return {"sentence1": a, "sentence2": b}
+    return {
+        "sentence1": writer.sentence(topic),
+        "sentence2": writer.sentence(writer.turned(topic, label)),
+    }
 
 
 def _qqp(writer: Writer, label: int) -> Row:
+    """Questions that are no duplicates differ on two or three axes."""
     topic = writer.topic()
     other = topic if label else writer.turned(topic, int(writer.rng.integers(2, 4)))
     return {"question1": writer.sentence(topic), "question2": writer.sentence(other)}
 
 
 def _mnli(writer: Writer, label: int) -> Row:
+    """A hypothesis agrees with its premise, has nothing to do with it, or contradicts it."""
     topic = writer.topic()
-    other = [topic, 0 * topic, -topic][label]
+    other = (1.0 - label) * topic
     return {"premise": writer.sentence(topic), "hypothesis": writer.sentence(other)}
 
 
 def _qnli(writer: Writer, label: int) -> Row:
+    """A sentence that answers its question agrees with it."""
     topic = writer.topic()
     other = -topic if label else topic
-    q = writer.words(topic, int(writer.rng.integers(4, 8)))
-    return {"question": writer.text(q), "sentence": writer.sentence(other)}
+    return {"question": writer.sentence(topic), "sentence": writer.sentence(other)}
 
 
 def _rte(writer: Writer, label: int) -> Row:
     topic = writer.topic()
     other = -topic if label else topic
-    q = writer.words(other, int(writer.rng.integers(4, 8)))
-    return {"sentence1": writer.sentence(topic), "sentence2": writer.text(q)}
+    return {"sentence1": writer.sentence(topic), "sentence2": writer.sentence(other)}
 
 
 def _wnli(writer: Writer, label: int) -> Row:
+    """The second sentence repeats words and one of two names: the first named, or the other.
+
+    As with the original, the label asks who is meant, and small networks stay at the majority.
+    """
     names = writer.rng.choice(writer.vocabulary.names, 2, replace=False).tolist()
-    a, b = writer.words(writer.topic(), 5), writer.words(writer.topic(), 5)
-    s1 = [names[0], *a, names[1], *b]
-    return {"sentence1": writer.text(s1), "sentence2": writer.text([names[1 - label], *b])}
+    start, end = writer.words(writer.topic(), 5), writer.words(writer.topic(), 5)
+    return {
+        "sentence1": writer.text([names[0], *start, names[1], *end]),
+        "sentence2": writer.text([names[1 - label], *end]),
+    }
 
 
-T = dict(
-    cola=(_cola, 2, 0.7, 1.0, 2500),
-    sst2=(_sst2, 2, 0.5, 0.3, 2500),
-    mrpc=(_mrpc, 2, 0.6, 1.0, 2500),
-    stsb=(_stsb, 4, 0.5, 1.0, 2500),
-    qqp=(_qqp, 2, 0.4, 1.0, 2500),
-    mnli=(_mnli, 3, 0.33, 1.0, 2500),
-    qnli=(_qnli, 2, 0.5, 1.0, 2500),
-    rte=(_rte, 2, 0.5, 1.0, 2000),
-    wnli=(_wnli, 2, 0.45, 1.0, 635),
-)
-TASKS = tuple(T)
+@dataclass(frozen=True)
+class _Task:
+    """`shares` of the labels; `strength` of the meanings, which sets how hard the task is."""
+
+    write: Callable[[Writer, int], Row]
+    shares: tuple[float, ...]
+    strength: float
+    train: int = 2500
+    validation: int = 500
 
 
-def make_task(task, seed, train=None, val=500):
-    v = make_vocabulary(seed)
-    i = TASKS.index(task)
-    fn, k, p1, strength, n = T[task]
-    n = train or n
-    axes = [i, i + 9, i + 18]
-    out = {}
-    splits = (
-        {"train": n, "validation": val}
-        if task != "mnli"
-        else {"train": n, "validation_matched": val, "validation_mismatched": val}
-    )
-    if task == "wnli":
-        splits["validation"] = 71
-    for s, (split, m) in enumerate(splits.items()):
-        rng = np.random.default_rng([seed, i, s])
-        w = Writer(
-            v, axes, strength, rng, genre=-0.7 if "mis" in split else (0.7 if task == "mnli" else 0)
-        )
-        rows = []
-        for idx in range(m):
-            y = int(rng.integers(k)) if k > 2 else int(rng.random() < p1)
-            r = fn(w, y)
-            r["label"] = (
-                float(np.clip(5 - 5 / 3 * y + rng.normal(0, 0.4), 0, 5)) if task == "stsb" else y
-            )
-            r["idx"] = idx
-            rows.append(r)
-        out[split] = rows
-    return out
+_TASKS = {
+    "cola": _Task(_cola, (0.3, 0.7), 0.7),
+    "sst2": _Task(_sst2, (0.45, 0.55), 0.6),
+    "mrpc": _Task(_mrpc, (0.33, 0.67), 0.6),
+    "stsb": _Task(_stsb, (0.25, 0.25, 0.25, 0.25), 0.6),
+    "qqp": _Task(_qqp, (0.63, 0.37), 0.5),
+    "mnli": _Task(_mnli, (0.34, 0.33, 0.33), 0.5, validation=400),
+    "qnli": _Task(_qnli, (0.5, 0.5), 0.5),
+    "rte": _Task(_rte, (0.5, 0.5), 0.4),
+    "wnli": _Task(_wnli, (0.5, 0.5), 0.4, train=635, validation=71),
+}
+TASKS = tuple(_TASKS)
+
+
+def make_task(task: str, seed: int) -> dict[str, list[Row]]:
+    """Return the splits of a task: rows with the columns and label ids of GLUE.
+
+    Parameters
+    ----------
+    task
+        Name of a GLUE task, one of `TASKS`.
+    seed
+        Seed of the suite: the same for all tasks and networks, which share its words.
+
+    Raises
+    ------
+    LowRankError
+        When there is no such task.
+    """
+    if task not in _TASKS:
+        raise LowRankError(f"no synthetic task {task!r}; there are {', '.join(TASKS)}")
+    if task == "mnli":
+        genres = {"train": 0.7, "validation_matched": 0.7, "validation_mismatched": -0.7}
+    else:
+        genres = {"train": 0.0, "validation": 0.0}
+    return {
+        split: _split(task, seed, number, split == "train", genre)
+        for number, (split, genre) in enumerate(genres.items())
+    }
+
+
+def _split(task: str, seed: int, number: int, train: bool, genre: float) -> list[Row]:
+    plan, index = _TASKS[task], TASKS.index(task)
+    rng = np.random.default_rng([seed, index, number])
+    axes = [index, index + 9, index + 18]
+    writer = Writer(make_vocabulary(seed), axes, plan.strength, genre, rng)
+    rows = []
+    for idx in range(plan.train if train else plan.validation):
+        label = int(np.searchsorted(np.cumsum(plan.shares)[:-1], rng.random(), side="right"))
+        text = plan.write(writer, label)
+        rows.append(text | {"label": _score(label, rng) if task == "stsb" else label, "idx": idx})
+    return rows
+
+
+def _score(turned: int, rng: np.random.Generator) -> float:
+    """Return a similarity from 0 to 5 for sentences that differ on `turned` of three axes."""
+    return round(float(np.clip(5 * (1 - turned / 3) + rng.normal(0, 0.4), 0, 5)), 3)

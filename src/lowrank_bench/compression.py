@@ -154,17 +154,21 @@ def compress(
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     small = FactorizedEmbedding.from_dense(embedding, factors)
     compressed = copy.deepcopy(model, {id(embedding): small})
+    about = {"method": method, "params": chosen.model_dump(), "target": target, "seconds": seconds}
+    return compressed, _report(name, matrix, factors, about)
+
+
+def _report(
+    name: str, matrix: Tensor, factors: Factors, about: dict[str, Any]
+) -> CompressionReport:
     kept, dense = factors.n_parameters, matrix.numel()
-    return compressed, CompressionReport(
-        method=method,
-        params=chosen.model_dump(),
-        target=target,
-        layers=[{"name": name, "shape": list(matrix.shape), "rank": rank}],
+    return CompressionReport(
+        layers=[{"name": name, "shape": list(matrix.shape), "rank": factors.rank}],
         parameters_dense=dense,
         parameters_kept=kept,
         compression=1 - kept / dense,
         **relative_errors(matrix, factors),
-        seconds=seconds,
+        **about,
     )
 
 

@@ -1,0 +1,231 @@
+"""low_rank and compress: what they return, what they refuse, and that the input is left alone."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+
+import lowrank_bench
+from lowrank_bench.compression import CompressionReport, compress, low_rank
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.embedding import FactorizedEmbedding
+
+TINY = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+}
+
+
+class Classifier(nn.Module):
+    """Embedding, mean, linear: a network that is no transformers model."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.words = nn.Embedding(40, 8, padding_idx=0, dtype=dtype)
+        self.head = nn.Linear(8, 2, dtype=dtype)
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.head(self.words(indices).mean(dim=1))
+
+
+def bert(kind: type = BertForSequenceClassification) -> nn.Module:
+    torch.manual_seed(0)
+    return kind(BertConfig(**TINY)).eval()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    rows=st.integers(1, 30),
+    columns=st.integers(1, 30),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    method=st.sampled_from([("svd", {}), ("lp", {}), ("lp", {"p": 3.0})]),
+)
+def test_low_rank_full_rank_gives_the_matrix_back(rows, columns, dtype, method):
+    a = torch.randn(rows, columns).to(dtype)
+    small = min(rows, columns)
+    factors = low_rank(a, small, method[0], **method[1])
+    assert factors.left.shape == (rows, small)
+    assert factors.right.shape == (small, columns)
+    assert factors.left.dtype == factors.right.dtype == dtype
+    tolerance = 40 * torch.finfo(dtype).eps * a.abs().max().item()
+    torch.testing.assert_close(factors.dense(), a, rtol=0, atol=tolerance)
+
+
+def test_low_rank_takes_arrays_as_they_are():
+    a = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
+    expected = low_rank(torch.from_numpy(a.copy()), 3).dense()
+    frozen = a.copy()
+    frozen.flags.writeable = False
+    for array in (a, frozen, a[::-1], np.asfortranarray(a), a.astype(">f4")):
+        found = low_rank(array, np.int64(3)).dense()
+        assert found.dtype == torch.float32
+        found = found.flip(0) if array.strides[0] < 0 else found
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_low_rank_detaches_and_leaves_its_input():
+    a = torch.randn(9, 5, requires_grad=True)
+    before = a.detach().clone()
+    factors = low_rank(a, 2)
+    assert not factors.left.requires_grad
+    assert torch.equal(a.detach(), before)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(3), "rows and columns, not an array of 3"),
+        (torch.zeros(2, 3, 4), "not an array of 2x3x4"),
+        (torch.ones(3, 3, dtype=torch.int64), "entries of type int64; convert it to float32"),
+        (np.ones((3, 3), dtype=bool), "entries of type bool"),
+        (np.ones((3, 3), dtype=complex), "entries of type complex128"),
+        ([[1.0, 2.0]], "a tensor or an array, not list"),
+        (torch.eye(3).to_sparse(), "sparse; convert it with"),
+        (torch.tensor([[1.0, 2.0], [3.0, float("inf")]]), "1 matrix entry is .* in row 1"),
+        (torch.full((3, 4), float("nan")), "12 matrix entries are NaN or infinite.* in row 0"),
+    ],
+)
+def test_low_rank_refuses_matrices(value, message):
+    with pytest.raises(LowRankError, match=message) as caught:
+        low_rank(value, 1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 4, 2.0, "2", None, True])
+def test_low_rank_refuses_ranks(rank):
+    with pytest.raises(LowRankError, match=r"does not fit a 5x3 matrix; use one in 1\.\.3"):
+        low_rank(torch.ones(5, 3), rank)
+
+
+def test_low_rank_of_nothing():
+    with pytest.raises(LowRankError, match="does not fit a 0x3 matrix; it has no entries"):
+        low_rank(torch.ones(0, 3), 1)
+
+
+def test_compress_bert():
+    model = bert()
+    before = copy.deepcopy(model.state_dict())
+    small, report = compress(model, "lp", 0.4, p=1.5)
+    rank = 7  # the largest k with 76 k <= 0.6 * 960
+    assert isinstance(small, BertForSequenceClassification)
+    assert isinstance(small.get_input_embeddings(), FactorizedEmbedding)
+    assert report.layers == [
+        {"name": "bert.embeddings.word_embeddings", "shape": [60, 16], "rank": rank}
+    ]
+    assert (report.method, report.params, report.target) == ("lp", {"p": 1.5}, "embedding")
+    assert report.parameters_dense == 960
+    assert report.parameters_kept == rank * 76
+    assert report.compression == 1 - rank * 76 / 960
+    assert report.seconds > 0
+    saved = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
+    assert saved == report.parameters_dense - report.parameters_kept
+    table = before["bert.embeddings.word_embeddings.weight"]
+    gap = table - small.get_input_embeddings().weight
+    assert report.rel_error_fro == pytest.approx((gap.norm() / table.norm()).item(), rel=1e-4)
+    l1 = (gap.abs().sum() / table.abs().sum()).item()
+    assert report.rel_error_l1 == pytest.approx(l1, rel=1e-4)
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+    assert set(report.to_dict()) == set(CompressionReport.__dataclass_fields__)
+
+
+def test_compress_leaves_the_input_and_copies_the_rest():
+    model = bert()
+    before = copy.deepcopy(model.state_dict())
+    small, _ = compress(model, "svd", 0.5)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    own = {p.data_ptr() for p in model.parameters()}
+    assert not any(p.data_ptr() in own for p in small.parameters())
+    for name, value in small.state_dict().items():
+        if "word_embeddings" not in name:
+            assert torch.equal(value, before[name])
+    assert small.training == model.training
+
+
+def test_compressed_network_computes_with_the_product():
+    model = bert()
+    small, _ = compress(model, "svd", 0.5)
+    expected = copy.deepcopy(model)
+    with torch.no_grad():
+        expected.get_input_embeddings().weight.copy_(small.get_input_embeddings().weight)
+    indices = torch.randint(60, (4, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(small(indices).logits, expected(indices).logits)
+        assert not torch.allclose(small(indices).logits, model(indices).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_compress_plain_modules(dtype):
+    model = Classifier(dtype)
+    small, report = compress(model, "lp", 0.3)
+    assert report.layers[0]["name"] == "words"
+    assert small.words.left.dtype == dtype
+    assert small.words.padding_idx == 0
+    assert isinstance(small(torch.zeros(2, 3, dtype=torch.long)), torch.Tensor)
+    assert report.compression >= 0.3
+
+
+def test_compress_chooses_among_several_embeddings():
+    model = nn.ModuleDict({"one": nn.Embedding(30, 8), "two": nn.Embedding(30, 8)})
+    with pytest.raises(LowRankError, match="choose one with layer="):
+        compress(model, "svd", 0.5)
+    small, _ = compress(model, "svd", 0.5, layer="two")
+    assert isinstance(small["two"], FactorizedEmbedding)
+    assert isinstance(small["one"], nn.Embedding)
+    again, _ = compress(small, "svd", 0.5, layer="one")
+    assert torch.equal(again["two"].left, small["two"].left)
+
+
+def test_compress_refuses_shared_tables():
+    with pytest.raises(LowRankError, match=r"word_embeddings' shares its table with 'cls\."):
+        compress(bert(BertForMaskedLM), "lp", 0.5)
+
+
+@pytest.mark.parametrize("compression", [0, 1, -0.1, 1.5, float("nan"), "half", None])
+def test_compress_refuses_budgets(compression):
+    with pytest.raises(LowRankError, match="compression must lie between 0 and 1, not"):
+        compress(Classifier(), "svd", compression)
+
+
+def test_compress_refuses_the_rest():
+    with pytest.raises(LowRankError, match=r"compression 0\.99 leaves no rank for a 40x8 matrix"):
+        compress(Classifier(), "svd", 0.99)
+    with pytest.raises(LowRankError, match="unknown target 'conv'; known: embedding"):
+        compress(Classifier(), "svd", 0.5, target="conv")
+    with pytest.raises(LowRankError, match="unknown method 'sdv'; did you mean 'svd'"):
+        compress(Classifier(), "sdv", 0.5)
+    broken = Classifier()
+    broken.words.weight.data[7, 3] = float("nan")
+    with pytest.raises(LowRankError, match="1 matrix entry is NaN or infinite, the first in row 7"):
+        compress(broken, "svd", 0.5)
+    with pytest.raises(LowRankError, match="already factorized"):
+        compress(compress(Classifier(), "svd", 0.5)[0], "svd", 0.5)
+
+
+def test_the_package_offers_the_functions():
+    assert lowrank_bench.low_rank is low_rank
+    assert lowrank_bench.compress is compress
+
+
+def test_compressed_network_trains():
+    torch.manual_seed(0)
+    small, _ = compress(Classifier(), "lp", 0.3)
+    indices, labels = torch.randint(1, 40, (64, 5)), torch.randint(2, (64,))
+    optimizer = torch.optim.Adam(small.parameters(), lr=0.05)
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(small(indices), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

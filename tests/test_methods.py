@@ -1,0 +1,214 @@
+"""The methods svd and lp: against torch's SVD, their guarantees, and what the registry promises."""
+
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.decomposition import Projection, complete, orient
+from lowrank_bench.linalg.factors import Factors, relative_errors
+from lowrank_bench.linalg.lewis import lewis_weights
+from lowrank_bench.methods import make_method
+
+CONFIGS = Path(__file__).parents[1] / "conf" / "method"
+
+
+def matrix(seed: int, rows: int, columns: int, decay: float = 0.5) -> torch.Tensor:
+    """A Gaussian matrix with a decaying spectrum in a random basis."""
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    spectrum = torch.arange(1, columns + 1, dtype=torch.float64) ** -decay
+    square = torch.randn(columns, columns, generator=generator, dtype=torch.float64)
+    return a * spectrum @ torch.linalg.qr(square).Q
+
+
+def with_far_rows(seed: int = 0) -> torch.Tensor:
+    """A low-rank cloud with noise and a few far-away rows in directions of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    a = matrix(seed, 1000, 40, 1.0)
+    far = torch.randn(15, 40, generator=generator, dtype=torch.float64)
+    a[:15] = 8 * far
+    return a
+
+
+def test_registry_needs_no_torch():
+    code = (
+        "import sys, lowrank_bench.methods as m; [m.method_class(n) for n in m.method_names()]; "
+        "assert {'svd', 'lp'} <= set(m.method_names()); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["svd", "lp"])
+def test_config_names_valid_parameters(name):
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert config["name"] == name
+    for values in product(*config["grid"].values()):
+        params = config["params"] | dict(zip(config["grid"], values, strict=True))
+        assert make_method(name, **params).model_dump() == params
+
+
+@pytest.mark.parametrize("value", [0.99, 4, 7, "two", float("nan"), float("inf")])
+def test_lp_refuses_exponents(value):
+    with pytest.raises(LowRankError, match=r"method 'lp': p = .* is not valid: Input should be"):
+        make_method("lp", p=value)
+
+
+def test_unknown_parameters_and_labels():
+    with pytest.raises(LowRankError, match="method 'svd' has no parameter 'p'; known: none"):
+        make_method("svd", p=1)
+    assert make_method("svd").label() == "svd"
+    assert make_method("lp").label() == "lp (p=1)"
+    assert make_method("lp", p=1.5).label() == "lp (p=1.5)"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(1, 50),
+    columns=st.integers(1, 50),
+    decay=st.sampled_from([0.0, 1.0, 6.0]),
+    magnitude=st.sampled_from([1e-100, 1.0, 1e100]),
+    data=st.data(),
+)
+def test_svd_error_is_the_least_possible(rows, columns, decay, magnitude, data):
+    a = matrix(rows + columns, rows, columns, decay)
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    values = torch.linalg.svdvals(a)
+    factors = make_method("svd").decompose(a * magnitude).factors(rank)
+    assert factors.rank == rank
+    assert factors.n_parameters == rank * (rows + columns)
+    error = (a - factors.dense() / magnitude).norm().item()
+    least = values[rank:].norm().item()
+    assert error == pytest.approx(least, rel=1e-6, abs=1e-13 * values[0].item())
+    reported = relative_errors(a * magnitude, factors)["rel_error_fro"]
+    assert reported == pytest.approx(error / a.norm().item(), rel=1e-6, abs=1e-13)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 99), rows=st.integers(1, 60), columns=st.integers(1, 20))
+def test_lp_at_two_is_svd(seed, rows, columns):
+    a = matrix(seed, rows, columns, 1.5)
+    rank = max(1, min(rows, columns) // 2)
+    one, two = (
+        m.decompose(a).factors(rank).dense() for m in (make_method("svd"), make_method("lp", p=2))
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-6 * a.abs().max().item())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 99),
+    rows=st.integers(1, 60),
+    columns=st.integers(1, 20),
+    power=st.sampled_from([1.0, 1.5, 3.0]),
+)
+def test_lp_projects_onto_nested_subspaces(seed, rows, columns, power):
+    a = matrix(seed, rows, columns)
+    a[:: max(2, seed)] *= 30
+    found = make_method("lp", p=power).decompose(a)
+    small = min(rows, columns)
+    torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(small).double())
+    errors = [relative_errors(a, found.factors(k))["rel_error_fro"] for k in range(1, small + 1)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-10
+    factors = found.factors(small)
+    torch.testing.assert_close(factors.left, a @ factors.right.T)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.25, 1.5, 1.75])
+def test_lp_keeps_its_guarantee(power):
+    """The bound that its docstring states, with the lower bound on the optimum that proves it."""
+    a = with_far_rows()
+    d = a.shape[1]
+    axes = torch.linalg.svdvals(lewis_weights(a, power).root)
+    found = make_method("lp", p=power).decompose(a)
+    for k in (1, 10, 39):
+        gap = a - found.factors(k).dense()
+        error = torch.linalg.vector_norm(gap, ord=power)
+        assert error <= d ** (2 / power - 1) * (d - k) ** 0.5 * axes[k] * (1 + 1e-6)
+        best_known = a - make_method("svd").decompose(a).factors(k).dense()
+        assert torch.linalg.vector_norm(best_known, ord=power) >= axes[k] * (1 - 1e-6)
+
+
+def test_far_rows_hurt_svd_more_than_lp():
+    a = with_far_rows()
+    errors = {
+        label: relative_errors(a, make_method(name, **params).decompose(a).factors(10))
+        for label, name, params in (("svd", "svd", {}), ("lp", "lp", {"p": 1.0}))
+    }
+    assert errors["lp"]["rel_error_l1"] < 0.9 * errors["svd"]["rel_error_l1"]
+    assert errors["lp"]["rel_error_fro"] > errors["svd"]["rel_error_fro"]
+
+
+@pytest.mark.parametrize("name", ["svd", "lp"])
+def test_degenerate_matrices(name):
+    method = make_method(name)
+    zero = method.decompose(torch.zeros(7, 4, dtype=torch.float64)).factors(4)
+    assert (zero.dense() == 0).all()
+    torch.testing.assert_close(zero.right @ zero.right.T, torch.eye(4).double())
+    ones = torch.ones(7, 4, dtype=torch.float64)
+    torch.testing.assert_close(method.decompose(ones).factors(1).dense(), ones)
+    low = matrix(0, 40, 3) @ matrix(1, 3, 12)
+    low[5] = 0
+    found = method.decompose(low)
+    assert found.info["matrix_rank"] == 3
+    torch.testing.assert_close(found.factors(3).dense(), low)
+    torch.testing.assert_close(found.factors(12).dense(), low)
+    torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(12).double())
+    row = matrix(2, 1, 9)
+    torch.testing.assert_close(method.decompose(row).factors(1).dense(), row)
+
+
+@pytest.mark.parametrize("name", ["svd", "lp"])
+def test_signs_are_fixed(name):
+    a = matrix(3, 200, 10)
+    basis = make_method(name).decompose(a).basis
+    assert (basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)) > 0).all()
+    again = make_method(name).decompose(-a).basis
+    torch.testing.assert_close(basis, again)
+    assert torch.equal(basis, make_method(name).decompose(a).basis)
+
+
+def test_projection_on_disk():
+    a = matrix(4, 30, 8)
+    method = make_method("lp")
+    found = method.decompose(a)
+    stored = found.tensors()
+    assert {k: v.shape for k, v in stored.items()} == {"basis": (8, 8)}
+    again = method.decomposition_class().from_tensors(a, stored)
+    assert torch.equal(again.factors(3).dense(), found.factors(3).dense())
+    with pytest.raises(LowRankError, match="8 columns, the matrix has 7"):
+        Projection.from_tensors(a[:, :7], stored)
+    for rank in (0, 9):
+        with pytest.raises(LowRankError, match=rf"rank {rank} of a 30x8 matrix is not in 1\.\.8"):
+            found.factors(rank)
+
+
+def test_complete_and_orient():
+    basis = torch.linalg.qr(matrix(5, 6, 2)).Q
+    full = complete(basis, 6)
+    assert torch.equal(full[:, :2], basis)
+    torch.testing.assert_close(full.T @ full, torch.eye(6).double())
+    flipped = orient(torch.tensor([[1.0, -3.0], [-2.0, 1.0]]))
+    assert flipped.tolist() == [[-1.0, 3.0], [2.0, -1.0]]
+
+
+def test_relative_errors_by_hand():
+    a = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    factors = Factors(torch.tensor([[1.0], [0.0]]), torch.tensor([[3.0, 0.0]]))
+    assert relative_errors(a, factors) == {
+        "rel_error_fro": pytest.approx(0.8),
+        "rel_error_l1": pytest.approx(4 / 7),
+    }
+    zero = Factors(torch.zeros(2, 1), torch.zeros(1, 2))
+    assert set(relative_errors(torch.zeros(2, 2), zero).values()) == {0.0}
+    tall = torch.ones(5000, 2)  # several blocks of rows
+    half = Factors(torch.ones(5000, 1), torch.full((1, 2), 0.5))
+    assert relative_errors(tall, half) == {"rel_error_fro": 0.5, "rel_error_l1": 0.5}
