@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
+from small_experiment import RESAMPLES, N, World, draws, ends, guess, line
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.score.averages import GLUE
 from lowrank_bench.score.scores import ScoredCell
-from small_experiment import RESAMPLES, N, World, draws, ends, guess, line
 
 MNLI = {"mnli": ("validation_matched", "validation_mismatched")}
 

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from fake_report import NOTE, failed_cell, fake_scores, fake_summary
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
-from fake_report import NOTE, failed_cell, fake_scores, fake_summary
 from lowrank_bench.report import curves, error_vs_drop, figures, frames, page, style, versus_svd
 from lowrank_bench.report.names import TABLE_NAMES, figure_names, table_names
 from lowrank_bench.report.tables import write_tables

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-
 from fake_report import GLUE, KEYS, NOTE, failed_cell, fake_scores, fake_summary
+
 from lowrank_bench.report.names import TABLE_NAMES
 from lowrank_bench.report.tables import write_tables
 

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 import sklearn.metrics
+from small_experiment import N, World, draws, ends, guess, line
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.score.schema import SCORES, SUMMARY
 from lowrank_bench.score.scores import ScoredCell
-from small_experiment import N, World, draws, ends, guess, line
 
 
 @pytest.fixture

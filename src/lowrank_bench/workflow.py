@@ -14,7 +14,10 @@ from lowrank_bench.progress import write_plan
 from lowrank_bench.store import Store
 
 SCORING = ("lowrank_bench.score.scores", "lowrank_bench.score.gather")
-PRESENTING = ("lowrank_bench.report.figures", "lowrank_bench.report.tables",)
+PRESENTING = (
+    "lowrank_bench.report.figures",
+    "lowrank_bench.report.tables",
+)
 
 
 class Workflow:

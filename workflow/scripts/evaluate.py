@@ -3,4 +3,4 @@
 from lowrank_bench.script import job_script
 from lowrank_bench.stages import run_evaluate
 
-job_script(snakemake, run_evaluate, offline=True)  # noqa: F821
+job_script(snakemake, run_evaluate, offline=True)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
-from lowrank_bench.report.figures import write_figures
 
+from lowrank_bench.report.figures import write_figures
 from lowrank_bench.script import logged
 
-with logged(snakemake.log[0]):  # noqa: F821
-    scores, summary = (pd.read_parquet(name) for name in snakemake.input)  # noqa: F821
-    folder = Path(snakemake.output[0]).parents[1]  # noqa: F821
-    write_figures(scores, summary, folder, snakemake.params.title)  # noqa: F821
+with logged(snakemake.log[0]):
+    scores, summary = (pd.read_parquet(name) for name in snakemake.input)
+    folder = Path(snakemake.output[0]).parents[1]
+    write_figures(scores, summary, folder, snakemake.params.title)

@@ -10,9 +10,9 @@ from lowrank_bench.config import load_config
 from lowrank_bench.score.gather import score_experiment
 from lowrank_bench.script import logged
 
-with logged(snakemake.log[0]):  # noqa: F821
-    conf = Path(snakemake.scriptdir, "../../conf")  # noqa: F821
-    config = load_config(conf, json.loads(snakemake.params.overrides))  # noqa: F821
-    scores, summary = score_experiment(config, [Path(name) for name in snakemake.input])  # noqa: F821
-    scores.to_parquet(snakemake.output.scores, index=False)  # noqa: F821
-    summary.to_parquet(snakemake.output.summary, index=False)  # noqa: F821
+with logged(snakemake.log[0]):
+    conf = Path(snakemake.scriptdir, "../../conf")
+    config = load_config(conf, json.loads(snakemake.params.overrides))
+    scores, summary = score_experiment(config, [Path(name) for name in snakemake.input])
+    scores.to_parquet(snakemake.output.scores, index=False)
+    summary.to_parquet(snakemake.output.summary, index=False)

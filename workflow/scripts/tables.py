@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
-from lowrank_bench.report.tables import write_tables
 
+from lowrank_bench.report.tables import write_tables
 from lowrank_bench.script import logged
 
-with logged(snakemake.log[0]):  # noqa: F821
-    scores, summary = (pd.read_parquet(name) for name in snakemake.input)  # noqa: F821
-    write_tables(scores, summary, Path(snakemake.output[0]).parents[1])  # noqa: F821
+with logged(snakemake.log[0]):
+    scores, summary = (pd.read_parquet(name) for name in snakemake.input)
+    write_tables(scores, summary, Path(snakemake.output[0]).parents[1])

@@ -48,8 +48,9 @@ def output_order(
     wanted = [_plain(label) for label in labels]
     if sorted(names) != sorted(wanted):
         raise LowRankError(
-            f"{title}: the checkpoint's labels ({', '.join(declared or own)}) are not "
-            f"the task's ({', '.join(labels)}); declare them in model.<name>.published.<task>.labels"
+            f"{title}: the checkpoint's labels ({', '.join(declared or own)}) are "
+            f"not the task's ({', '.join(labels)}); declare them in "
+            "model.<name>.published.<task>.labels"
         )
     if declared and not generic and [_plain(name) for name in own] != names:
         raise LowRankError(

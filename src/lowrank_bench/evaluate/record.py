@@ -52,7 +52,8 @@ def read_record(cell: Cell, store: Store) -> Record | None:
     try:
         with safe_open(place, framework="np") as file:
             facts = json.loads(file.metadata()["facts"])
-            predictions = {split: file.get_tensor(split) for split in file.keys()}
+            splits = file.keys()
+            predictions = {split: file.get_tensor(split) for split in splits}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         store.discard(place, f"damaged or cut short ({error})")
         return None

@@ -41,7 +41,8 @@ class LewisWeights:
     iterations
         Passes over the matrix.
     residual
-        Largest |log w_i − log (a_iᵀ M⁻¹ a_i)^{p/2}|: the relative error of the equation above.
+        Largest |log w_i − log (a_iᵀ M⁻¹ a_i)^{p/2}|: the relative error of the equation above, for
+        A up to rounding.
     """
 
     p: float
@@ -83,7 +84,7 @@ def lewis_weights(
     Parameters
     ----------
     matrix
-        Tensor A, n×d, float64.
+        Tensor A, n×d; converted to float64.
     p
         Exponent, 1 ≤ p < 4.
     tolerance
@@ -103,6 +104,7 @@ def lewis_weights(
     """
     if not 1 <= p < 4:
         raise LowRankError(f"Lewis weights need 1 <= p < 4, not p = {p:g}")
+    matrix = matrix.double()
     if not math.isfinite(largest_entry(matrix)):
         raise LowRankError("Lewis weights need a matrix of finite numbers")
     rows, columns = matrix.shape

@@ -33,9 +33,14 @@ class Method(BaseModel, ABC):
     source: ClassVar[str]
 
     @classmethod
-    @abstractmethod
     def decomposition_class(cls) -> type[Decomposition]:
-        """Return the class of what `decompose` gives, which also restores it from disk."""
+        """Return the class of what `decompose` gives, which also restores it from disk.
+
+        `Projection` for methods that only choose a basis; others override this.
+        """
+        from lowrank_bench.linalg.decomposition import Projection
+
+        return Projection
 
     @abstractmethod
     def decompose(self, matrix: Tensor) -> Decomposition:

@@ -47,13 +47,6 @@ class Lp(Method):
 
     p: float = Field(default=1.0, ge=1, lt=4, description="exponent of the norm, 1 <= p < 4")
 
-    @classmethod
-    def decomposition_class(cls) -> type[Projection]:
-        """Return `Projection`."""
-        from lowrank_bench.linalg.decomposition import Projection
-
-        return Projection
-
     def decompose(self, matrix: Tensor) -> Projection:
         """Return the projection onto the eigenvectors of the Lewis form of an n×d float64 matrix.
 

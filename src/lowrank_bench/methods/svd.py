@@ -34,13 +34,6 @@ class Svd(Method):
     title: ClassVar[str] = "Truncated SVD"
     source: ClassVar[str] = "Eckart and Young, Psychometrika 1, 1936"
 
-    @classmethod
-    def decomposition_class(cls) -> type[Projection]:
-        """Return `Projection`."""
-        from lowrank_bench.linalg.decomposition import Projection
-
-        return Projection
-
     def decompose(self, matrix: Tensor) -> Projection:
         """Return the projection onto the right singular vectors of an n×d float64 matrix."""
         from lowrank_bench.linalg.decomposition import Projection, orient

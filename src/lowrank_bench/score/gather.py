@@ -1,13 +1,13 @@
 """Collect an experiment's stored predictions, labels and notes, and score them."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from lowrank_bench.score.scores import ScoredCell, build_scores
 
 from lowrank_bench.cells import Cell, Checkpoint
 from lowrank_bench.config.schema import Config
@@ -15,6 +15,7 @@ from lowrank_bench.digest import canonical
 from lowrank_bench.download.data import unofficial
 from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.grid import make_plan
+from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.store import Store
 
 NOT_MEASURED = ("rank",)
@@ -59,6 +60,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame
         resamples=statistics.resamples,
         seed=statistics.seed,
         baseline=statistics.baseline,
+        progress=lambda line: print(f"[score] {line}", file=sys.stderr, flush=True),
     )
 
 

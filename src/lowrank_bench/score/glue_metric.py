@@ -14,11 +14,10 @@ the first metric class found here is taken for the module's own.
 import warnings
 
 import datasets
+import evaluate
 import numpy as np
 import scipy.stats
 import sklearn.metrics
-
-import evaluate
 
 DESCRIPTION = "Accuracy, F1, Matthews, Pearson and Spearman correlation, with degenerate cases as 0"
 USAGE = """
