@@ -4,14 +4,11 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-from lowrank_bench.config import load_config
-from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.report.names import SHARED_FIGURES, drop_stem, figure_names, table_names
-from lowrank_bench.workflow import Workflow
+from lowrank_bench.workflow import load_workflow
 
-EXPERIMENT = Workflow(
-    load_config(Path(workflow.basedir, "conf"), overrides_of(config)), overrides_of(config)
-)
+EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
+config["report"] = EXPERIMENT.report_words()
 RESULTS = EXPERIMENT.folder.as_posix()
 FIGURES = figure_names(EXPERIMENT.config.model)
 TABLES = {

@@ -2,14 +2,18 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lowrank_bench.cells import Job
-from lowrank_bench.config.schema import Config
+from lowrank_bench.config import Config, load_config
+from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.digest import canonical, code_digest, digest
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.grid import Plan, make_plan
+from lowrank_bench.methods import method_class
 from lowrank_bench.progress import write_plan
 from lowrank_bench.store import Store
 
@@ -18,6 +22,21 @@ PRESENTING = (
     "lowrank_bench.report.figures",
     "lowrank_bench.report.tables",
 )
+
+
+def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
+    """Return the experiment that Snakemake's `--config` settings name.
+
+    Raises
+    ------
+    SystemExit
+        With one line on what is wrong with the configuration.
+    """
+    overrides = overrides_of(settings)
+    try:
+        return Workflow(load_config(conf, overrides), overrides)
+    except LowRankError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 class Workflow:
@@ -69,6 +88,16 @@ class Workflow:
     def present_digest(self) -> str:
         """Digest of the sources that draw tables and figures."""
         return digest([self.config.title, code_digest(*PRESENTING)])
+
+    def report_words(self) -> dict[str, str | list[str]]:
+        """Return title, description and methods for the first page of the report."""
+        used = sorted({entry.name for entry in self.config.method.values()})
+        classes = [method_class(name) for name in used]
+        return {
+            "title": self.config.title,
+            "description": self.config.description,
+            "methods": [f"``{c.name}``: {c.title}. {c.source}." for c in classes],
+        }
 
     def job_json(self, stage: str, name: str) -> str:
         """Return a job as canonical JSON."""

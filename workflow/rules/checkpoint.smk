@@ -6,6 +6,8 @@ rule checkpoint:
         f"{RESULTS}/jobs/checkpoint/{{name}}.json",
     log:
         f"logs/{EXPERIMENT.config.name}/checkpoint/{{name}}.log",
+    conda:
+        "lowrank-bench"
     threads: EXPERIMENT.config.jobs.threads
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

@@ -5,6 +5,8 @@ rule download:
     log:
         f"logs/{EXPERIMENT.config.name}/download/{{name}}.log",
     retries: 2
+    conda:
+        "lowrank-bench"
     threads: 1
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

@@ -6,6 +6,8 @@ rule evaluate:
         f"{RESULTS}/jobs/evaluate/{{name}}.json",
     log:
         f"logs/{EXPERIMENT.config.name}/evaluate/{{name}}.log",
+    conda:
+        "lowrank-bench"
     threads: EXPERIMENT.config.jobs.threads
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

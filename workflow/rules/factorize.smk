@@ -6,6 +6,8 @@ rule factorize:
         f"{RESULTS}/jobs/factorize/{{name}}.json",
     log:
         f"logs/{EXPERIMENT.config.name}/factorize/{{name}}.log",
+    conda:
+        "lowrank-bench"
     threads: EXPERIMENT.config.jobs.threads
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

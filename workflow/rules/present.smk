@@ -16,6 +16,8 @@ rule tables:
         [f"{RESULTS}/{name}" for name in TABLES["other"]],
     log:
         f"logs/{EXPERIMENT.config.name}/tables.log",
+    conda:
+        "lowrank-bench"
     threads: 1
     resources:
         mem_mb=1000,
@@ -54,6 +56,8 @@ rule figures:
         [f"{RESULTS}/{name}" for name in FIGURES if name.endswith(".pdf")],
     log:
         f"logs/{EXPERIMENT.config.name}/figures.log",
+    conda:
+        "lowrank-bench"
     threads: 1
     resources:
         mem_mb=1500,
@@ -75,6 +79,8 @@ rule report:
         f"{RESULTS}/report.html",
     log:
         f"logs/{EXPERIMENT.config.name}/report.log",
+    conda:
+        "lowrank-bench"
     threads: 1
     resources:
         mem_mb=1500,

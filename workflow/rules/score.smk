@@ -7,6 +7,8 @@ rule score:
         summary=f"{RESULTS}/summary.parquet",
     log:
         f"logs/{EXPERIMENT.config.name}/score.log",
+    conda:
+        "lowrank-bench"
     threads: 1
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

@@ -50,6 +50,7 @@ def overrides_of(settings: Mapping[str, Any]) -> list[str]:
     holds further ones as a list, which may name nested keys.
     """
     settings = dict(settings)
+    settings.pop("report", None)  # what the Snakefile itself adds
     listed = settings.pop("overrides", [])
     listed = [listed] if isinstance(listed, str) else list(listed)
     return [f"{key}={_text(value)}" for key, value in settings.items()] + listed
