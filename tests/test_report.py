@@ -355,7 +355,9 @@ def test_captions_render_as_snakemake_does(caption, filled):
     from jinja2 import Environment
 
     wildcards = SimpleNamespace(model="bert_x") if filled else SimpleNamespace()
-    config = {"experiment": "glue-x"} if filled else {}
+    methods = ["``svd``: Truncated SVD. A source.", "``lp``: Robust. Another."] if filled else []
+    words = {"title": "GLUE-X", "description": "What it does.", "methods": methods}
+    config = {"report": words}
     job = SimpleNamespace(config=config, wildcards=wildcards, params=SimpleNamespace())
     env = Environment(trim_blocks=True, lstrip_blocks=True)
     text = env.from_string(caption.read_text()).render(snakemake=job)
@@ -365,7 +367,7 @@ def test_captions_render_as_snakemake_does(caption, filled):
         body = publish_parts(text, writer_name="html", settings_overrides=strict)["html_body"]
     assert "{{" not in body
     if caption.stem in ("workflow", "drop"):
-        name = {"workflow": "glue-x", "drop": "(bert_x)"}[caption.stem]
+        name = {"workflow": "Truncated SVD", "drop": "(bert_x)"}[caption.stem]
         assert (name in body) == filled
 
 

@@ -79,7 +79,7 @@ def initial_network(point: Checkpoint, store: Store) -> tuple[nn.Module, Any]:
 
         spec = point.network.spec
         model, tokenizer = build_network(
-            spec["architecture"], spec["seed"], max(1, len(labels)), **spec["sizes"]
+            spec["architecture"], spec["seed"], max(1, len(labels)), point.seed, **spec["sizes"]
         )
     else:
         folder = download_network(point.network, store)

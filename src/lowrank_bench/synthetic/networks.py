@@ -73,6 +73,8 @@ _BERT_NAMES = {
     "heads": "num_attention_heads",
     "inner": "intermediate_size",
 }
+# Three epochs on fresh sentences do not overfit: dropout would only slow these networks down.
+_BERT_DRY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _TYPED = ("input_ids", "token_type_ids", "attention_mask")
 _UNTYPED = ("input_ids", "attention_mask")
 
@@ -85,6 +87,7 @@ FAMILIES = {
         names=_BERT_NAMES,
         positions={"max_position_embeddings": MAX_TOKENS},
         inputs=_TYPED,
+        extra=_BERT_DRY,
     ),
     "distilbert": Family(
         config=DistilBertConfig,
@@ -94,6 +97,7 @@ FAMILIES = {
         names={"width": "dim", "layers": "n_layers", "heads": "n_heads", "inner": "hidden_dim"},
         positions={"max_position_embeddings": MAX_TOKENS},
         inputs=_UNTYPED,
+        extra={"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0},
     ),
     "roberta": Family(
         config=RobertaConfig,
@@ -110,7 +114,7 @@ FAMILIES = {
         # RoBERTa counts positions from the id of the padding token plus one.
         positions={"max_position_embeddings": MAX_TOKENS + 2},
         inputs=_UNTYPED,
-        extra={"type_vocab_size": 1},
+        extra={"type_vocab_size": 1, **_BERT_DRY},
     ),
     "xlnet": Family(
         config=XLNetConfig,
@@ -127,13 +131,14 @@ FAMILIES = {
         positions={},
         inputs=_TYPED,
         padding_side="left",
+        extra={"dropout": 0.0, "summary_last_dropout": 0.0},
     ),
 }
 ARCHITECTURES = tuple(FAMILIES)
 
 
 def build_network(
-    architecture: str, seed: int, num_labels: int, **sizes: int
+    architecture: str, seed: int, num_labels: int, body_seed: int = 0, **sizes: int
 ) -> tuple[nn.Module, PreTrainedTokenizerFast]:
     """Return a sequence classifier with a planted embedding table, and its tokenizer.
 
@@ -142,10 +147,12 @@ def build_network(
     architecture
         `bert`, `distilbert`, `roberta` or `xlnet`.
     seed
-        Seed of the suite: it decides the words and their meanings, which must be those of the
-        tasks, and the network's random weights. Torch's global seed has no influence.
+        Seed of the suite: it decides the words, their meanings, which must be those of the
+        tasks, and the planted table. Torch's global seed has no influence.
     num_labels
         Outputs; 1 makes a regression.
+    body_seed
+        Seed of the random weights around the table.
     **sizes
         Changes of `SIZES`: `width`, `layers`, `heads`, `inner`.
 
@@ -169,7 +176,7 @@ def build_network(
     config = _config(family, full, num_labels, tokenizer)
     index = ARCHITECTURES.index(architecture)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1000 * seed + index)
+        torch.manual_seed(1000 * seed + index + 10 * body_seed)
         model = AutoModelForSequenceClassification.from_config(config)
     table = planted_table(vocabulary, full["width"], len(family.specials), 1000 * seed + index)
     with torch.no_grad():
