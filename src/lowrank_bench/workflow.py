@@ -1,5 +1,6 @@
 """What the Snakefile asks of an experiment: its jobs, what each waits for, and its messages."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,9 @@ def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
     SystemExit
         With one line on what is wrong with the configuration.
     """
+    # Scripts find the package in environments that it was not installed into.
+    paths = [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     overrides = overrides_of(settings)
     try:
         return Workflow(load_config(conf, overrides), overrides)

@@ -6,7 +6,7 @@ rule download:
         f"logs/{EXPERIMENT.config.name}/download/{{name}}.log",
     retries: 2
     conda:
-        "lowrank-bench"
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

@@ -7,7 +7,7 @@ rule evaluate:
     log:
         f"logs/{EXPERIMENT.config.name}/evaluate/{{name}}.log",
     conda:
-        "lowrank-bench"
+        "../../environment.yml"
     threads: EXPERIMENT.config.jobs.threads
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

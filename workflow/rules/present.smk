@@ -17,7 +17,7 @@ rule tables:
     log:
         f"logs/{EXPERIMENT.config.name}/tables.log",
     conda:
-        "lowrank-bench"
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -57,7 +57,7 @@ rule figures:
     log:
         f"logs/{EXPERIMENT.config.name}/figures.log",
     conda:
-        "lowrank-bench"
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -80,7 +80,7 @@ rule report:
     log:
         f"logs/{EXPERIMENT.config.name}/report.log",
     conda:
-        "lowrank-bench"
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,

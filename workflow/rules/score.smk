@@ -8,7 +8,7 @@ rule score:
     log:
         f"logs/{EXPERIMENT.config.name}/score.log",
     conda:
-        "lowrank-bench"
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=EXPERIMENT.config.jobs.memory_mb,

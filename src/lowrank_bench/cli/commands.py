@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -86,7 +87,6 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from tqdm import tqdm
     from transformers import AutoTokenizer
 
-    from lowrank_bench.artifact import load
     from lowrank_bench.device import best_device
     from lowrank_bench.download.data import download_data
     from lowrank_bench.evaluate.predict import predict
@@ -100,7 +100,8 @@ def _print_scores(options: Namespace, config: Any) -> None:
     about = store.manifest(folder)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     device = best_device(config.evaluation.device)
-    model = load(options.model).to(device)
+    model = _load(options.model).to(device)
+    order = _output_order(model.config, task.labels, options.model)
     text = {"columns": task.columns, "label": task.label, "labels": task.labels}
     text["max_length"] = options.max_length
     kind = "classification" if task.labels else "regression"
@@ -109,7 +110,26 @@ def _print_scores(options: Namespace, config: Any) -> None:
             print(f"{options.task} {entry.split}: skipped: {about['missing'][entry.split]}")
             continue
         encoded = encode(pd.read_parquet(folder / f"{entry.split}.parquet"), tokenizer, text)
-        logits = predict(model, tokenizer, encoded, config.evaluation.max_tokens, device)
+        budget = config.evaluation.max_tokens
+        logits = predict(model, tokenizer, encoded, budget, device, order)
         found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
         for metric, value in found.items():
             print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
+
+
+def _load(folder: Path) -> Any:
+    """Return the network of a folder that `lowrank compress` or transformers wrote."""
+    from lowrank_bench.artifact import MANIFEST, load
+    from lowrank_bench.pretrained import load_network
+
+    if (folder / MANIFEST).is_file():
+        return load(folder)
+    return load_network(str(folder))[0]
+
+
+def _output_order(config: Any, labels: list[str], folder: Path) -> list[int]:
+    """Match a network's outputs to the task's labels by name; LABEL_0, … count as in order."""
+    from lowrank_bench.checkpoint.published import output_order
+
+    generic = all(str(name).startswith("LABEL_") for name in config.id2label.values())
+    return output_order(config, labels, labels if generic else [], str(folder))

@@ -29,16 +29,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lowrank", description="Compress neural networks by low-rank and robust factorization."
     )
-    commands_ = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_compress(commands_)
-    _add_evaluate(commands_)
-    listing = commands_.add_parser("methods", help="list the methods and their parameters")
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_compress(group)
+    _add_evaluate(group)
+    listing = group.add_parser("methods", help="list the methods and their parameters")
     listing.set_defaults(run=commands.list_methods)
     return parser
 
 
-def _add_compress(commands_: argparse._SubParsersAction) -> None:
-    command = commands_.add_parser(
+def _add_compress(group: argparse._SubParsersAction) -> None:
+    command = group.add_parser(
         "compress",
         help="write a compressed copy of a network",
         description="Load a transformers network, compress it, write it to a folder that "
@@ -67,8 +67,8 @@ def _add_compress(commands_: argparse._SubParsersAction) -> None:
     command.set_defaults(run=commands.compress_network)
 
 
-def _add_evaluate(commands_: argparse._SubParsersAction) -> None:
-    command = commands_.add_parser(
+def _add_evaluate(group: argparse._SubParsersAction) -> None:
+    command = group.add_parser(
         "evaluate",
         help="score a network, compressed or not, on a task",
         description="Predict on a task's evaluation splits and print its metrics in points.",

@@ -1,0 +1,114 @@
+"""The command line: what it writes, what it prints, and how wrong input ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lowrank_bench import load
+from lowrank_bench.cli import main
+from lowrank_bench.synthetic.networks import build_network
+
+CONF = str(Path(__file__).parents[1] / "conf")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Return the folder of a small BERT with two outputs, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("network")
+    model, tokenizer = build_network("bert", 0, num_labels=2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_methods_lists_parameters_and_sources(capsys):
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    assert "lp: " in text
+    assert "--set p=1.0" in text
+    assert "Sensors" in text
+
+
+def test_compress_writes_a_smaller_network_that_loads_and_scores(network, tmp_path, capsys):
+    out = tmp_path / "small"
+    words = ["compress", str(network), str(out), "--method", "lp", "--set", "p=1.5"]
+    assert main([*words, "--compression", "0.5"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["params"] == {"p": 1.5}
+    assert report["compression"] >= 0.5
+    kept = sum(p.numel() for p in load(out).get_input_embeddings().parameters())
+    assert kept == report["parameters_kept"]
+    place = ["--conf", CONF, "--store", str(tmp_path / "store")]
+    assert main(["evaluate", str(out), "--task", "quick_cola", *place]) == 0
+    assert "quick_cola validation matthews_correlation" in capsys.readouterr().out
+
+
+def test_an_uncompressed_folder_is_scored_as_well(network, tmp_path, capsys):
+    place = ["--conf", CONF, "--store", str(tmp_path / "store")]
+    assert main(["evaluate", str(network), "--task", "quick_sst2", *place]) == 0
+    assert "quick_sst2 validation accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "lpp", "--compression", "0.5"], "did you mean 'lp'"),
+        (["--set", "p=0.5", "--compression", "0.5"], "greater than or equal to 1"),
+        (["--set", "p=4", "--compression", "0.5"], "less than 4"),
+        (["--set", "q=1", "--compression", "0.5"], "no parameter 'q'"),
+        (["--set", "p", "--compression", "0.5"], "NAME=VALUE"),
+        (["--compression", "0"], "between 0 and 1"),
+        (["--compression", "1.5"], "between 0 and 1"),
+        (["--compression", "0.9999"], "leaves no rank"),
+        (["--compression", "0.5", "--target", "heads"], "unknown target 'heads'"),
+        (["--compression", "0.5", "--layer", "nothing"], "no layer 'nothing'"),
+    ],
+)
+def test_wrong_input_ends_in_one_line_and_code_2(network, tmp_path, capsys, words, said):
+    assert main(["compress", str(network), str(tmp_path / "out"), *words]) == 2
+    text = capsys.readouterr().err
+    lines = [line for line in text.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused(network, tmp_path, capsys, value):
+    spoiled = tmp_path / "spoiled"
+    spoiled.mkdir()
+    for file in network.iterdir():
+        (spoiled / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(spoiled / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    tensors[name][7, 3] = torch.tensor(value)
+    save_file(tensors, spoiled / "model.safetensors", metadata={"format": "pt"})
+    words = ["compress", str(spoiled), str(tmp_path / "out"), "--compression", "0.5"]
+    assert main(words) == 2
+    assert "NaN or infinite, the first in row 7" in capsys.readouterr().err
+
+
+def test_a_network_of_another_task_is_refused(network, tmp_path, capsys):
+    place = ["--conf", CONF, "--store", str(tmp_path / "store")]
+    assert main(["evaluate", str(network), "--task", "quick_mnli", *place]) == 2
+    assert "2 outputs, the task 3 labels" in capsys.readouterr().err
+
+
+def test_a_missing_network_or_task_is_named(tmp_path, capsys):
+    words = ["compress", str(tmp_path), str(tmp_path / "out"), "--compression", "0.5"]
+    assert main(words) == 2
+    assert "config.json" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "no"), "--task", "cola", "--conf", CONF]) == 2
+    assert "is no folder" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--task", "colla", "--conf", CONF]) == 2
+    assert "did you mean 'cola'" in capsys.readouterr().err
+
+
+def test_an_unknown_command_or_option_ends_in_code_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["squeeze"])
+    assert caught.value.code == 2
+    capsys.readouterr()
