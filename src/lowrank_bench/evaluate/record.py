@@ -37,7 +37,9 @@ def record_place(cell: Cell, store: Store) -> Path:
 
 def write_record(cell: Cell, record: Record, store: Store) -> None:
     """Write the record of a finished cell, whole or not at all."""
-    content = save(record.predictions, metadata={"facts": canonical(record.facts)})
+    # safetensors writes an array's memory as it lies, whatever its strides.
+    arrays = {split: np.ascontiguousarray(logits) for split, logits in record.predictions.items()}
+    content = save(arrays, metadata={"facts": canonical(record.facts)})
     store.write_file(record_place(cell, store), content)
 
 

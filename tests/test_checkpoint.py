@@ -1,0 +1,150 @@
+"""Checkpoints: training is deterministic and learns; published ones are checked."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lowrank_bench.cells import DENSE, Cell, Checkpoint, Source, Spec
+from lowrank_bench.checkpoint.finetune import finetune
+from lowrank_bench.checkpoint.make import ensure_checkpoint
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.evaluate.cell import CheckpointEvaluator, evaluate_cells
+from lowrank_bench.evaluate.record import read_record
+from lowrank_bench.store import Store
+from lowrank_bench.synthetic.networks import build_network
+from lowrank_bench.synthetic.tasks import make_task
+from lowrank_bench.text.encode import encode
+
+TEXT = {
+    "columns": ["sentence"],
+    "label": "label",
+    "labels": ["negative", "positive"],
+    "max_length": 64,
+}
+RECIPE = {
+    "epochs": 1,
+    "learning_rate": 1e-3,
+    "batch_size": 32,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "precision": "fp32",
+}
+HUB = {"kind": "hub", "repo": "a/b", "revision": "main", "config": None}
+
+
+def train(seed=0, **changes):
+    model, tokenizer = build_network("distilbert", 0, 2)
+    rows = pd.DataFrame(make_task("sst2", 0)["train"][:800])
+    losses = finetune(model, tokenizer, encode(rows, tokenizer, TEXT), RECIPE | changes, seed)
+    return model, losses
+
+
+def test_training_learns_and_repeats_itself_bit_by_bit():
+    (first, losses), (second, again), (other, _) = train(epochs=2), train(epochs=2), train(1)
+    assert losses == again
+    assert losses[-1] < 0.7 * np.log(2)
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+def test_bf16_training_ends_near_fp32_with_weights_in_fp32():
+    (_, exact), (model, rough) = train(), train(precision="bf16")
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert abs(exact[0] - rough[0]) < 0.05
+
+
+def test_a_diverging_training_says_what_to_lower():
+    with pytest.raises(LowRankError, match=r"diverged.*learning_rate"):
+        train(learning_rate=1e30, max_grad_norm=1e30, epochs=3)
+
+
+def published(tmp_path, names, declared=(), spoil=False):
+    """Put a network with outputs `names` into a store, as the download stage would."""
+    store = Store(tmp_path)
+    network, data = (
+        Source("network", "n", HUB, {"sha256": {}}),
+        Source(
+            "data",
+            "d",
+            {"kind": "synthetic", "task": "sst2", "seed": 0},
+            {"splits": {"train": {}, "validation": {}}, "columns": [], "unofficial": False},
+        ),
+    )
+    model, tokenizer = build_network("bert", 0, len(names))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+    if spoil:
+        model.get_input_embeddings().weight.data[3, 3] = float("nan")
+    with store.new_folder("network", network.key, {"sha256": {}}) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+    recipe = {"published_labels": list(declared)}
+    return store, Checkpoint("n", "sst2", 0, network, data, TEXT, recipe, ("validation",), "c")
+
+
+def dense_logits(store, point):
+    cell = Cell(point, Spec(DENSE, {}, "embedding", DENSE, ""), 0.0, 0, "e")
+    evaluate_cells([cell], store, 4096, "cpu", lambda _, error: error and pytest.fail(str(error)))
+    return read_record(cell, store).predictions["validation"]
+
+
+def test_a_published_checkpoint_is_read_by_its_label_names(tmp_path):
+    straight = published(tmp_path / "a", ["NEGATIVE", "positive"])
+    turned = published(tmp_path / "b", ["positive", "negative"])
+    a, b = dense_logits(*straight), dense_logits(*turned)
+    np.testing.assert_allclose(a, b[:, ::-1], atol=1e-6)
+    assert abs(a[:, 0] - a[:, 1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("names", "declared", "said"),
+    [
+        (["yes", "no"], [], "are not the task's"),
+        (["LABEL_0", "LABEL_1"], [], "say what they mean"),
+        (["negative", "neutral", "positive"], [], "3 outputs"),
+    ],
+)
+def test_a_label_map_that_disagrees_is_refused(tmp_path, names, declared, said):
+    store, point = published(tmp_path, names, declared)
+    with pytest.raises(LowRankError, match=said):
+        ensure_checkpoint(point, store)
+    assert store.folder("checkpoint", point.key) is None
+
+
+def test_a_weight_that_is_not_finite_is_refused(tmp_path):
+    store, point = published(tmp_path, TEXT["labels"], spoil=True)
+    with pytest.raises(LowRankError, match="NaN or Inf"):
+        ensure_checkpoint(point, store)
+
+
+def test_a_cell_that_cannot_run_is_reported_and_the_others_go_on(tmp_path):
+    store, point = published(tmp_path, TEXT["labels"])
+    spec = Spec("svd", {}, "embedding", "svd", "")
+    cells = [Cell(point, spec, c, 0, "e") for c in (0.9999, 0.5)]
+    heard = []
+    evaluate_cells(cells, store, 4096, "cpu", lambda cell, error: heard.append((cell, error)))
+    assert "leaves no rank" in str(heard[0][1])
+    assert heard[1][1] is None
+    facts = read_record(cells[1], store).facts
+    assert facts["achieved_compression"] >= 0.5
+    assert 0 < facts["rel_error_fro"] < 1
+
+
+def test_a_compressed_cell_predicts_as_the_network_with_the_product_as_its_table(tmp_path):
+    store, point = published(tmp_path, TEXT["labels"])
+    cell = Cell(point, Spec("svd", {}, "embedding", "svd", ""), 0.6, 0, "e")
+    evaluator = CheckpointEvaluator(point, store, 4096, "cpu")
+    evaluator.evaluate(cell)
+    found = read_record(cell, store)
+    plain = CheckpointEvaluator(point, store, 4096, "cpu")
+    u, s, vh = torch.linalg.svd(plain.matrix, full_matrices=False)
+    k = found.facts["rank"]
+    with torch.no_grad():
+        plain.model.get_input_embeddings().weight.copy_((u[:, :k] * s[:k]) @ vh[:k])
+    dense = Cell(point, Spec(DENSE, {}, "embedding", DENSE, ""), 0.0, 0, "e")
+    plain.evaluate(dense)
+    wanted = read_record(dense, store).predictions["validation"]
+    np.testing.assert_allclose(found.predictions["validation"], wanted, atol=1e-4)
