@@ -93,7 +93,9 @@ def test_same_frames_give_same_bytes(report, frames_pair, tmp_path):
     again = curves.drop_curves(summary, "bert", place / "drop_bert", "toy", scores)
     again += versus_svd.versus_svd(summary, place / "versus_svd", "toy", scores)
     again += write_tables(scores, summary, tmp_path)
-    for path in again:
+    same = [path for path in again if path.suffix != ".pdf"]  # fonts are embedded in any order
+    assert len(same) == 2 + len(table_names())
+    for path in same:
         assert path.read_bytes() == (report.folder / path.relative_to(tmp_path)).read_bytes()
 
 

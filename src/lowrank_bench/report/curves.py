@@ -20,6 +20,7 @@ from lowrank_bench.report.page import (
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
 LAYERS = {"embedding": "the embedding", "linear": "the linear layers", "conv": "the convolutions"}
+TITLE_SIZE = 8.5  # points; longer titles shrink so that neighbours do not touch
 NOTHING = "no cell was evaluated: see the status table"
 
 
@@ -100,7 +101,7 @@ def average_curves(
         own = rows[rows["model"] == model]
         for task in frames.task_order(own["task"]):
             panels.append((task, own[own["task"] == task], lost[lost["model"] == model]))
-    return _draw(panels, heading, Path(out_stem), styles)
+    return _draw(panels, heading, Path(out_stem), styles, columns=rows["task"].nunique())
 
 
 def _tidied(scores: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -143,8 +144,9 @@ def _draw(
     heading: Heading,
     stem: Path,
     styles: dict[str, Line],
+    columns: int | None = None,
 ) -> list[Path]:
-    columns = columns_for(len(panels))
+    columns = columns or columns_for(len(panels))
     lines = -(-len(panels) // columns)
     everything = pd.concat([rows for _, rows, _ in panels])
     named = set(everything["series"]).union(*(lost["series"] for _, _, lost in panels))
@@ -180,7 +182,9 @@ def _panel(
     styles: dict[str, Line],
     middle: float | None,
 ) -> None:
-    axes.set_title(frames.task_title(task) if rows.empty else rows["panel"].iloc[0])
+    words = frames.task_title(task) if rows.empty else rows["panel"].iloc[0]
+    fits = 81 / axes.get_subplotspec().get_gridspec().ncols  # letters over one panel
+    axes.set_title(words, fontsize=TITLE_SIZE if len(words) <= fits else TITLE_SIZE - 1)
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.grid(axis="y")
     for place, (name, line) in enumerate(styles.items()):

@@ -1,6 +1,3 @@
-# LEAD TO HELPER 4: the suite is settled (fixed topic, strengths 0.4-0.7, 3 epochs, lr 1e-3, dropout 0):
-# all criteria are met. Please stop tuning, do not change tasks/vocabulary, only write
-# tests/test_synthetic.py (quick) and report.
 """Nine generated tasks in GLUE's schema, all from one generator of sentences.
 
 A sentence has a meaning, one weight for every axis of meaning, and draws its words from
