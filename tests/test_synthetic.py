@@ -258,3 +258,9 @@ def test_unknown_names_are_named(call, culprit):
         call()
     assert "there are" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [{"width": 32}, {"width": 64, "heads": 5}])
+def test_widths_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(LowRankError, match=f"width {sizes['width']}.*at least {AXES + OUTLIERS}"):
+        build_network("bert", 0, 2, **sizes)

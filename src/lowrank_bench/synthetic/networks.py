@@ -20,7 +20,13 @@ from transformers import (
 )
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.synthetic.vocabulary import Vocabulary, make_vocabulary, planted_table
+from lowrank_bench.synthetic.vocabulary import (
+    AXES,
+    OUTLIERS,
+    Vocabulary,
+    make_vocabulary,
+    planted_table,
+)
 
 SIZES = {"width": 64, "layers": 2, "heads": 4, "inner": 128}
 MAX_TOKENS = 128
@@ -159,7 +165,7 @@ def build_network(
     Raises
     ------
     LowRankError
-        When the architecture or a size is unknown.
+        When the architecture or a size is unknown, or the width does not fit.
     """
     if architecture not in FAMILIES:
         raise LowRankError(
@@ -171,6 +177,11 @@ def build_network(
                 f"synthetic networks have no size {name!r}; there are {', '.join(SIZES)}"
             )
     family, full = FAMILIES[architecture], SIZES | sizes
+    if full["width"] < AXES + OUTLIERS or full["width"] % full["heads"]:
+        raise LowRankError(
+            f"synthetic networks cannot have width {full['width']} with {full['heads']} heads; "
+            f"take a multiple of the heads that is at least {AXES + OUTLIERS}"
+        )
     vocabulary = make_vocabulary(seed)
     tokenizer = _tokenizer(family, vocabulary)
     config = _config(family, full, num_labels, tokenizer)
