@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+FILES = ("Snakefile", "conf", "workflow", "profiles", "src", "environment.yml")
 TINY = [
     "model=[quick_bert]",
     "task=[quick_rte,quick_wnli]",
@@ -29,7 +30,7 @@ TINY = [
 def project(tmp_path_factory):
     """Return a copy of the project's files, to run and to edit."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("Snakefile", "conf", "workflow", "profiles", "src"):
+    for name in FILES:
         source = PROJECT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, folder / name)
@@ -114,7 +115,7 @@ def test_one_more_rate_computes_its_cells_alone(finished):
 
 
 def test_a_fresh_clone_with_the_same_store_computes_nothing(finished, tmp_path):
-    for name in ("Snakefile", "conf", "workflow", "profiles", "src"):
+    for name in FILES:
         source = finished / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     shutil.copytree(finished / "results/store", tmp_path / "results/store")
