@@ -111,3 +111,10 @@ def test_a_missing_key_is_named(conf):
     path = conf / "model" / "quick_bert.yaml"
     path.write_text("# @package model.quick_bert\ntitle: x\n")
     assert "'model.quick_bert.source' is missing in conf/model/quick_bert.yaml" in fault(conf)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(conf):
+    (conf / "method" / "lp.yaml").write_text("# @package method.lp\nname: lp\n  grid: 1\n")
+    message = fault(conf)
+    assert "conf/method/lp.yaml" in message
+    assert "line 3" in message

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -71,7 +72,7 @@ def _compose(folder: Path, overrides: list[str]) -> dict[str, Any]:
         with initialize_config_dir(str(folder), version_base="1.3"):
             composed = compose("config", [_forced(item) for item in overrides])
         return OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise LowRankError(_one_line(error, folder)) from None
 
 
