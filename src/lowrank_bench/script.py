@@ -61,10 +61,12 @@ class _Tee:
         self._stream, self._file = stream, file.open("w")
 
     def write(self, text: str) -> int:
+        """Write to both."""
         self._file.write(text)
         return self._stream.write(text)
 
     def flush(self) -> None:
+        """Flush both."""
         self._file.flush()
         self._stream.flush()
 

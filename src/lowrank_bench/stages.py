@@ -37,12 +37,12 @@ def run_checkpoint(job: Job, store: Store, settings: Mapping[str, Any]) -> list[
         _set_threads(settings["threads"])
         from lowrank_bench.checkpoint.make import ensure_checkpoint
 
-        def shown(step: int, steps: int, loss: float, title: str = point.title()) -> None:
+        def _shown(step: int, steps: int, loss: float, title: str = point.title()) -> None:
             if step == 1 or step % max(1, steps // 5) == 0:
                 text = f"[checkpoint] {title} · step {step} of {steps} · loss {loss:.3f}"
                 print(text, file=sys.stderr, flush=True)
 
-        ensure_checkpoint(point, store, shown)
+        ensure_checkpoint(point, store, _shown)
         progress.finished(point.title())
     done = run_evaluate(job, store, settings, quiet=True)
     failed = [cell for cell in done if cell["status"] == "failed"]
@@ -86,7 +86,7 @@ def run_evaluate(
 
         progress = Progress(Path(settings["folder"]), "evaluate", store, settings["threads"])
 
-        def on_done(cell: Cell, error: Exception | None) -> None:
+        def _on_done(cell: Cell, error: Exception | None) -> None:
             if error is not None:
                 reason = _reason(error)
                 outcome[cell.key] |= {"status": "failed", "reason": reason}
@@ -94,7 +94,7 @@ def run_evaluate(
             if not quiet:
                 progress.finished(cell.title())
 
-        evaluate_cells(todo, store, settings["max_tokens"], settings["device"], on_done)
+        evaluate_cells(todo, store, settings["max_tokens"], settings["device"], _on_done)
     print(
         f"[{job.stage}] {job.name}: {len(todo)} cells computed, {len(cells) - len(todo)} reused",
         file=sys.stderr,

@@ -30,15 +30,10 @@ def finetune(
     ----------
     model
         A transformers sequence classifier; with one output it is trained as a regression.
-    train
-        The tokenised training rows.
-    recipe
-        `epochs`, `learning_rate`, `batch_size`, `warmup` (share of all steps), `weight_decay`,
-        `max_grad_norm`, `precision` (`fp32` or `bf16` autocast).
+    train, recipe
+        The tokenised rows; fields of `config.schema.Recipe`, of which `bf16` is autocast, the weights stay fp32.
     seed
-        Decides batches and dropout.
-    on_step
-        Called as `on_step(step, steps, loss)` after every step.
+        Decides batches and dropout; `on_step(step, steps, loss)` hears of every step.
 
     Raises
     ------

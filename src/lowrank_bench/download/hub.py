@@ -30,11 +30,11 @@ def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str
         When the hub cannot be reached, or has no such repository or revision.
     """
 
-    def ask() -> tuple[list[str], str]:
+    def _ask() -> tuple[list[str], str]:
         info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type)
         return sorted(entry.rfilename for entry in info.siblings), info.sha
 
-    return _patiently(ask, repo, revision)
+    return _patiently(_ask, repo, revision)
 
 
 def fetch(repo: str, file: str, revision: str, repo_type: str) -> Path:

@@ -120,11 +120,11 @@ def task_order(tasks: Iterable[str]) -> list[str]:
     """Return tasks in the order in which GLUE lists them, others after, the averages last."""
     places = {name: place for place, name in enumerate([*TASKS, "", *AVERAGES])}
 
-    def key(task: str) -> tuple[int, list[tuple[float, str]]]:
+    def _key(task: str) -> tuple[int, list[tuple[float, str]]]:
         name = task if task in AVERAGES else task.rpartition("_")[2]
         return places.get(name, places[""]), natural((task,))
 
-    return sorted(set(tasks), key=key)
+    return sorted(set(tasks), key=_key)
 
 
 def natural(key: tuple[object, ...]) -> list[tuple[float, str]]:
