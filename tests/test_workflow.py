@@ -130,7 +130,7 @@ def test_editing_a_method_reruns_it_alone(finished):
     text = file.read_text()
     file.write_text(text + "\nUNUSED = 1\n")
     try:
-        listed = snakemake(finished, "--dry-run", "--quiet", "none")
+        listed = snakemake(finished, "--dry-run", "--quiet", "host")
         names = re.findall(r"(?:checkpoint|factorize|evaluate) (\S+\.[0-9a-f]{8})$", listed, re.M)
         assert len(names) == 2
         assert all(".lp." in name for name in names)

@@ -31,7 +31,7 @@ def finetune(
     model
         A transformers sequence classifier; with one output it is trained as a regression.
     train, recipe
-        The tokenised rows; fields of `config.schema.Recipe`, of which `bf16` is autocast, the weights stay fp32.
+        Tokenised rows; fields of `config.schema.Recipe` (`bf16` keeps the weights in fp32).
     seed
         Decides batches and dropout; `on_step(step, steps, loss)` hears of every step.
 
