@@ -139,6 +139,7 @@ def test_editing_a_method_reruns_it_alone(finished):
 
 
 def test_a_truncated_cell_is_computed_again_with_a_warning(finished):
+    snakemake(finished)
     plan = json.loads((finished / "results/quickstart/plan.json").read_text())
     key = plan["keys"]["evaluate"][0]
     victim = finished / f"results/store/cell/{key[:2]}/{key}.safetensors"
