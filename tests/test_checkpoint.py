@@ -70,7 +70,12 @@ def published(tmp_path, names, declared=(), spoil=False):
             "data",
             "d",
             {"kind": "synthetic", "task": "sst2", "seed": 0},
-            {"splits": {"train": {}, "validation": {}}, "columns": [], "unofficial": False},
+            {
+                "splits": {"train": {}, "validation": {}},
+                "columns": [],
+                "train": "train",
+                "unofficial": False,
+            },
         ),
     )
     model, tokenizer = build_network("bert", 0, len(names))

@@ -229,3 +229,23 @@ def test_compressed_network_trains():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_embeddings_that_do_more_than_look_up_are_refused():
+    class Scaled(nn.Embedding):
+        def forward(self, indices):
+            return 8 * super().forward(indices)
+
+    with pytest.raises(LowRankError, match="Scaled, which does more than look rows up"):
+        compress(nn.Sequential(Scaled(50, 8)), "svd", 0.5)
+    hooked = nn.Sequential(nn.Embedding(50, 8))
+    hooked[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(LowRankError, match="hooks"):
+        compress(hooked, "svd", 0.5)
+
+
+def test_a_table_in_shared_memory_is_refused():
+    model = nn.ModuleDict({"e": nn.Embedding(50, 8), "o": nn.Linear(8, 50, bias=False)})
+    model["o"].weight.data = model["e"].weight.data
+    with pytest.raises(LowRankError, match=r"shares the memory of its table with 'o\.weight'"):
+        compress(model, "svd", 0.5)

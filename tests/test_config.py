@@ -80,6 +80,9 @@ def test_snakemake_settings_become_overrides():
         ("method.lp.grid.p=[0.5]", ["'lp'", "p = 0.5", "greater than or equal to 1"]),
         ("method.lp.grid.p=[4]", ["'lp'", "p = 4", "less than 4"]),
         ("method.lp.grid={q: [1]}", ["'lp'", "'q'", "known: p"]),
+        ("method.lp.params={p: 1}", ["method.lp", "'p'", "params and in grid"]),
+        ("method.lp.grid.p=[1,1.0]", ["grid", "twice"]),
+        ("statistics.baseline=foo", ["'foo'", "lp, svd"]),
         ("checkpoints=published", ["published", "quick_bert"]),
         ("nonsense", ["nonsense", "key=value"]),
     ],
@@ -118,3 +121,14 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(conf):
     message = fault(conf)
     assert "conf/method/lp.yaml" in message
     assert "line 3" in message
+
+
+def test_a_fault_in_a_group_is_blamed_on_the_override_that_made_it():
+    chosen, spoiled = "model=[quick_bert]", "model.quick_bert.source.architecture=gpt"
+    assert f"the override {spoiled!r}" in fault(CONF, chosen, spoiled)
+
+
+def test_a_fault_in_a_file_is_not_blamed_on_the_choice_of_the_file(conf):
+    path = conf / "model" / "quick_bert.yaml"
+    path.write_text(path.read_text() + "titel: x\n")
+    assert "conf/model/quick_bert.yaml" in fault(conf, "model=[quick_bert]")

@@ -21,6 +21,7 @@ TRAIN, SHORT = {"rows": 3, "sha256": None}, {"rows": 5, "sha256": None}
 
 def source(unofficial=False, **splits):
     checks = {"splits": splits, "columns": ["premise", "label"], "unofficial": unofficial}
+    checks["train"] = "train"
     return Source("data", "mnli", SPEC, checks)
 
 
@@ -50,9 +51,20 @@ def test_splits_are_written_and_a_missing_one_has_a_reason(fake_hub, tmp_path):
     assert "mismatched is absent from owner/glue" in about["missing"]["mismatched"]
 
 
+def test_another_experiment_s_splits_are_added(fake_hub, tmp_path):
+    store = Store(tmp_path / "store")
+    download_data(source(train=TRAIN), store)
+    folder = download_data(source(train=TRAIN, matched=TRAIN), store)
+    assert set(store.manifest(folder)["splits"]) == {"train", "matched"}
+    again = download_data(source(train=TRAIN), store)
+    assert set(store.manifest(again)["splits"]) == {"train", "matched"}
+
+
 def test_a_missing_training_split_is_an_error(fake_hub, tmp_path):
+    gone = source(aaa=TRAIN, train=TRAIN)
+    gone.checks["train"] = "aaa"
     with pytest.raises(LowRankError, match="training needs it"):
-        download_data(source(other=TRAIN, train=TRAIN), Store(tmp_path / "store"))
+        download_data(gone, Store(tmp_path / "store"))
 
 
 def test_an_unofficial_file_is_refused_unless_accepted(fake_hub, tmp_path):
@@ -108,6 +120,24 @@ def test_an_unreachable_hub_names_the_variable_to_set(tmp_path):
     assert f"127.0.0.1:{port}" in done.stdout, done.stderr
     assert "set HF_ENDPOINT" in done.stdout
     assert len(done.stdout.strip().splitlines()) == 1
+
+
+def test_a_filled_cache_serves_without_a_hub(tmp_path):
+    snapshot = tmp_path / "hub/datasets--a--b/snapshots" / ("0" * 40)
+    (snapshot / "x").mkdir(parents=True)
+    (snapshot / "x/train-00000-of-00001.parquet").write_text("data")
+    refs = tmp_path / "hub/datasets--a--b/refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    code = (
+        "from lowrank_bench.download import hub\n"
+        "files, commit = hub.list_files('a/b', 'main', 'dataset')\n"
+        "print(files, commit, hub.fetch('a/b', files[0], 'main', 'dataset').read_text())"
+    )
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "x/train-00000-of-00001.parquet" in done.stdout, done.stderr
+    assert done.stdout.split()[-1] == "data"
 
 
 def test_passing_faults_are_tried_again(monkeypatch):

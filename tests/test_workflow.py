@@ -114,10 +114,26 @@ def test_one_more_rate_computes_its_cells_alone(finished):
     assert computed(text) == (4, 8)
 
 
+def test_a_changed_setting_and_a_new_rate_together_reach_the_scores(finished):
+    more = [*TINY, "compressions=[0.3,0.45]", "hub.unofficial=true", "evaluation.max_tokens=2048"]
+    assert computed(snakemake(finished, overrides=more)) == (4, 4)
+    assert set(scores(finished)["compression"]) == {0, 0.3, 0.45}
+
+
+def test_cells_that_fail_are_rows_and_the_run_ends_with_an_error(finished):
+    text = snakemake(finished, overrides=[*TINY, "compressions=[0.3,0.9999]"], ok=False)
+    lines = [line for line in text.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "leaves no rank" in lines[0]
+    table = scores(finished)
+    assert set(table.loc[table["compression"] == 0.9999, "status"]) >= {"failed"}
+
+
 def test_a_fresh_clone_with_the_same_store_computes_nothing(finished, tmp_path):
     for name in FILES:
         source = finished / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    snakemake(finished)
     shutil.copytree(finished / "results/store", tmp_path / "results/store")
     assert computed(snakemake(tmp_path)) == (0, 8)
     left, right = scores(tmp_path), scores(finished)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import FactorizedEmbedding, find_embedding, swap_embedding
+from lowrank_bench.layers.plain import refuse_unusual
 from lowrank_bench.linalg.factors import Factors, relative_errors
 from lowrank_bench.methods import Method, make_method
 
@@ -145,7 +146,10 @@ def compress(
     if not isinstance(compression, Real) or not 0 < compression < 1:
         raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
     chosen = make_method(method, **params)
+    if not isinstance(model, nn.Module):
+        raise LowRankError(f"expected a torch module, not {type(model).__name__}")
     name, embedding = find_embedding(model, layer)
+    refuse_unusual(model, name, embedding)
     matrix = _as_matrix(embedding.weight)
     rank = chosen.rank_for(*matrix.shape, float(compression))
     start = time.perf_counter()

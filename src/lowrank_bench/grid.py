@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec
 from lowrank_bench.config.schema import Config, Model, Task
 from lowrank_bench.digest import code_digest, digest
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method
 
 Item = TypeVar("Item")
@@ -104,6 +105,11 @@ def evaluation_digest(config: Config) -> str:
 
 def _specs(config: Config, name: str) -> Iterator[Spec]:
     entry = config.method[name]
+    twice = sorted(set(entry.params) & set(entry.grid))
+    if twice:
+        raise LowRankError(
+            f"method.{name}: parameter {twice[0]!r} stands in params and in grid; keep one of them"
+        )
     for values in product(*entry.grid.values()):
         method = make_method(
             entry.name, **entry.params, **dict(zip(entry.grid, values, strict=True))
@@ -160,6 +166,7 @@ def task_data(config: Config, name: str) -> Source:
     splits = [task.train, *task.evaluation]
     checks = {
         "splits": {s.split: {"rows": s.rows, "sha256": s.sha256} for s in splits},
+        "train": task.train.split,
         "columns": [*task.columns, task.label],
         "unofficial": config.hub.unofficial,
     }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
@@ -33,7 +34,7 @@ def load_network(name: str, revision: str | None = None) -> tuple[nn.Module, Any
         config = transformers.AutoConfig.from_pretrained(name, revision=revision)
         cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
         model = cls.from_pretrained(name, revision=revision, dtype="auto").eval()
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LowRankError(
             f"cannot load {name}: {reason}; give a folder or a hub repository, and set HF_ENDPOINT "

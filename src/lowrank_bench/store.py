@@ -30,6 +30,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._verified: set[Path] = set()
 
     def place(self, kind: str, key: str, suffix: str = "") -> Path:
         """Return where the artifact lies or would lie."""
@@ -39,13 +40,15 @@ class Store:
         """Return the complete folder of `key`, or None.
 
         A folder whose files are missing or cut short is reported, removed and counts as absent;
-        with `deep` the SHA-256 of every file is compared as well.
+        with `deep` the SHA-256 of every file is compared as well, once by each `Store`.
         """
         place = self.place(kind, key)
         if not place.is_dir():
             return None
-        fault = _fault(place, deep)
+        fault = _fault(place, deep and place not in self._verified)
         if fault is None:
+            if deep:
+                self._verified.add(place)
             return place
         self.discard(place, fault)
         return None
@@ -81,6 +84,7 @@ class Store:
 
     def discard(self, place: Path, fault: str) -> None:
         """Remove a broken artifact and say so on stderr."""
+        self._verified.discard(place)
         print(f"warning: {place}: {fault}; it is computed again", file=sys.stderr, flush=True)
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)

@@ -145,13 +145,26 @@ class Workflow:
         )
 
     def conclude(self) -> None:
-        """Say where the results are and how many cells failed."""
+        """Say where the results are; end with an error when cells failed.
+
+        Raises
+        ------
+        SystemExit
+            With code 1 after the first reason, when a cell failed. Its row is in the tables.
+        """
         import pandas as pd
 
-        scores = pd.read_parquet(self.folder / "scores.parquet", columns=["status"])
+        place = self.folder / "scores.parquet"
+        if not place.is_file():  # a run that was asked for something else
+            return
+        scores = pd.read_parquet(place, columns=["status", "reason"])
         counts = Counter(scores["status"])
         listed = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
         _say(f"{self.config.title}: scores: {listed}; open {self.folder}/report.html")
+        failed = scores.loc[scores["status"] == "failed", "reason"]
+        if len(failed):
+            table = self.folder / "tables/status.md"
+            raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
 
 
 def _points(job: Job) -> set[str]:

@@ -1,7 +1,7 @@
 rule checkpoint:
     # Fine-tune a network on its tasks, or take a published checkpoint; evaluate it dense.
     input:
-        ancient(manifests_before("checkpoint")),
+        manifests_before("checkpoint"),
     output:
         f"{RESULTS}/jobs/checkpoint/{{name}}.json",
     log:

@@ -4,7 +4,6 @@ rule download:
         f"{RESULTS}/jobs/download/{{name}}.json",
     log:
         f"logs/{EXPERIMENT.config.name}/download/{{name}}.log",
-    retries: 2
     conda:
         "../../environment.yml"
     threads: 1

@@ -1,7 +1,7 @@
 rule evaluate:
     # Predict with every compressed network of one method on a few tasks.
     input:
-        ancient(manifests_before("evaluate")),
+        manifests_before("evaluate"),
     output:
         f"{RESULTS}/jobs/evaluate/{{name}}.json",
     log:

@@ -1,7 +1,7 @@
 rule factorize:
     # Decompose the targeted weight once per method and parameters, for all ranks.
     input:
-        ancient(manifests_before("factorize")),
+        manifests_before("factorize"),
     output:
         f"{RESULTS}/jobs/factorize/{{name}}.json",
     log:

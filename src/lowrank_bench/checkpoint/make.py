@@ -18,6 +18,7 @@ from lowrank_bench.download.data import download_data
 from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import find_embedding
+from lowrank_bench.layers.plain import refuse_unusual
 from lowrank_bench.provenance import provenance
 from lowrank_bench.store import Store
 from lowrank_bench.text.encode import encode
@@ -34,7 +35,7 @@ def ensure_checkpoint(
         When the network cannot be had, its label map disagrees with the task, training diverges,
         or its embedding is not finite.
     """
-    found = store.folder("checkpoint", point.key)
+    found = store.folder("checkpoint", point.key, deep=True)
     if found:
         return found
     about: dict[str, Any] = {"checkpoint": point.title(), "recipe": dict(point.recipe)}
@@ -44,6 +45,7 @@ def ensure_checkpoint(
         else:
             model, tokenizer = _trained(point, store, about, on_step)
         name, embedding = find_embedding(model)
+        refuse_unusual(model, name, embedding)
         if not torch.isfinite(embedding.weight).all():
             raise LowRankError(
                 f"{point.title()}: the embedding {name} holds NaN or Inf; take another checkpoint"

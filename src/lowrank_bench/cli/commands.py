@@ -35,7 +35,10 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         name, separator, value = word.partition("=")
         if not separator or not name:
             raise LowRankError(f"--set {word!r} is not NAME=VALUE, as in --set p=1")
-        params[name] = yaml.safe_load(value)
+        try:
+            params[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise LowRankError(f"--set {word!r}: {value!r} is no value") from None
     return params
 
 

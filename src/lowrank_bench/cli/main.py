@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LowRankError as error:
         print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0

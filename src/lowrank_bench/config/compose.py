@@ -53,7 +53,7 @@ def overrides_of(settings: Mapping[str, Any]) -> list[str]:
     settings = dict(settings)
     settings.pop("report", None)  # what the Snakefile itself adds
     listed = settings.pop("overrides", [])
-    listed = [listed] if isinstance(listed, str) else list(listed)
+    listed = [listed] if isinstance(listed, str) else [str(item) for item in listed]
     return [f"{key}={_text(value)}" for key, value in settings.items()] + listed
 
 

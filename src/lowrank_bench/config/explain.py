@@ -53,10 +53,13 @@ def _origin(
     loc: Sequence[Any], folder: Path, values: Mapping[str, Any], overrides: Sequence[str]
 ) -> str:
     keys = [part for part in loc if isinstance(part, str)]
-    for override in overrides:
-        name = override.split("=", 1)[0].lstrip("+~").split(".")
-        if name == keys[: len(name)] and len(keys) and name[0] not in ("experiment",):
-            return f"the override {override!r}"
+    named = [
+        (override.split("=", 1)[0].lstrip("+~").split("."), override) for override in overrides
+    ]
+    fitting = [(len(name), text) for name, text in named if name == keys[: len(name)]]
+    longest = max(fitting, default=(0, ""))
+    if longest[0] > 1 or (longest[0] and keys[0] not in NAMED_GROUPS):
+        return f"the override {longest[1]!r}"
     experiment = values.get("name", "")
     files = [(folder / "experiment" / f"{experiment}.yaml", 0), (folder / "config.yaml", 0)]
     if len(keys) > 1 and keys[0] in NAMED_GROUPS:

@@ -127,6 +127,14 @@ class MethodGrid(Strict):
     params: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
+    @field_validator("grid")
+    @classmethod
+    def _distinct(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for name, values in grid.items():
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise ValueError(f"the list of {name} names a value twice")
+        return grid
+
 
 class Hub(Strict):
     """How the download rule treats a hub.
@@ -192,6 +200,16 @@ class Config(Strict):
         if len(set(values)) != len(values):
             raise ValueError("the list names a value twice")
         return values
+
+    @model_validator(mode="after")
+    def _baseline_is_run(self) -> "Config":
+        names = {entry.name for entry in self.method.values()}
+        if self.statistics.baseline not in {*names, "svd"}:
+            raise ValueError(
+                f"statistics.baseline = {self.statistics.baseline!r} is none of the methods "
+                f"({', '.join(sorted(names))})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _published_exist(self) -> "Config":

@@ -24,16 +24,22 @@ def download_data(source: Source, store: Store) -> Path:
         When the hub cannot be reached, the training split or a column is missing, or a file is
         not the official one and `hub.unofficial` is false.
     """
-    found = store.folder("data", source.key)
-    if found is None:
-        about: dict[str, Any] = {"source": dict(source.spec), "splits": {}, "missing": {}}
-        make = _generate if source.spec["kind"] == "synthetic" else _fetch
-        with store.new_folder("data", source.key, about) as fresh:
-            make(source, fresh, about)
-            check_data(source, about)
-        found = store.place("data", source.key)
-    check_data(source, store.manifest(found))
-    return found
+    wanted = set(source.checks["splits"])
+    found = store.folder("data", source.key, deep=True)
+    if found:
+        known = store.manifest(found)
+        held = {*known["splits"], *known["missing"]}
+        if wanted <= held:
+            check_data(source, known)
+            return found
+        wanted |= held  # another experiment asked for other splits of the same source
+        store.discard(found, f"holds {', '.join(sorted(held))} only")
+    about: dict[str, Any] = {"source": dict(source.spec), "splits": {}, "missing": {}}
+    make = _generate if source.spec["kind"] == "synthetic" else _fetch
+    with store.new_folder("data", source.key, about) as fresh:
+        make(source, sorted(wanted), fresh, about)
+        check_data(source, about)
+    return store.place("data", source.key)
 
 
 def check_data(source: Source, about: Mapping[str, Any]) -> None:
@@ -56,21 +62,24 @@ def unofficial(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     return ""
 
 
-def _generate(source: Source, folder: Path, about: dict[str, Any]) -> None:
+def _generate(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
     from lowrank_bench.synthetic.tasks import make_task
 
     splits = make_task(source.spec["task"], source.spec["seed"])
-    for split, rows in splits.items():
-        if split in source.checks["splits"]:
-            _write(pd.DataFrame(rows), folder, split, about, sha256=None)
+    for split in wanted:
+        if split in splits:
+            _write(pd.DataFrame(splits[split]), folder, split, about, sha256=None)
+        else:
+            about["missing"][split] = f"the generated suite has no split {split}"
+    _need_training_split(source, about)
 
 
-def _fetch(source: Source, folder: Path, about: dict[str, Any]) -> None:
+def _fetch(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
     from lowrank_bench.download import hub
 
     spec = source.spec
     files, about["commit"] = hub.list_files(spec["repo"], spec["revision"], "dataset")
-    for split in source.checks["splits"]:
+    for split in wanted:
         names = _parquet_files(files, spec["config"], split)
         if not names:
             about["missing"][split] = f"split {split} is absent from {spec['repo']}"
@@ -85,7 +94,11 @@ def _fetch(source: Source, folder: Path, about: dict[str, Any]) -> None:
                 f"{split}; its columns: {', '.join(rows.columns)}"
             )
         _write(rows, folder, split, about, sha256)
-    train = next(iter(source.checks["splits"]))
+    _need_training_split(source, about)
+
+
+def _need_training_split(source: Source, about: Mapping[str, Any]) -> None:
+    train = source.checks["train"]
     if train in about["missing"]:
         raise LowRankError(f"task {source.name}: {about['missing'][train]}, and training needs it")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
@@ -34,7 +34,25 @@ def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str
         info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type)
         return sorted(entry.rfilename for entry in info.siblings), info.sha
 
-    return _patiently(_ask, repo, revision)
+    try:
+        return _patiently(_ask, repo, revision)
+    except LowRankError:
+        cached = _cached_files(repo, revision, repo_type)
+        if cached is None:
+            raise
+        return cached
+
+
+def _cached_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str] | None:
+    """Return what `list_files` does, from the hub's cache on this machine."""
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, repo_type=repo_type, local_files_only=True
+        )
+    except (OSError, ValueError):
+        return None
+    files = [file for file in Path(folder).rglob("*") if file.is_file()]
+    return sorted(file.relative_to(folder).as_posix() for file in files), Path(folder).name
 
 
 def fetch(repo: str, file: str, revision: str, repo_type: str) -> Path:

@@ -23,7 +23,7 @@ def download_network(source: Source, store: Store) -> Path:
     LowRankError
         When the hub cannot be reached, a file is missing, or a checksum does not match.
     """
-    found = store.folder("network", source.key)
+    found = store.folder("network", source.key, deep=True)
     if found:
         check_network(source, store.manifest(found)["sha256"])
         return found

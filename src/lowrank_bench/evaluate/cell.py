@@ -107,11 +107,11 @@ class CheckpointEvaluator:
 
 def _splits(point: Checkpoint, store: Store, tokenizer: Any) -> dict[str, Encoded]:
     data = download_data(point.data, store)
-    present = store.manifest(data)["splits"]
+    missing = store.manifest(data)["missing"]
     return {
         split: encode(_read(data, split), tokenizer, point.text)
         for split in point.evaluation
-        if split in present
+        if split not in missing
     }
 
 

@@ -38,7 +38,7 @@ def ensure_decomposition(
         When the method refuses the matrix.
     """
     key = spec.key(point)
-    found = store.folder("decomposition", key)
+    found = store.folder("decomposition", key, deep=True)
     if found:
         return found
     matrix = checkpoint_matrix(point, store) if matrix is None else matrix

@@ -41,7 +41,7 @@ def method_class(name: str) -> type[Method]:
     raise LowRankError(f"{module.__file__} defines no Method subclass with name = {name!r}")
 
 
-def make_method(name: str, **params: Any) -> Method:
+def make_method(name: str, /, **params: Any) -> Method:
     """Return the method `name` with its parameters validated.
 
     Raises

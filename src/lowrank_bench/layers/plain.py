@@ -1,0 +1,33 @@
+"""Refuse embeddings that do more than look rows up, and tables that another layer shares."""
+
+from torch import nn
+
+from lowrank_bench.errors import LowRankError
+
+
+def refuse_unusual(model: nn.Module, name: str, embedding: nn.Embedding) -> None:
+    """Check that replacing `embedding` by a factorized look-up loses nothing.
+
+    Raises
+    ------
+    LowRankError
+        When its class scales or changes what it looks up, it has hooks, or another parameter of
+        the network lies in the same memory.
+    """
+    kind = type(embedding)
+    if kind.forward is not nn.Embedding.forward:
+        raise LowRankError(
+            f"layer {name!r} is a {kind.__module__}.{kind.__name__}, which does more than look "
+            "rows up; replace it by a plain nn.Embedding first"
+        )
+    if embedding._forward_hooks or embedding._forward_pre_hooks:
+        raise LowRankError(f"layer {name!r} has forward hooks, which would be lost; remove them")
+    table = embedding.weight
+    if table.device.type == "meta":
+        raise LowRankError(f"layer {name!r} has no values (device meta); load the weights first")
+    for other, parameter in model.named_parameters():
+        if parameter is not table and parameter.data_ptr() == table.data_ptr() and table.numel():
+            raise LowRankError(
+                f"layer {name!r} shares the memory of its table with {other!r}; give {other!r} a "
+                "copy of it first, or the two would part"
+            )
