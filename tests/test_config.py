@@ -132,3 +132,10 @@ def test_a_fault_in_a_file_is_not_blamed_on_the_choice_of_the_file(conf):
     path = conf / "model" / "quick_bert.yaml"
     path.write_text(path.read_text() + "titel: x\n")
     assert "conf/model/quick_bert.yaml" in fault(conf, "model=[quick_bert]")
+
+
+def test_an_experiment_s_words_on_tasks_that_were_not_chosen_do_not_matter():
+    config = load_config(CONF, ["experiment=minilm_glue", "task=[rte]"])
+    assert list(config.task) == ["rte"]
+    kept = load_config(CONF, ["experiment=minilm_glue", "task=[sst2]"])
+    assert kept.task["sst2"].train.limit == 20000

@@ -71,9 +71,24 @@ def _compose(folder: Path, overrides: list[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             composed = compose("config", [_forced(item) for item in overrides])
-        return OmegaConf.to_container(composed, resolve=True)
+        return _chosen_only(OmegaConf.to_container(composed, resolve=True), folder)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise LowRankError(_one_line(error, folder)) from None
+
+
+def _chosen_only(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Drop what an experiment says of members that the command line did not choose.
+
+    An experiment may set `task.sst2.train.limit`; with the override `task=[rte]` that leaves a
+    piece of a task nobody asked for.
+    """
+    file = folder / "experiment" / f"{values.get('name')}.yaml"
+    said = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    for group, whole in (("model", "source"), ("task", "source"), ("method", "name")):
+        for name in said.get(group, {}):
+            if whole not in values[group].get(name, {whole: None}):
+                del values[group][name]
+    return values
 
 
 def _forced(override: str) -> str:
