@@ -129,6 +129,19 @@ def test_cells_that_fail_are_rows_and_the_run_ends_with_an_error(finished):
     assert set(table.loc[table["compression"] == 0.9999, "status"]) >= {"failed"}
 
 
+def test_a_checkpoint_that_cannot_be_made_leaves_rows_and_spares_the_others(finished):
+    spoiled = "task.quick_wnli.recipe={learning_rate: 1.0e+30, max_grad_norm: 1.0e+30}"
+    text = snakemake(finished, overrides=[*TINY, spoiled], ok=False)
+    assert "diverged" in text
+    assert "Traceback" not in text
+    table = scores(finished)
+    lost = table["task"] == "quick_wnli"
+    assert set(table.loc[lost, "status"]) == {"failed"}
+    assert table.loc[lost, "reason"].str.contains("diverged").all()
+    assert lost.sum() == 5
+    assert set(table.loc[table["task"] == "quick_rte", "status"]) == {"ok"}
+
+
 def test_a_fresh_clone_with_the_same_store_computes_nothing(finished, tmp_path):
     for name in FILES:
         source = finished / name

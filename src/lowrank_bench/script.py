@@ -11,7 +11,7 @@ from typing import Any
 
 from lowrank_bench.cells import job_from_json
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.stages import write_outcome
+from lowrank_bench.stages import failures_of, write_outcome
 from lowrank_bench.store import Store
 
 
@@ -35,6 +35,7 @@ def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = F
     with logged(snakemake.log[0]):
         job = job_from_json(json.loads(snakemake.params.job))
         settings = json.loads(snakemake.params.settings) | {"threads": snakemake.threads}
+        settings["failures"] = failures_of(Path(name) for name in snakemake.input)
         outcome = run(job, Store(settings["store"]), settings)
         write_outcome(Path(snakemake.output[0]), job, outcome)
 

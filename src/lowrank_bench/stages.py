@@ -3,7 +3,7 @@
 import json
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def run_download(job: Job, store: Store) -> list[dict[str, Any]]:
 def run_checkpoint(job: Job, store: Store, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Make the job's checkpoints and evaluate them as they are, dense."""
     progress = Progress(Path(settings["folder"]), "checkpoint", store, settings["threads"])
+    failures = {}
     for point in job.checkpoints:
         if store.folder("checkpoint", point.key):
             continue
@@ -42,23 +43,28 @@ def run_checkpoint(job: Job, store: Store, settings: Mapping[str, Any]) -> list[
                 text = f"[checkpoint] {title} · step {step} of {steps} · loss {loss:.3f}"
                 print(text, file=sys.stderr, flush=True)
 
-        ensure_checkpoint(point, store, _shown)
+        try:
+            ensure_checkpoint(point, store, _shown)
+        except Exception as error:  # all its cells become rows with this reason
+            failures[point.key] = _reason(error)
+            print(f"error: {failures[point.key]}", file=sys.stderr, flush=True)
         progress.finished(point.title())
-    done = run_evaluate(job, store, settings, quiet=True)
-    failed = [cell for cell in done if cell["status"] == "failed"]
-    if failed:
-        raise LowRankError(f"a dense network cannot be evaluated: {failed[0]['reason']}")
-    return done
+    done = run_evaluate(job, store, {**settings, "failures": failures}, quiet=True)
+    return [*done, *(_failed(key, reason) for key, reason in failures.items())]
 
 
 def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Decompose the matrices of the job's checkpoints by each of its specs."""
     progress = Progress(Path(settings["folder"]), "factorize", store, settings["threads"])
+    before: Mapping[str, str] = settings.get("failures", {})
     done = []
     for point in job.checkpoints:
         matrix = None
         for spec in job.specs:
             status, reason, key = "ok", "", spec.key(point)
+            if point.key in before:
+                done.append(_failed(key, before[point.key]))
+                continue
             if not store.folder("decomposition", key):
                 _set_threads(settings["threads"])
                 from lowrank_bench.factorize import decompose
@@ -79,7 +85,16 @@ def run_evaluate(
     """Evaluate the job's cells that the store does not hold yet."""
     cells = job.cells()
     outcome = {cell.key: {"key": cell.key, "status": "ok", "reason": ""} for cell in cells}
-    todo = missing_cells(cells, store)
+    before: Mapping[str, str] = settings.get("failures", {})
+    todo = []
+    for cell in missing_cells(cells, store):
+        causes = [
+            key for key in (cell.checkpoint.key, cell.spec.key(cell.checkpoint)) if key in before
+        ]
+        if causes:
+            outcome[cell.key] = _failed(cell.key, before[causes[0]])
+        else:
+            todo.append(cell)
     if todo:
         _set_threads(settings["threads"])
         from lowrank_bench.evaluate.cell import evaluate_cells
@@ -95,8 +110,12 @@ def run_evaluate(
                 progress.finished(cell.title())
 
         evaluate_cells(todo, store, settings["max_tokens"], settings["device"], _on_done)
+    lost = sum(piece["status"] == "failed" for piece in outcome.values())
+    tried = sum(outcome[cell.key]["status"] == "failed" for cell in todo)
+    fresh, reused = len(todo) - tried, len(cells) - len(todo) - (lost - tried)
     print(
-        f"[{job.stage}] {job.name}: {len(todo)} cells computed, {len(cells) - len(todo)} reused",
+        f"[{job.stage}] {job.name}: {fresh} cells computed, {reused} reused"
+        + (f", {lost} failed" if lost else ""),
         file=sys.stderr,
         flush=True,
     )
@@ -107,6 +126,16 @@ def write_outcome(place: Path, job: Job, outcome: list[dict[str, Any]]) -> None:
     """Write the manifest by which the workflow knows that a job is done."""
     content = {"stage": job.stage, "name": job.name, "outcome": outcome}
     write_atomic(place, json.dumps(content, indent=1))
+
+
+def _failed(key: str, reason: str) -> dict[str, str]:
+    return {"key": key, "status": "failed", "reason": reason}
+
+
+def failures_of(manifests: Iterable[Path]) -> dict[str, str]:
+    """Return the reasons of all pieces that failed, by key, from the manifests of jobs."""
+    pieces = [piece for path in manifests for piece in json.loads(path.read_text())["outcome"]]
+    return {piece["key"]: piece["reason"] for piece in pieces if piece["status"] == "failed"}
 
 
 def _set_threads(threads: int) -> None:

@@ -1,8 +1,6 @@
 """Collect an experiment's stored predictions, labels and notes, and score them."""
 
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from lowrank_bench.download.data import unofficial
 from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.grid import make_plan
 from lowrank_bench.score.scores import ScoredCell, build_scores
+from lowrank_bench.stages import failures_of
 from lowrank_bench.store import Store
 
 NOT_MEASURED = ("rank",)
@@ -38,7 +37,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame
     """
     store = Store(config.store)
     cells = make_plan(config).cells()
-    failures = _failures(outcomes)
+    failures = failures_of(outcomes)
     data = {cell.checkpoint.task: cell.checkpoint for cell in cells}
     references, missing, notes = {}, {}, {}
     for task, point in data.items():
@@ -99,13 +98,6 @@ def _again(config: Config, cell: Cell, store: Store) -> Any:
     evaluation = config.evaluation
     evaluate_cells([cell], store, evaluation.max_tokens, evaluation.device, lambda *_: None)
     return read_record(cell, store)
-
-
-def _failures(outcomes: list[Path]) -> dict[str, str]:
-    pieces: Iterator[dict[str, str]] = (
-        piece for path in outcomes for piece in json.loads(path.read_text())["outcome"]
-    )
-    return {piece["key"]: piece["reason"] for piece in pieces if piece["status"] == "failed"}
 
 
 def _data_folder(point: Checkpoint, store: Store) -> Path:
