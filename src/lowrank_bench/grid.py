@@ -53,11 +53,6 @@ class Plan:
         return [cell for job in (*self.checkpoint, *self.evaluate) for cell in job.cells()]
 
 
-def expand(config: Config) -> list[Cell]:
-    """Return the cells of an experiment, without those of the dense networks."""
-    return [cell for job in make_plan(config).evaluate for cell in job.cells()]
-
-
 def make_plan(config: Config) -> Plan:
     """Return the jobs of an experiment.
 

@@ -78,10 +78,6 @@ class Store:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
-    def write_file(self, place: Path, content: bytes) -> None:
-        """Write a single-file artifact whole or not at all."""
-        write_atomic(place, content)
-
     def discard(self, place: Path, fault: str) -> None:
         """Remove a broken artifact and say so on stderr."""
         self._verified.discard(place)

@@ -1,6 +1,5 @@
 """Files of a hub repository at a pinned revision, retried, with errors that name the mend."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,8 +117,3 @@ def _refused(fault: BaseException | None) -> bool:
 def _brief(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160].rstrip(": ")
-
-
-def offline(enabled: bool = True) -> None:
-    """Forbid (or allow) this process and its children to ask a hub; call before importing it."""
-    os.environ["HF_HUB_OFFLINE"] = "1" if enabled else "0"

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from lowrank_bench.cells import Cell
 from lowrank_bench.digest import canonical
-from lowrank_bench.store import Store
+from lowrank_bench.store import Store, write_atomic
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def write_record(cell: Cell, record: Record, store: Store) -> None:
     # safetensors writes an array's memory as it lies, whatever its strides.
     arrays = {split: np.ascontiguousarray(logits) for split, logits in record.predictions.items()}
     content = save(arrays, metadata={"facts": canonical(record.facts)})
-    store.write_file(record_place(cell, store), content)
+    write_atomic(record_place(cell, store), content)
 
 
 def read_record(cell: Cell, store: Store) -> Record | None:

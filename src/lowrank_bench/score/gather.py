@@ -10,14 +10,12 @@ import pandas as pd
 from lowrank_bench.cells import Cell, Checkpoint
 from lowrank_bench.config.schema import Config
 from lowrank_bench.digest import canonical
-from lowrank_bench.download.data import unofficial
+from lowrank_bench.download.data import download_data, unofficial
 from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.grid import make_plan
 from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.stages import failures_of
 from lowrank_bench.store import Store
-
-NOT_MEASURED = ("rank",)
 
 
 def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -41,7 +39,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame
     data = {cell.checkpoint.task: cell.checkpoint for cell in cells}
     references, missing, notes = {}, {}, {}
     for task, point in data.items():
-        about = store.manifest(_data_folder(point, store))
+        about = store.manifest(download_data(point.data, store))
         notes[task] = _note(config, task, about)
         for split in point.evaluation:
             if split in about["missing"]:
@@ -87,8 +85,7 @@ def _scored(
         record = _again(config, cell, store)
     if record is None:
         return ScoredCell(meta, {}, "failed", failures.get(cell.key, "no record in the store"))
-    facts = {key: value for key, value in record.facts.items() if key not in NOT_MEASURED}
-    return ScoredCell(meta | facts, record.predictions)
+    return ScoredCell(meta | record.facts, record.predictions)
 
 
 def _again(config: Config, cell: Cell, store: Store) -> Any:
@@ -100,14 +97,8 @@ def _again(config: Config, cell: Cell, store: Store) -> Any:
     return read_record(cell, store)
 
 
-def _data_folder(point: Checkpoint, store: Store) -> Path:
-    from lowrank_bench.download.data import download_data
-
-    return download_data(point.data, store)
-
-
 def _labels(point: Checkpoint, split: str, store: Store) -> np.ndarray:
-    path = _data_folder(point, store) / f"{split}.parquet"
+    path = download_data(point.data, store) / f"{split}.parquet"
     return pd.read_parquet(path, columns=[point.text["label"]])[point.text["label"]].to_numpy()
 
 
