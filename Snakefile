@@ -25,6 +25,7 @@ include: "workflow/rules/download.smk"
 include: "workflow/rules/checkpoint.smk"
 include: "workflow/rules/factorize.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/finetune.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/present.smk"
 

@@ -207,7 +207,7 @@ def test_compress_refuses_the_rest():
     broken.words.weight.data[7, 3] = float("nan")
     with pytest.raises(LowRankError, match="1 matrix entry is NaN or infinite, the first in row 7"):
         compress(broken, "svd", 0.5)
-    with pytest.raises(LowRankError, match="already factorized"):
+    with pytest.raises(LowRankError, match="already compressed"):
         compress(compress(Classifier(), "svd", 0.5)[0], "svd", 0.5)
 
 

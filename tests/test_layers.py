@@ -137,7 +137,7 @@ def test_swap_replaces_a_layer_under_all_its_names_and_again():
     assert model.decoder["words"] is model.words
     swap_embedding(model, name, factors(rank=5))
     assert model.words.rank == model.decoder["words"].rank == 5
-    with pytest.raises(LowRankError, match="'words' is already factorized"):
+    with pytest.raises(LowRankError, match="'words' is already compressed"):
         find_embedding(model)
 
 

@@ -159,7 +159,7 @@ def _swaps(model: nn.Module) -> list[Swap]:
             name=name,
             kind=type(layer).__name__,
             spec=layer.spec(),
-            dtype=str(layer.left.dtype).removeprefix("torch."),
+            dtype=str(next(layer.parameters()).dtype).removeprefix("torch."),
         )
         for name, layer in model.named_modules()
         if isinstance(layer, kinds)

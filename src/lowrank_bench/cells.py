@@ -85,19 +85,37 @@ class Checkpoint:
         return f"{self.model} · {self.task} · seed {self.seed}"
 
 
+def after_recipe(point: Checkpoint) -> Mapping[str, Any]:
+    """Return the settings of training after compression: those of the checkpoint's own training."""
+    return point.recipe.get("after", point.recipe)
+
+
 @dataclass(frozen=True)
 class Spec:
-    """A method with its parameters, applied to a target; `code` digests the method's sources."""
+    """A method with its parameters, applied to a target.
+
+    Attributes
+    ----------
+    code
+        Digest of the method's sources.
+    nested
+        Whether one decomposition serves every compression.
+    needs
+        Names of the facts about the rows that the method needs (`problem.FACTS`).
+    """
 
     method: str
     params: Mapping[str, Any]
     target: str
     label: str
     code: str
+    nested: bool = True
+    needs: tuple[str, ...] = ()
 
-    def key(self, checkpoint: Checkpoint) -> str:
-        """Key of the decomposition of a checkpoint: one for all ranks."""
-        return digest([checkpoint.key, self.method, self.params, self.target, self.code])
+    def key(self, checkpoint: Checkpoint, compression: float) -> str:
+        """Key of the decomposition of a checkpoint that serves a compression."""
+        parts = [checkpoint.key, self.method, self.params, self.target, self.code]
+        return digest(parts if self.nested else [*parts, compression])
 
 
 @dataclass(frozen=True)
@@ -111,11 +129,16 @@ class Cell:
     code: str
 
     @cached_property
+    def spec_key(self) -> str:
+        """Key of the decomposition that it rests on."""
+        return self.spec.key(self.checkpoint, self.compression)
+
+    @cached_property
     def key(self) -> str:
         """Key in the store."""
         return digest(
             [
-                self.spec.key(self.checkpoint),
+                self.spec_key,
                 self.compression,
                 self.finetune_epochs,
                 sorted(self.checkpoint.evaluation),
@@ -134,9 +157,10 @@ class Cell:
     def title(self) -> str:
         """Return a short name for messages."""
         where = f"{self.checkpoint.model} · {self.checkpoint.task}"
+        after = f" · {self.finetune_epochs} epochs after" if self.finetune_epochs else ""
         if self.spec.method == DENSE:
-            return f"{where} · dense"
-        return f"{where} · {self.spec.label} · {100 * self.compression:g} %"
+            return f"{where} · dense{after}"
+        return f"{where} · {self.spec.label} · {100 * self.compression:g} %{after}"
 
 
 @dataclass(frozen=True)
@@ -165,6 +189,16 @@ class Job:
             for epochs in self.finetune_epochs
         ]
 
+    def decompositions(self) -> dict[str, tuple[Checkpoint, Spec, float]]:
+        """Return by key what the job decomposes; nested methods once for all compressions."""
+        found: dict[str, tuple[Checkpoint, Spec, float]] = {}
+        for checkpoint in self.checkpoints:
+            for spec in self.specs:
+                for compression in self.compressions:
+                    key = spec.key(checkpoint, compression)
+                    found.setdefault(key, (checkpoint, spec, compression))
+        return found
+
     def to_json(self) -> str:
         """Return the job as canonical JSON; `job_from_json` reads it back."""
         return canonical(asdict(self))
@@ -175,7 +209,9 @@ def job_from_json(values: Mapping[str, Any]) -> Job:
     parts = dict(values)
     parts["sources"] = tuple(Source(**source) for source in values["sources"])
     parts["checkpoints"] = tuple(_checkpoint(point) for point in values["checkpoints"])
-    parts["specs"] = tuple(Spec(**spec) for spec in values["specs"])
+    parts["specs"] = tuple(
+        Spec(**{**spec, "needs": tuple(spec["needs"])}) for spec in values["specs"]
+    )
     parts["compressions"] = tuple(values["compressions"])
     parts["finetune_epochs"] = tuple(values["finetune_epochs"])
     return Job(**parts)

@@ -3,6 +3,7 @@
 import copy
 import operator
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, TypeVar
@@ -12,10 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.embedding import FactorizedEmbedding, find_embedding, swap_embedding
+from lowrank_bench.layers.embedding import (
+    compressed_embedding,
+    find_embedding,
+    swap_embedding,
+)
 from lowrank_bench.layers.plain import refuse_unusual
-from lowrank_bench.linalg.factors import Factors, relative_errors
+from lowrank_bench.linalg.factors import Approximation, relative_errors
 from lowrank_bench.methods import Method, make_method
+from lowrank_bench.problem import FACTS, Problem, data_used
 
 __all__ = [
     "CompressionReport",
@@ -44,8 +50,13 @@ class CompressionReport:
         Parameters of the targeted layers before and after.
     compression
         1 − kept/dense, as achieved.
-    rel_error_fro, rel_error_l1
-        Relative errors of the table, Frobenius and entrywise ℓ1 norm, in the network's precision.
+    index_bits
+        Bits of the integers kept beside them: which part a row belongs to.
+    data_used
+        What the method looked at: the weights, the vocabulary's order, the training text.
+    rel_error_fro, rel_error_l1, rel_error_l21
+        Relative errors of the table, Frobenius, entrywise ℓ1 and ℓ2,1 norm, in the network's
+        precision.
     seconds
         Wall time of the factorization.
     """
@@ -57,8 +68,11 @@ class CompressionReport:
     parameters_dense: int
     parameters_kept: int
     compression: float
+    index_bits: int
+    data_used: str
     rel_error_fro: float
     rel_error_l1: float
+    rel_error_l21: float
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +80,16 @@ class CompressionReport:
         return asdict(self)
 
 
-def low_rank(A: Tensor | np.ndarray, rank: int, method: str = "lp", **params: Any) -> Factors:
+def low_rank(
+    A: Tensor | np.ndarray,
+    rank: int,
+    method: str = "lp",
+    *,
+    frequency: Tensor | np.ndarray | None = None,
+    counts: Tensor | np.ndarray | None = None,
+    fisher: Tensor | np.ndarray | None = None,
+    **params: Any,
+) -> Approximation:
     """Approximate a matrix by two small ones.
 
     Parameters
@@ -76,15 +99,17 @@ def low_rank(A: Tensor | np.ndarray, rank: int, method: str = "lp", **params: An
     rank
         k, in 1..min(n, d).
     method
-        Name of a method, as `lowrank methods` lists them.
+        Name of a method, as `lowrank methods` lists them. What its rank means stands there too.
+    frequency, counts, fisher
+        n numbers: the facts about the rows that data-aware methods need (`problem.Problem`).
     **params
-        Its parameters, as `p=1.5` for `lp`.
+        Parameters of the method, as `p=1.5` for `lp`.
 
     Returns
     -------
-    Factors
-        `.left` n×k, `.right` k×d and `.dense()`: tensors with the precision and device of `A`,
-        computed in float64.
+    Factors, ClusteredFactors or BlockFactors
+        `.left` n×k, `.right` k×d and `.dense()`, for partitions with `.labels` as well: tensors
+        with the precision and device of `A`, computed in float64.
 
     Raises
     ------
@@ -101,7 +126,8 @@ def low_rank(A: Tensor | np.ndarray, rank: int, method: str = "lp", **params: An
     chosen = make_method(method, **params)
     matrix = _as_matrix(A)
     _check_rank(rank, matrix)
-    return _factorize(matrix, chosen, operator.index(rank))
+    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
+    return _factorize(matrix, chosen, operator.index(rank), facts)
 
 
 def compress(
@@ -110,6 +136,12 @@ def compress(
     compression: float,
     target: str = "embedding",
     layer: str | None = None,
+    *,
+    tokenizer: Any = None,
+    texts: Iterable[str] | None = None,
+    frequency: Tensor | np.ndarray | None = None,
+    counts: Tensor | np.ndarray | None = None,
+    fisher: Tensor | np.ndarray | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with the targeted layer replaced by factors, and a report.
@@ -127,6 +159,11 @@ def compress(
         Which layers: `embedding`, the input embedding.
     layer
         Dotted name of the layer, for modules with several embeddings.
+    tokenizer, texts
+        The network's tokenizer, for methods that read the vocabulary's order, and training texts,
+        for methods that count how often each token is used.
+    frequency, counts, fisher
+        The same as n numbers, one for each row of the table (`problem.Problem`).
     **params
         Parameters of the method.
 
@@ -152,18 +189,42 @@ def compress(
     refuse_unusual(model, name, embedding)
     matrix = _as_matrix(embedding.weight)
     rank = chosen.rank_for(*matrix.shape, float(compression))
+    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
+    facts = _complete(facts, chosen.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
-    factors = _factorize(matrix, chosen, rank)
+    factors = _factorize(matrix, chosen, rank, facts)
     seconds = time.perf_counter() - start
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
-    small = FactorizedEmbedding.from_dense(embedding, factors)
+    small = compressed_embedding(embedding, factors)
     compressed = copy.deepcopy(model, {id(embedding): small})
     about = {"method": method, "params": chosen.model_dump(), "target": target, "seconds": seconds}
+    about["data_used"] = data_used(chosen.needs)
     return compressed, _report(name, matrix, factors, about)
 
 
+def _complete(
+    facts: dict[str, Any],
+    needs: tuple[str, ...],
+    rows: int,
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+) -> dict[str, Any]:
+    """Return the facts with those added that tokenizer and texts give."""
+    if "frequency" in needs and facts["frequency"] is None and tokenizer is not None:
+        from lowrank_bench.text.vocabulary import vocabulary_frequency
+
+        facts["frequency"] = vocabulary_frequency(tokenizer, rows)
+    if "counts" in needs and facts["counts"] is None and texts is not None:
+        if tokenizer is None:
+            raise LowRankError("texts are counted in tokens; give the tokenizer with them")
+        from lowrank_bench.text.counts import token_counts
+
+        facts["counts"] = token_counts(tokenizer(list(texts))["input_ids"], rows)
+    return facts
+
+
 def _report(
-    name: str, matrix: Tensor, factors: Factors, about: dict[str, Any]
+    name: str, matrix: Tensor, factors: Approximation, about: dict[str, Any]
 ) -> CompressionReport:
     kept, dense = factors.n_parameters, matrix.numel()
     return CompressionReport(
@@ -171,15 +232,26 @@ def _report(
         parameters_dense=dense,
         parameters_kept=kept,
         compression=1 - kept / dense,
+        index_bits=factors.index_bits,
         **relative_errors(matrix, factors),
         **about,
     )
 
 
-def _factorize(matrix: Tensor, method: Method, rank: int) -> Factors:
+def _factorize(matrix: Tensor, method: Method, rank: int, facts: dict[str, Any]) -> Approximation:
     device = "cpu" if matrix.device.type == "mps" else matrix.device  # which has no float64
-    decomposition = method.decompose(matrix.to(device=device, dtype=torch.float64))
-    return decomposition.factors(rank).to(dtype=matrix.dtype, device=matrix.device)
+    exact = matrix.to(device=device, dtype=torch.float64)
+    given = {name: _as_vector(name, facts[name]) for name in FACTS if facts[name] is not None}
+    problem = Problem(exact, None if method.nested else rank, **given)
+    factors = method.decompose(problem).factors(rank)
+    return factors.to(dtype=matrix.dtype, device=matrix.device)
+
+
+def _as_vector(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise LowRankError(f"{name} must be numbers, not {type(value).__name__}") from None
 
 
 def _as_matrix(value: Tensor | np.ndarray) -> Tensor:

@@ -1,9 +1,9 @@
 """From a configuration to checkpoints, cells and jobs. Imports no torch: the Snakefile uses it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec
 from lowrank_bench.config.schema import Config, Model, Task
@@ -11,7 +11,7 @@ from lowrank_bench.digest import code_digest, digest
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method
 
-Item = TypeVar("Item")
+Points = dict[tuple[str, str], list[Checkpoint]]
 
 TRAINING = (
     "lowrank_bench.checkpoint.pretrained",
@@ -20,6 +20,13 @@ TRAINING = (
 )
 PUBLISHED = ("lowrank_bench.checkpoint.published", "lowrank_bench.text.encode")
 EVALUATION = ("lowrank_bench.evaluate.predict", "lowrank_bench.layers.embedding")
+RETRAINING = ("lowrank_bench.checkpoint.finetune",)
+# The sources on which facts about the rows rest.
+FACT_SOURCES = {
+    "frequency": "lowrank_bench.text.vocabulary",
+    "counts": "lowrank_bench.text.counts",
+    "fisher": "lowrank_bench.factorize.fisher",
+}
 SYNTHETIC = {
     "network": ("lowrank_bench.synthetic.networks",),
     "data": ("lowrank_bench.synthetic.tasks",),
@@ -34,6 +41,7 @@ class Plan:
     checkpoint: tuple[Job, ...]
     factorize: tuple[Job, ...]
     evaluate: tuple[Job, ...]
+    finetune: tuple[Job, ...]
 
     def stages(self) -> dict[str, tuple[Job, ...]]:
         """Return the jobs by stage."""
@@ -42,6 +50,7 @@ class Plan:
             "checkpoint": self.checkpoint,
             "factorize": self.factorize,
             "evaluate": self.evaluate,
+            "finetune": self.finetune,
         }
 
     def job(self, stage: str, name: str) -> Job:
@@ -50,7 +59,11 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Return every cell, those of the dense networks first."""
-        return [cell for job in (*self.checkpoint, *self.evaluate) for cell in job.cells()]
+        return [
+            cell
+            for job in (*self.checkpoint, *self.evaluate, *self.finetune)
+            for cell in job.cells()
+        ]
 
 
 def make_plan(config: Config) -> Plan:
@@ -61,31 +74,46 @@ def make_plan(config: Config) -> Plan:
     LowRankError
         When a method or one of its parameters is unknown or out of range.
     """
-    specs = {name: list(_specs(config, name)) for name in config.method}
+    specs = {name: tuple(_specs(config, name)) for name in config.method}
     points = {(m, t): _checkpoints(config, m, t) for m in config.model for t in config.task}
-    code = evaluation_digest(config)
     sources = {s.key: s for group in points.values() for p in group for s in p.fetched()}
     download = [_job("download", source.name, sources=(source,)) for source in sources.values()]
-    trained, factorized, evaluated = [], [], []
-    for model in config.model:
-        for tasks in _batches(list(config.task), config.jobs.tasks_per_checkpoint_job):
-            batch = tuple(point for task in tasks for point in points[model, task])
-            dense: dict[str, Any] = {"specs": (dense_spec(config),), "compressions": (0.0,)}
-            name = _name(model, tasks)
-            trained.append(_job("checkpoint", name, checkpoints=batch, **dense, code=code))
-        for tasks in _batches(list(config.task), config.jobs.tasks_per_job):
-            batch = tuple(point for task in tasks for point in points[model, task])
-            for method in config.method:
-                parts: dict[str, Any] = {
-                    "checkpoints": batch,
-                    "specs": tuple(specs[method]),
-                    "compressions": tuple(config.compressions),
-                }
-                name = f"{_name(model, tasks)}.{method}"
-                factorized.append(_job("factorize", name, **parts))
-                parts["finetune_epochs"] = tuple(config.finetune_epochs)
-                evaluated.append(_job("evaluate", name, **parts, code=code))
-    return Plan(tuple(download), tuple(trained), tuple(factorized), tuple(evaluated))
+    code = evaluation_digest(config)
+    dense: dict[str, Any] = {"specs": (dense_spec(config),), "compressions": (0.0,)}
+    trained = [
+        _job("checkpoint", name, checkpoints=batch, **dense, code=code)
+        for name, batch in _batches(config, points, config.jobs.tasks_per_checkpoint_job)
+    ]
+    factorized, evaluated = [], []
+    for name, batch in _batches(config, points, config.jobs.tasks_per_job):
+        for method, found in specs.items():
+            title = f"{name}.{method}"
+            parts: dict[str, Any] = {"checkpoints": batch, "specs": found}
+            parts["compressions"] = tuple(config.compressions)
+            factorized.append(_job("factorize", title, **parts))
+            if 0 in config.finetune_epochs:
+                evaluated.append(_job("evaluate", title, **parts, code=code))
+    retrained = _retrained(config, points, specs, dense)
+    stages = (download, trained, factorized, evaluated, retrained)
+    return Plan(*(tuple(jobs) for jobs in stages))
+
+
+def _retrained(
+    config: Config, points: Points, specs: Mapping[str, tuple[Spec, ...]], dense: dict[str, Any]
+) -> list[Job]:
+    """Return the jobs that train after compression, the dense network as a reference too."""
+    epochs = tuple(number for number in config.finetune_epochs if number)
+    if not epochs:
+        return []
+    parts: dict[str, Any] = {"finetune_epochs": epochs}
+    parts["code"] = digest([evaluation_digest(config), code_digest(*RETRAINING)])
+    methods = {name: {"specs": found} for name, found in specs.items()}
+    rates = {"compressions": tuple(config.compressions)}
+    return [
+        _job("finetune", f"{name}.{method}", checkpoints=batch, **{**rates, **chosen, **parts})
+        for name, batch in _batches(config, points, 1)
+        for method, chosen in {DENSE: dense, **methods}.items()
+    ]
 
 
 def dense_spec(config: Config) -> Spec:
@@ -109,8 +137,10 @@ def _specs(config: Config, name: str) -> Iterator[Spec]:
         method = make_method(
             entry.name, **entry.params, **dict(zip(entry.grid, values, strict=True))
         )
-        code = code_digest(f"lowrank_bench.methods.{entry.name}")
-        yield Spec(entry.name, method.model_dump(), config.target, method.label(), code)
+        facts = (FACT_SOURCES[need] for need in method.needs)
+        code = code_digest(f"lowrank_bench.methods.{entry.name}", *facts)
+        about = (entry.name, method.model_dump(mode="json"), config.target, method.label(), code)
+        yield Spec(*about, method.nested, method.needs)
 
 
 def _checkpoints(config: Config, model_name: str, task_name: str) -> list[Checkpoint]:
@@ -125,6 +155,7 @@ def _checkpoints(config: Config, model_name: str, task_name: str) -> list[Checkp
     if published:
         network = _published(model, model_name, task_name, config)
         recipe: dict[str, Any] = {"published_labels": model.published[task_name].labels}
+        recipe["after"] = _recipe(config, model, task)
     else:
         network = _network(model, model_name, config)
         recipe = _recipe(config, model, task)
@@ -176,8 +207,15 @@ def _source(kind: str, name: str, spec: dict[str, Any], checks: dict, config: Co
     return Source(kind, name, spec, checks, code_digest(*SYNTHETIC[kind]))
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterable[Sequence[Item]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _batches(
+    config: Config, points: Points, size: int
+) -> Iterator[tuple[str, tuple[Checkpoint, ...]]]:
+    """Yield the checkpoints of each network, `size` tasks at a time, with a name."""
+    tasks = list(config.task)
+    for model in config.model:
+        for start in range(0, len(tasks), size):
+            some = tasks[start : start + size]
+            yield _name(model, some), tuple(p for task in some for p in points[model, task])
 
 
 def _name(model: str, tasks: Sequence[str]) -> str:
@@ -189,6 +227,6 @@ def _job(stage: str, name: str, **parts: Any) -> Job:
     """Make a job whose name ends in a digest of all that it must produce."""
     draft = Job(stage, name, **parts)
     keys = [source.key for source in draft.sources]
-    keys += [spec.key(point) for point in draft.checkpoints for spec in draft.specs]
+    keys += draft.decompositions()
     keys += [cell.key for cell in draft.cells()]
     return Job(stage, f"{name}.{digest(sorted(keys), 8)}", **parts)

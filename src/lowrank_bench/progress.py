@@ -13,11 +13,17 @@ from pathlib import Path
 from lowrank_bench.cells import Job
 from lowrank_bench.store import Store, write_atomic
 
-UNITS = {"checkpoint": "checkpoints", "factorize": "decompositions", "evaluate": "cells"}
+UNITS = {
+    "checkpoint": "checkpoints",
+    "factorize": "decompositions",
+    "evaluate": "cells",
+    "finetune": "cells",
+}
 KINDS = {
     "checkpoint": ("checkpoint", ""),
     "factorize": ("decomposition", ""),
     "evaluate": ("cell", ".safetensors"),
+    "finetune": ("cell", ".safetensors"),
 }
 
 
@@ -25,13 +31,9 @@ def write_plan(folder: Path, stages: Mapping[str, tuple[Job, ...]], cores: int) 
     """Write the keys of all pieces of an experiment, for `Progress` to count."""
     keys = {
         "checkpoint": {point.key for job in stages["checkpoint"] for point in job.checkpoints},
-        "factorize": {
-            spec.key(point)
-            for job in stages["factorize"]
-            for point in job.checkpoints
-            for spec in job.specs
-        },
+        "factorize": {key for job in stages["factorize"] for key in job.decompositions()},
         "evaluate": {cell.key for job in stages["evaluate"] for cell in job.cells()},
+        "finetune": {cell.key for job in stages["finetune"] for cell in job.cells()},
     }
     listed = {stage: sorted(found) for stage, found in keys.items()}
     content = {"started": time.time(), "cores": cores, "keys": listed}
@@ -46,7 +48,7 @@ class Progress:
     folder
         The experiment's results folder; without a plan in it nothing is counted.
     stage
-        `checkpoint`, `factorize` or `evaluate`.
+        `checkpoint`, `factorize`, `evaluate` or `finetune`.
     threads
         Cores that one job uses, for the estimate of the time left.
     """

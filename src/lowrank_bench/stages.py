@@ -57,40 +57,37 @@ def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[d
     """Decompose the matrices of the job's checkpoints by each of its specs."""
     progress = Progress(Path(settings["folder"]), "factorize", store, settings["threads"])
     before: Mapping[str, str] = settings.get("failures", {})
-    done = []
-    for point in job.checkpoints:
-        matrix = None
-        for spec in job.specs:
-            status, reason, key = "ok", "", spec.key(point)
-            if point.key in before:
-                done.append(_failed(key, before[point.key]))
-                continue
-            if not store.folder("decomposition", key):
-                _set_threads(settings["threads"])
-                from lowrank_bench.factorize import decompose
+    done, matrix, loaded = [], None, ""
+    for key, (point, spec, compression) in job.decompositions().items():
+        status, reason = "ok", ""
+        if point.key in before:
+            done.append(_failed(key, before[point.key]))
+            continue
+        if not store.folder("decomposition", key):
+            _set_threads(settings["threads"])
+            from lowrank_bench.factorize import decompose
 
-                try:
-                    matrix = decompose.checkpoint_matrix(point, store) if matrix is None else matrix
-                    decompose.ensure_decomposition(point, spec, store, matrix)
-                except Exception as error:  # the cells that need it become rows with this reason
-                    status, reason = "failed", _reason(error)
-                progress.finished(f"{point.title()} · {spec.label}")
-            done.append({"key": key, "status": status, "reason": reason})
+            try:
+                if loaded != point.key:
+                    matrix, loaded = decompose.checkpoint_matrix(point, store), point.key
+                decompose.ensure_decomposition(point, spec, compression, store, matrix)
+            except Exception as error:  # the cells that need it become rows with this reason
+                status, reason = "failed", _reason(error)
+            progress.finished(f"{point.title()} · {spec.label}")
+        done.append({"key": key, "status": status, "reason": reason})
     return done
 
 
 def run_evaluate(
     job: Job, store: Store, settings: Mapping[str, Any], quiet: bool = False
 ) -> list[dict[str, Any]]:
-    """Evaluate the job's cells that the store does not hold yet."""
+    """Evaluate the job's cells that the store does not hold yet, after training if they ask."""
     cells = job.cells()
     outcome = {cell.key: {"key": cell.key, "status": "ok", "reason": ""} for cell in cells}
     before: Mapping[str, str] = settings.get("failures", {})
     todo = []
     for cell in missing_cells(cells, store):
-        causes = [
-            key for key in (cell.checkpoint.key, cell.spec.key(cell.checkpoint)) if key in before
-        ]
+        causes = [key for key in (cell.checkpoint.key, cell.spec_key) if key in before]
         if causes:
             outcome[cell.key] = _failed(cell.key, before[causes[0]])
         else:
@@ -99,13 +96,14 @@ def run_evaluate(
         _set_threads(settings["threads"])
         from lowrank_bench.evaluate.cell import evaluate_cells
 
-        progress = Progress(Path(settings["folder"]), "evaluate", store, settings["threads"])
+        stage = "finetune" if job.stage == "finetune" else "evaluate"
+        progress = Progress(Path(settings["folder"]), stage, store, settings["threads"])
 
         def _on_done(cell: Cell, error: Exception | None) -> None:
             if error is not None:
                 reason = _reason(error)
                 outcome[cell.key] |= {"status": "failed", "reason": reason}
-                print(f"[evaluate] failed: {cell.title()}: {reason}", file=sys.stderr, flush=True)
+                print(f"[{stage}] failed: {cell.title()}: {reason}", file=sys.stderr, flush=True)
             if not quiet:
                 progress.finished(cell.title())
 

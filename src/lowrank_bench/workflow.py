@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lowrank_bench.cells import Job
+from lowrank_bench.cells import DENSE, Job
 from lowrank_bench.config import Config, load_config
 from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.digest import canonical, code_digest, digest
@@ -114,14 +114,15 @@ class Workflow:
             keys = {source.key for point in job.checkpoints for source in point.fetched()}
             return self._manifests("download", lambda j: j.sources[0].key in keys)
         points = {point.key for point in job.checkpoints}
-        if stage == "factorize":
+        if stage == "factorize" or job.specs[0].method == DENSE:
             return self._manifests("checkpoint", lambda j: _points(j) & points)
         specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
         return self._manifests("factorize", lambda j: _points(j) & points and _specs(j) == specs)
 
     def all_manifests(self) -> list[str]:
         """Return the manifests that the scores rest on."""
-        return self._manifests("checkpoint") + self._manifests("evaluate")
+        stages = ("checkpoint", "evaluate", "finetune")
+        return [manifest for stage in stages for manifest in self._manifests(stage)]
 
     def _manifests(
         self, stage: str, wanted: Callable[[Job], object] = lambda job: True
@@ -135,14 +136,21 @@ class Workflow:
         """Say what is about to run, and write the plan by which jobs show their progress."""
         write_plan(self.folder, self.plan.stages(), cores)
         config, store = self.config, Store(self.config.store)
-        cells = [cell for job in self.plan.evaluate for cell in job.cells()]
+        jobs = (*self.plan.evaluate, *self.plan.finetune)
+        cells = [cell for job in jobs for cell in job.cells()]
         done = sum(store.place("cell", cell.key, ".safetensors").exists() for cell in cells)
-        labels = {spec.label for job in self.plan.evaluate for spec in job.specs}
-        _say(
-            f"{config.title}: {len(config.model)} networks x {len(config.task)} tasks x "
-            f"{len(config.seeds)} seeds x {len(labels)} methods x {len(config.compressions)} rates"
-            f" = {len(cells):,} cells, {done:,} of them in the store"
-        )
+        labels = {spec.label for job in self.plan.factorize for spec in job.specs}
+        parts = {
+            "networks": len(config.model),
+            "tasks": len(config.task),
+            "seeds": len(config.seeds),
+            "methods": len(labels),
+            "rates": len(config.compressions),
+        }
+        product = " x ".join(f"{number} {name}" for name, number in parts.items())
+        if self.plan.finetune:
+            product += f", with {_listed(config.finetune_epochs)} epochs of training after,"
+        _say(f"{config.title}: {product} = {len(cells):,} cells, {done:,} of them in the store")
 
     def conclude(self) -> None:
         """Say where the results are; end with an error when cells failed.
@@ -173,6 +181,10 @@ def _points(job: Job) -> set[str]:
 
 def _specs(job: Job) -> set[str]:
     return {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+
+
+def _listed(values: Sequence[int]) -> str:
+    return " and ".join(str(value) for value in values)
 
 
 def _say(text: str) -> None:

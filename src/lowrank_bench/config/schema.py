@@ -182,7 +182,7 @@ class Config(Strict):
     seeds: list[int] = Field(min_length=1)
     compressions: list[Compression] = Field(min_length=1)
     target: Literal["embedding"]
-    finetune_epochs: list[Annotated[int, Field(ge=0, le=0)]] = Field([0], min_length=1)
+    finetune_epochs: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     checkpoints: Literal["finetune", "published"]
     store: str
     model: dict[str, Model] = Field(min_length=1)

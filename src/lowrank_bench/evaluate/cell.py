@@ -1,5 +1,6 @@
 """Evaluate all cells of one checkpoint in one process: load once, swap factors, predict."""
 
+import copy
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,16 +11,19 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint
+from lowrank_bench.cells import DENSE, Cell, Checkpoint, after_recipe
+from lowrank_bench.checkpoint.finetune import finetune
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.device import best_device
 from lowrank_bench.download.data import download_data
 from lowrank_bench.evaluate.predict import predict
 from lowrank_bench.evaluate.record import Record, write_record
 from lowrank_bench.factorize.decompose import load_decomposition
+from lowrank_bench.factorize.facts import training_text
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
-from lowrank_bench.linalg.factors import Factors, relative_errors
+from lowrank_bench.linalg.factors import Approximation, relative_errors
 from lowrank_bench.methods import make_method
+from lowrank_bench.problem import data_used
 from lowrank_bench.provenance import provenance
 from lowrank_bench.store import Store
 from lowrank_bench.text.encode import Encoded, encode
@@ -42,9 +46,10 @@ class CheckpointEvaluator:
         self.matrix: Tensor = embedding.weight.detach().cpu().to(torch.float64)
         self.splits = _splits(point, store, self.tokenizer)
         self._loaded: tuple[str, Any, dict[str, Any]] | None = None
+        self._training_text: Encoded | None = None
 
     def evaluate(self, cell: Cell) -> None:
-        """Predict with the network compressed as `cell` says, and store the record.
+        """Predict with the network compressed and trained as `cell` says; store the record.
 
         Raises
         ------
@@ -52,21 +57,28 @@ class CheckpointEvaluator:
             When the method refuses the matrix or the budget.
         """
         facts = self._dense_facts() if cell.spec.method == DENSE else self._compress(cell)
+        model = self._retrained(cell, facts) if cell.finetune_epochs else self.model
         start = time.perf_counter()
+        settings = (self.max_tokens, self.device, self.output_order)
         predictions = {
-            split: predict(
-                self.model,
-                self.tokenizer,
-                encoded,
-                self.max_tokens,
-                self.device,
-                self.output_order,
-            )
+            split: predict(model, self.tokenizer, encoded, *settings)
             for split, encoded in self.splits.items()
         }
         facts["evaluate_seconds"] = time.perf_counter() - start
         facts |= {"device": self.device, **provenance()}
         write_record(cell, Record(facts, predictions), self.store)
+
+    def _retrained(self, cell: Cell, facts: dict[str, Any]) -> nn.Module:
+        """Return a copy of the network as it is now, trained on."""
+        if self._training_text is None:
+            self._training_text = training_text(self.point, self.store, self.tokenizer)
+        recipe = {**after_recipe(self.point), "epochs": cell.finetune_epochs}
+        model, start = copy.deepcopy(self.model), time.perf_counter()
+        facts["losses"] = finetune(
+            model, self.tokenizer, self._training_text, recipe, self.point.seed, self.device
+        )
+        facts["finetune_seconds"] = time.perf_counter() - start
+        return model
 
     def _dense_facts(self) -> dict[str, Any]:
         size = self.matrix.numel()
@@ -76,6 +88,9 @@ class CheckpointEvaluator:
             "parameters_kept": size,
             "rel_error_fro": 0.0,
             "rel_error_l1": 0.0,
+            "rel_error_l21": 0.0,
+            "index_bits": 0,
+            "data_used": data_used(()),
             "factorize_seconds": 0.0,
         }
 
@@ -85,7 +100,7 @@ class CheckpointEvaluator:
             rows, columns, cell.compression
         )
         decomposition, about = self._decomposition(cell)
-        factors: Factors = decomposition.factors(rank)
+        factors: Approximation = decomposition.factors(rank)
         swap_embedding(self.model, self.layer, factors)
         kept, size = factors.n_parameters, self.matrix.numel()
         return {
@@ -93,14 +108,17 @@ class CheckpointEvaluator:
             "parameters_dense": size,
             "parameters_kept": kept,
             "rank": rank,
+            "index_bits": factors.index_bits,
+            "data_used": data_used(cell.spec.needs),
             **relative_errors(self.matrix, factors),
             "factorize_seconds": about["seconds"],
         }
 
     def _decomposition(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
-        key = cell.spec.key(self.point)
+        key = cell.spec_key
         if self._loaded is None or self._loaded[0] != key:
-            loaded = load_decomposition(self.point, cell.spec, self.store, self.matrix)
+            where = (self.store, self.matrix)
+            loaded = load_decomposition(self.point, cell.spec, cell.compression, *where)
             self._loaded = (key, *loaded)
         return self._loaded[1], self._loaded[2]
 

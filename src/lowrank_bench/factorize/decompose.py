@@ -11,8 +11,10 @@ from torch import Tensor
 
 from lowrank_bench.cells import Checkpoint, Spec
 from lowrank_bench.checkpoint.make import ensure_checkpoint
+from lowrank_bench.factorize.facts import row_facts
 from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.methods import make_method
+from lowrank_bench.problem import Problem, data_used
 from lowrank_bench.provenance import provenance
 from lowrank_bench.store import Store
 
@@ -28,26 +30,36 @@ def checkpoint_matrix(point: Checkpoint, store: Store) -> Tensor:
 
 
 def ensure_decomposition(
-    point: Checkpoint, spec: Spec, store: Store, matrix: Tensor | None = None
+    point: Checkpoint,
+    spec: Spec,
+    compression: float,
+    store: Store,
+    matrix: Tensor | None = None,
 ) -> Path:
     """Return the store's folder of a decomposition, computing it when it is absent.
+
+    One decomposition serves every compression, unless the method is not nested.
 
     Raises
     ------
     LowRankError
-        When the method refuses the matrix.
+        When the method refuses the matrix or the compression.
     """
-    key = spec.key(point)
+    key = spec.key(point, compression)
     found = store.folder("decomposition", key, deep=True)
     if found:
         return found
     matrix = checkpoint_matrix(point, store) if matrix is None else matrix
+    method = make_method(spec.method, **spec.params)
+    rank = None if method.nested else method.rank_for(*matrix.shape, compression)
+    problem = Problem(matrix, rank, **row_facts(point, store, spec.needs, len(matrix)))
     start = time.perf_counter()
-    decomposition = make_method(spec.method, **spec.params).decompose(matrix)
+    decomposition = method.decompose(problem)
     about: dict[str, Any] = {
         "checkpoint": point.title(),
         "method": spec.label,
         "shape": list(matrix.shape),
+        "data_used": data_used(spec.needs),
         "seconds": time.perf_counter() - start,
         "info": decomposition.info,
         **provenance(),
@@ -59,10 +71,10 @@ def ensure_decomposition(
 
 
 def load_decomposition(
-    point: Checkpoint, spec: Spec, store: Store, matrix: Tensor
+    point: Checkpoint, spec: Spec, compression: float, store: Store, matrix: Tensor
 ) -> tuple[Decomposition, dict[str, Any]]:
     """Return a decomposition and what its writer noted, computing it when it is absent."""
-    folder = ensure_decomposition(point, spec, store, matrix)
+    folder = ensure_decomposition(point, spec, compression, store, matrix)
     method = make_method(spec.method, **spec.params)
     tensors = load_file(folder / FILE)
     return method.decomposition_class().from_tensors(matrix, tensors), store.manifest(folder)

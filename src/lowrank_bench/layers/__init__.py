@@ -1,5 +1,5 @@
 """Layers that replace dense ones; `LAYERS` names those that saved models can contain."""
 
-from lowrank_bench.layers.embedding import FactorizedEmbedding
+from lowrank_bench.layers.embedding import KINDS
 
-LAYERS = {"FactorizedEmbedding": FactorizedEmbedding}
+LAYERS = {kind.__name__: kind for kind in KINDS.values()}

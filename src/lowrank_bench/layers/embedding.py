@@ -1,114 +1,35 @@
-"""An embedding kept as two factors, and how to find and replace one in a network."""
+"""Find the embedding of a network, and replace it by a compressed one."""
 
-from typing import Any, Self
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.factors import Factors
+from lowrank_bench.layers.base import CompressedEmbedding
+from lowrank_bench.layers.blocks import BlockEmbedding
+from lowrank_bench.layers.clustered import ClusteredEmbedding
+from lowrank_bench.layers.factorized import FactorizedEmbedding
+from lowrank_bench.linalg.factors import (
+    Approximation,
+    BlockFactors,
+    ClusteredFactors,
+    Factors,
+)
+
+KINDS: dict[type[Approximation], type[CompressedEmbedding]] = {
+    Factors: FactorizedEmbedding,
+    ClusteredFactors: ClusteredEmbedding,
+    BlockFactors: BlockEmbedding,
+}
 
 
-class FactorizedEmbedding(nn.Module):
-    """An embedding whose table n×d is `left` (n×k) @ `right` (k×d) and is never formed.
+def compressed_embedding(embedding: nn.Module, factors: Approximation) -> CompressedEmbedding:
+    """Return the layer that replaces `embedding` by `factors`, on its device, in its precision.
 
-    Rows of `left` are looked up and multiplied by `right`. As in `nn.Embedding`, positions that
-    hold `padding_idx` contribute no gradient; with `sparse` the gradient of `left` is sparse.
-
-    Parameters
-    ----------
-    num_embeddings, embedding_dim
-        n and d.
-    rank
-        k.
-    padding_idx
-        Index that contributes no gradient; a negative one counts from the end.
-    sparse
-        Whether the gradient of `left` is a sparse tensor.
-    device, dtype
-        Of both factors, whose values are undefined until they are set or loaded.
+    Raises
+    ------
+    LowRankError
+        When the shapes differ, or the embedding has an option that factors cannot honour.
     """
-
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        rank: int,
-        padding_idx: int | None = None,
-        sparse: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.num_embeddings, self.embedding_dim, self.rank = num_embeddings, embedding_dim, rank
-        self.padding_idx = padding_idx if padding_idx is None else padding_idx % num_embeddings
-        self.sparse = sparse
-        kind: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.left = nn.Parameter(torch.empty(num_embeddings, rank, **kind))
-        self.right = nn.Parameter(torch.empty(rank, embedding_dim, **kind))
-
-    @classmethod
-    def from_dense(cls, embedding: nn.Module, factors: Factors) -> Self:
-        """Return the layer that replaces `embedding`, on its device and in its precision.
-
-        Parameters
-        ----------
-        embedding
-            An `nn.Embedding`, or a `FactorizedEmbedding` whose factors are to be replaced.
-
-        Raises
-        ------
-        LowRankError
-            When the shapes differ, or the embedding has an option that factors cannot honour.
-        """
-        n, d = embedding.num_embeddings, embedding.embedding_dim
-        if factors.shape != (n, d):
-            raise LowRankError(
-                f"factors of a {factors.shape[0]}x{factors.shape[1]} matrix cannot replace an "
-                f"embedding of {n}x{d}"
-            )
-        for option in ("max_norm", "scale_grad_by_freq"):
-            if getattr(embedding, option, None):
-                raise LowRankError(
-                    f"a factorized embedding cannot honour {option}, which needs whole rows of the "
-                    f"table; set {option} to {'None' if option == 'max_norm' else 'False'} first"
-                )
-        old = next(embedding.parameters())
-        layer = cls(n, d, factors.rank, embedding.padding_idx, embedding.sparse, "meta")
-        for name, factor in (("left", factors.left), ("right", factors.right)):
-            value = factor.detach().to(device=old.device, dtype=old.dtype, copy=True).contiguous()
-            setattr(layer, name, nn.Parameter(value, requires_grad=old.requires_grad))
-        return layer.train(embedding.training)
-
-    @property
-    def weight(self) -> Tensor:
-        """Return the dense table n×d, computed at each call."""
-        return self.left @ self.right
-
-    def forward(self, indices: Tensor) -> Tensor:
-        """Return the rows of the table at `indices`, shape of `indices` × d."""
-        rows = functional.embedding(indices, self.left, self.padding_idx, sparse=self.sparse)
-        rows = rows @ self.right
-        if self.padding_idx is not None and torch.is_grad_enabled() and rows.requires_grad:
-            padding = (indices == self.padding_idx).unsqueeze(-1)
-            rows = torch.where(padding, rows.detach(), rows)
-        return rows
-
-    def spec(self) -> dict[str, Any]:
-        """Return what `__init__` needs to build this layer empty, as JSON can hold it."""
-        return {
-            "num_embeddings": self.num_embeddings,
-            "embedding_dim": self.embedding_dim,
-            "rank": self.rank,
-            "padding_idx": self.padding_idx,
-            "sparse": self.sparse,
-        }
-
-    def extra_repr(self) -> str:
-        """Return the shapes shown by `print`."""
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}, rank={self.rank}{padding}"
+    return KINDS[type(factors)].from_dense(embedding, factors)
 
 
 def find_embedding(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Embedding]:
@@ -132,21 +53,21 @@ def find_embedding(model: nn.Module, layer: str | None = None) -> tuple[str, nn.
         name, found = _input_embedding(model) or _only_embedding(model)
     if found is model:
         raise LowRankError("the network is an embedding itself; wrap it in a module")
-    if isinstance(found, FactorizedEmbedding):
-        raise LowRankError(f"layer {name!r} is already factorized; start from the dense network")
+    if isinstance(found, CompressedEmbedding):
+        raise LowRankError(f"layer {name!r} is already compressed; start from the dense network")
     if not isinstance(found, nn.Embedding):
         raise LowRankError(f"layer {name!r} is {type(found).__name__}, not nn.Embedding")
     _refuse_tied(model, name, found)
     return name, found
 
 
-def swap_embedding(model: nn.Module, name: str, factors: Factors) -> None:
+def swap_embedding(model: nn.Module, name: str, factors: Approximation) -> None:
     """Replace the embedding `name` by its factors, in place, wherever the network holds it.
 
     Parameters
     ----------
     name
-        Dotted name of an `nn.Embedding` or `FactorizedEmbedding`.
+        Dotted name of an `nn.Embedding` or a compressed one.
 
     Raises
     ------
@@ -154,9 +75,9 @@ def swap_embedding(model: nn.Module, name: str, factors: Factors) -> None:
         When there is no such layer, or it does not fit the factors.
     """
     old = _named(model, name)
-    if not isinstance(old, nn.Embedding | FactorizedEmbedding):
+    if not isinstance(old, nn.Embedding | CompressedEmbedding):
         raise LowRankError(f"layer {name!r} is {type(old).__name__}, not nn.Embedding")
-    replace_module(model, name, FactorizedEmbedding.from_dense(old, factors))
+    replace_module(model, name, compressed_embedding(old, factors))
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -189,7 +110,7 @@ def _input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
 
 
 def _only_embedding(model: nn.Module) -> tuple[str, nn.Module]:
-    kinds = (nn.Embedding, FactorizedEmbedding)
+    kinds = (nn.Embedding, CompressedEmbedding)
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, kinds)]
     if not found:
         raise LowRankError(f"{type(model).__name__} has no nn.Embedding to compress")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.factors import Factors
+from lowrank_bench.linalg.factors import Approximation, Factors, restore
+
+RANK = "rank"
 
 
 class Decomposition(ABC):
@@ -23,7 +25,7 @@ class Decomposition(ABC):
     info: dict[str, Any]
 
     @abstractmethod
-    def factors(self, rank: int) -> Factors:
+    def factors(self, rank: int) -> Approximation:
         """Return the factors of that rank.
 
         Raises
@@ -53,23 +55,36 @@ class Projection(Decomposition):
         Tensor V, d×r with r ≤ min(n, d): orthonormal columns, the most important first.
     info
         Facts about how the basis was found.
+    mean
+        Tensor d that is subtracted from the rows first and kept as a bias, or None.
     """
 
-    def __init__(self, matrix: Tensor, basis: Tensor, info: dict[str, Any] | None = None) -> None:
-        self.matrix, self.basis, self.info = matrix, basis, dict(info or {})
+    def __init__(
+        self,
+        matrix: Tensor,
+        basis: Tensor,
+        info: dict[str, Any] | None = None,
+        mean: Tensor | None = None,
+    ) -> None:
+        self.matrix, self.basis, self.mean = matrix, basis, mean
+        self.info = dict(info or {})
 
     def factors(self, rank: int) -> Factors:
-        """Return (A V_k, V_kᵀ) for k = `rank`."""
+        """Return (A V_k, V_kᵀ) for k = `rank`, with the mean as bias where there is one."""
         limit = self.basis.shape[1]
         if not 1 <= rank <= limit:
             shape = "x".join(str(size) for size in self.matrix.shape)
             raise LowRankError(f"rank {rank} of a {shape} matrix is not in 1..{limit}")
         leading = self.basis[:, :rank]
-        return Factors(self.matrix @ leading, leading.T.contiguous())
+        left = self.matrix @ leading
+        if self.mean is not None:
+            left -= self.mean @ leading
+        return Factors(left, leading.T.contiguous(), self.mean)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the basis alone: the left factor follows from it and the matrix."""
-        return {"basis": self.basis}
+        """Return basis and mean: the left factor follows from them and the matrix."""
+        found = {"basis": self.basis}
+        return found if self.mean is None else {**found, "mean": self.mean}
 
     @classmethod
     def from_tensors(cls, matrix: Tensor, tensors: Mapping[str, Tensor]) -> Self:
@@ -79,7 +94,45 @@ class Projection(Decomposition):
             raise LowRankError(
                 f"the basis is for {basis.shape[0]} columns, the matrix has {matrix.shape[1]}"
             )
-        return cls(matrix, basis)
+        mean = tensors.get("mean")
+        return cls(matrix, basis, mean=None if mean is None else mean.to(matrix))
+
+
+class Single(Decomposition):
+    """The decomposition of a method that is not nested: factors of one rank.
+
+    Parameters
+    ----------
+    factors
+        The factors, kept in float32 on disk.
+    rank
+        The rank for which the method was asked.
+    info
+        Facts about the computation.
+    """
+
+    def __init__(
+        self, factors: Approximation, rank: int, info: dict[str, Any] | None = None
+    ) -> None:
+        self._factors, self.rank, self.info = factors, rank, dict(info or {})
+
+    def factors(self, rank: int) -> Approximation:
+        """Return the factors, for the one rank that they were made for."""
+        if rank != self.rank:
+            raise LowRankError(f"this decomposition is for rank {self.rank}, not {rank}")
+        return self._factors
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the factors and the rank."""
+        small = self._factors.to(dtype=torch.float32).tensors()
+        return {**small, RANK: torch.tensor(self.rank)}
+
+    @classmethod
+    def from_tensors(cls, matrix: Tensor, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the stored factors, in the precision of `matrix`."""
+        parts = {name: value for name, value in tensors.items() if name != RANK}
+        factors = restore(parts).to(dtype=matrix.dtype, device=matrix.device)
+        return cls(factors, int(tensors[RANK]))
 
 
 def orient(basis: Tensor) -> Tensor:

@@ -1,17 +1,50 @@
-"""The small matrices that replace a weight, and how far their product is from it."""
+"""What replaces a weight: small matrices, and how far their product is from it."""
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 CHUNK = 2048
+LABELS = "labels"
+
+
+class Approximation(ABC):
+    """What replaces an n×d matrix: its rows can be computed a block at a time."""
+
+    shape: tuple[int, int]
+    rank: int
+    index_bits: int = 0
+
+    @property
+    def n_parameters(self) -> int:
+        """Return the numbers kept; integers that name a part are `index_bits`."""
+        return sum(value.numel() for name, value in self.tensors().items() if name != LABELS)
+
+    @abstractmethod
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return rows `start` to `stop` of the matrix, all of them by default."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that is kept, by name; `restore` reads it back."""
+
+    def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Self:
+        """Return the same in another precision or on another device."""
+        moved = {
+            name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            for name, value in self.tensors().items()
+        }
+        return restore(moved)
 
 
 @dataclass(frozen=True)
-class Factors:
-    """A matrix n×d of rank at most k as the product `left` @ `right`.
+class Factors(Approximation):
+    """A matrix n×d of rank at most k as the product `left` @ `right`, plus `bias` in every row.
 
     Attributes
     ----------
@@ -19,10 +52,13 @@ class Factors:
         Tensor n×k.
     right
         Tensor k×d.
+    bias
+        Tensor d, or None.
     """
 
     left: Tensor
     right: Tensor
+    bias: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -34,25 +70,161 @@ class Factors:
         """Return (n, d)."""
         return self.left.shape[0], self.right.shape[1]
 
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return rows of the product, all n×d by default."""
+        rows = self.left[start:stop] @ self.right
+        return rows if self.bias is None else rows + self.bias
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `left`, `right` and, if there is one, `bias`."""
+        found = {"left": self.left, "right": self.right}
+        return found if self.bias is None else {**found, "bias": self.bias}
+
+
+@dataclass(frozen=True)
+class ClusteredFactors(Approximation):
+    """A matrix whose rows lie on k subspaces: row i is `left[i] @ right[labels[i]]`.
+
+    Attributes
+    ----------
+    left
+        Tensor n×j, in the order of the rows.
+    right
+        Tensor k×j×d, a basis for each cluster.
+    labels
+        Tensor n of whole numbers in 0..k−1.
+    """
+
+    left: Tensor
+    right: Tensor
+    labels: Tensor
+
     @property
-    def n_parameters(self) -> int:
-        """Return the numbers kept, k·(n + d)."""
-        return self.left.numel() + self.right.numel()
+    def rank(self) -> int:
+        """Return j, the dimension of each subspace."""
+        return self.left.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n, d)."""
+        return self.left.shape[0], self.right.shape[2]
+
+    @property
+    def index_bits(self) -> int:
+        """Return the bits that the labels need, n·⌈log₂ k⌉."""
+        return label_bits(len(self.labels), len(self.right))
+
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return rows of the matrix, all n×d by default."""
+        left, labels = self.left[start:stop], self.labels[start:stop]
+        rows = left.new_empty(len(left), self.shape[1])
+        for cluster, basis in enumerate(self.right):
+            own = labels == cluster
+            rows[own] = left[own] @ basis
+        return rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `left`, `right` and `labels`."""
+        return {"left": self.left, "right": self.right, LABELS: self.labels}
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Rows kept as they are, n×d: what a block is where factors would be larger."""
+
+    rows: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Return the most that the rank can be."""
+        return min(self.rows.shape)
 
     def dense(self) -> Tensor:
-        """Return the product, n×d."""
-        return self.left @ self.right
+        """Return the rows."""
+        return self.rows
 
-    def to(
-        self, *, dtype: torch.dtype | None = None, device: torch.device | None = None
-    ) -> "Factors":
-        """Return the factors in another precision or on another device."""
-        left, right = (t.to(device=device, dtype=dtype) for t in (self.left, self.right))
-        return Factors(left.contiguous(), right.contiguous())
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `rows`."""
+        return {"rows": self.rows}
 
 
-def relative_errors(matrix: Tensor, factors: Factors) -> dict[str, float]:
-    """Return ‖A − LR‖ / ‖A‖ in the Frobenius and in the entrywise ℓ1 norm.
+@dataclass(frozen=True)
+class BlockFactors(Approximation):
+    """A matrix cut into blocks of rows, each with factors of its own rank, or kept dense.
+
+    Attributes
+    ----------
+    labels
+        Tensor n of whole numbers: the block of each row. The rows of a block keep their order.
+    parts
+        What replaces each block.
+    """
+
+    labels: Tensor
+    parts: tuple[Factors | DenseRows, ...]
+
+    @property
+    def rank(self) -> int:
+        """Return the largest rank of a block."""
+        return max(part.rank for part in self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n, d)."""
+        part = self.parts[0]
+        width = part.rows if isinstance(part, DenseRows) else part.right
+        return len(self.labels), width.shape[1]
+
+    @property
+    def index_bits(self) -> int:
+        """Return the bits that the labels need; a row's place in its block follows from them."""
+        return label_bits(len(self.labels), len(self.parts))
+
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return rows of the matrix, all n×d by default."""
+        labels = self.labels[start:stop]
+        sample = next(iter(self.parts[0].tensors().values()))
+        rows = sample.new_empty(len(labels), self.shape[1])
+        for block, part in enumerate(self.parts):
+            first = int((self.labels[:start] == block).sum())
+            own = labels == block
+            last = first + int(own.sum())
+            rows[own] = (
+                part.rows[first:last] if isinstance(part, DenseRows) else part.dense(first, last)
+            )
+        return rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `labels`, and the tensors of block b under `b.left`, `b.right` or `b.rows`."""
+        found = {LABELS: self.labels}
+        for block, part in enumerate(self.parts):
+            found |= {f"{block}.{name}": value for name, value in part.tensors().items()}
+        return found
+
+
+def label_bits(rows: int, parts: int) -> int:
+    """Return the bits that say for each row which of `parts` it belongs to, n·⌈log₂ parts⌉."""
+    return rows * (parts - 1).bit_length()
+
+
+def restore(tensors: Mapping[str, Tensor]) -> Any:
+    """Return the approximation whose `tensors()` these are."""
+    if LABELS not in tensors:
+        return Factors(**tensors)
+    if "left" in tensors:
+        return ClusteredFactors(**tensors)
+    blocks: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        block, _, part = name.partition(".")
+        if part:
+            blocks.setdefault(int(block), {})[part] = value
+    parts = (blocks[number] for number in range(len(blocks)))
+    made = (DenseRows(**part) if "rows" in part else Factors(**part) for part in parts)
+    return BlockFactors(tensors[LABELS], tuple(made))
+
+
+def relative_errors(matrix: Tensor, factors: Approximation) -> dict[str, float]:
+    """Return ‖A − B‖ / ‖A‖ in the Frobenius, the entrywise ℓ1 and the ℓ2,1 norm.
 
     Parameters
     ----------
@@ -62,20 +234,26 @@ def relative_errors(matrix: Tensor, factors: Factors) -> dict[str, float]:
     Returns
     -------
     dict
-        `rel_error_fro` and `rel_error_l1`; 0 for a zero matrix, whose factors are zero as well.
+        `rel_error_fro`, `rel_error_l1` and `rel_error_l21` (sum of the lengths of the rows); 0 for
+        a zero matrix, whose factors are zero as well.
     """
     low, high = (float(bound) for bound in torch.aminmax(matrix))
     peak = max(-low, high) or 1.0  # keeps squares of very large and very small entries in range
-    sums = torch.zeros(4, dtype=torch.float64)
-    right = factors.right.double()
-    for rows, left in zip(matrix.split(CHUNK), factors.left.split(CHUNK), strict=True):
-        exact = rows.double()
-        gap = (exact - left.double() @ right).div_(peak)
+    sums = torch.zeros(6, dtype=torch.float64)
+    exact64 = factors.to(dtype=torch.float64)
+    for start in range(0, len(matrix), CHUNK):
+        exact = matrix[start : start + CHUNK].double()
+        gap = (exact - exact64.dense(start, start + CHUNK)).div_(peak)
         exact = exact / peak
-        terms = (gap.square().sum(), exact.square().sum(), gap.abs().sum(), exact.abs().sum())
-        sums += torch.stack(terms).cpu()
-    fro, fro_all, l1, l1_all = sums.tolist()
+        sums += torch.stack([term for part in (gap, exact) for term in _norms(part)]).cpu()
+    fro, l1, l21, fro_all, l1_all, l21_all = sums.tolist()
     return {
         "rel_error_fro": math.sqrt(fro / fro_all) if fro else 0.0,
         "rel_error_l1": l1 / l1_all if l1 else 0.0,
+        "rel_error_l21": l21 / l21_all if l21 else 0.0,
     }
+
+
+def _norms(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    squares = rows.square().sum(dim=1)
+    return squares.sum(), rows.abs().sum(), squares.sqrt().sum()

@@ -7,6 +7,7 @@ parameters and list methods in milliseconds; the numerical work imports it where
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -14,9 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from lowrank_bench.errors import LowRankError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lowrank_bench.linalg.decomposition import Decomposition
+    from lowrank_bench.problem import Problem
 
 
 class Method(BaseModel, ABC):
@@ -24,6 +24,13 @@ class Method(BaseModel, ABC):
 
     A method is one file `methods/<name>.py` that defines one subclass with `name = "<name>"`,
     and one file `conf/method/<name>.yaml`. Nothing else needs to know of it.
+
+    Attributes
+    ----------
+    name, title, source
+        Its name, what figures call it, and where it comes from.
+    nested
+        Whether one decomposition serves every rank; if not, each rank is decomposed for itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,31 +38,43 @@ class Method(BaseModel, ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
+    nested: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return which facts about the rows are needed: names of `problem.FACTS`."""
+        return ()
 
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:
         """Return the class of what `decompose` gives, which also restores it from disk.
 
-        `Projection` for methods that only choose a basis; others override this.
+        `Projection` for methods that only choose a basis, `Single` for those that are not nested;
+        others override this.
         """
-        from lowrank_bench.linalg.decomposition import Projection
+        from lowrank_bench.linalg.decomposition import Projection, Single
 
-        return Projection
+        return Projection if cls.nested else Single
 
     @abstractmethod
-    def decompose(self, matrix: Tensor) -> Decomposition:
-        """Decompose a finite n×d matrix once, for every rank.
+    def decompose(self, problem: Problem) -> Decomposition:
+        """Decompose a finite n×d matrix: once for every rank, or for `problem.rank`.
 
         Parameters
         ----------
-        matrix
-            Tensor n×d, float64.
+        problem
+            `problem.matrix` is the tensor n×d, float64; the facts that the method needs are with
+            it.
 
         Returns
         -------
         Decomposition
-            `decomposition.factors(rank)` gives the factors of any rank up to min(n, d).
+            `decomposition.factors(rank)` gives the factors of a rank.
         """
+
+    def n_parameters(self, rank: int, rows: int, columns: int) -> int:
+        """Return the most numbers that the factors of an n×d matrix keep; grows with the rank."""
+        return rank * (rows + columns)
 
     def rank_for(self, rows: int, columns: int, compression: float) -> int:
         """Return the largest rank whose factors keep at most 1 − `compression` of the entries.
@@ -65,11 +84,14 @@ class Method(BaseModel, ABC):
         LowRankError
             When no rank fits, so that the budget cannot be met.
         """
-        rank = int((1 - compression) * rows * columns / (rows + columns) + 1e-9)
+        budget = (1 - compression) * rows * columns * (1 + 1e-12)  # rounding costs no rank
+        ranks = range(1, min(rows, columns) + 1)
+        rank = bisect_right(ranks, budget, key=lambda k: self.n_parameters(k, rows, columns))
         if rank < 1:
+            least = self.n_parameters(1, rows, columns) / (rows * columns)
             raise LowRankError(
                 f"compression {compression:g} leaves no rank for a {rows}x{columns} matrix; "
-                f"the most that rank 1 allows is {1 - (rows + columns) / (rows * columns):.4f}"
+                f"the most that rank 1 of {self.name} allows is {1 - least:.4f}"
             )
         return rank
 

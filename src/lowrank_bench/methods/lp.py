@@ -9,9 +9,8 @@ from pydantic import Field
 from lowrank_bench.methods.base import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lowrank_bench.linalg.decomposition import Projection
+    from lowrank_bench.problem import Problem
 
 
 class Lp(Method):
@@ -47,8 +46,8 @@ class Lp(Method):
 
     p: float = Field(default=1.0, ge=1, lt=4, description="exponent of the norm, 1 <= p < 4")
 
-    def decompose(self, matrix: Tensor) -> Projection:
-        """Return the projection onto the eigenvectors of the Lewis form of an n×d float64 matrix.
+    def decompose(self, problem: Problem) -> Projection:
+        """Return the projection onto the eigenvectors of the Lewis form of the matrix.
 
         Raises
         ------
@@ -59,6 +58,7 @@ class Lp(Method):
         from lowrank_bench.linalg.gram import right_singular
         from lowrank_bench.linalg.lewis import lewis_weights
 
+        matrix = problem.matrix
         lewis = lewis_weights(matrix, self.p)
         _, axes = right_singular(lewis.root)
         info = {

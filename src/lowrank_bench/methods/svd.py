@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lowrank_bench.methods.base import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lowrank_bench.linalg.decomposition import Projection
+    from lowrank_bench.problem import Problem
 
 
 class Svd(Method):
@@ -34,11 +33,12 @@ class Svd(Method):
     title: ClassVar[str] = "Truncated SVD"
     source: ClassVar[str] = "Eckart and Young, Psychometrika 1, 1936"
 
-    def decompose(self, matrix: Tensor) -> Projection:
-        """Return the projection onto the right singular vectors of an n×d float64 matrix."""
+    def decompose(self, problem: Problem) -> Projection:
+        """Return the projection onto the right singular vectors of the matrix."""
         from lowrank_bench.linalg.decomposition import Projection, orient
         from lowrank_bench.linalg.gram import numerical_rank, right_singular
 
+        matrix = problem.matrix
         values, vectors = right_singular(matrix)
         info = {"matrix_rank": numerical_rank(values, *matrix.shape)}
         return Projection(matrix, orient(vectors), info)

@@ -13,6 +13,7 @@ from lowrank_bench.digest import canonical
 from lowrank_bench.download.data import download_data, unofficial
 from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.grid import make_plan
+from lowrank_bench.problem import data_used
 from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.stages import failures_of
 from lowrank_bench.store import Store
@@ -72,6 +73,7 @@ def _scored(
         "method": spec.method,
         "params": canonical(spec.params),
         "label": spec.label,
+        "data_used": data_used(spec.needs),
         "target": spec.target,
         "compression": cell.compression,
         "seed": point.seed,

@@ -78,8 +78,12 @@ def check_cells(cells: Sequence[ScoredCell], tasks: Sequence[str]) -> None:
 
 
 def dense_partners(cells: Sequence[ScoredCell]) -> list[int | None]:
-    """Return for every cell which one is the dense network of its checkpoint."""
-    found = {c.key(CHECKPOINT): i for i, c in enumerate(cells) if c.meta["method"] == DENSE}
+    """Return for every cell which one is the dense network of its checkpoint, as trained."""
+    found = {
+        cell.key(CHECKPOINT): place
+        for place, cell in enumerate(cells)
+        if cell.meta["method"] == DENSE and not cell.meta.get("finetune_epochs")
+    }
     return [found.get(cell.key(CHECKPOINT)) for cell in cells]
 
 

@@ -25,9 +25,10 @@ from lowrank_bench.score.summary import summary_records
 
 __all__ = ["ScoredCell", "build_scores"]
 
-WHOLE = ("seed", "n_examples", "n_seeds", "parameters_dense", "parameters_kept")
+WHOLE = ("seed", "n_examples", "n_seeds", "parameters_dense", "parameters_kept", "index_bits")
 TEXT = (
-    *("experiment", "model", "task", "split", "method", "params", "label", "target", "metric"),
+    *("experiment", "model", "task", "split", "method", "params", "label", "data_used"),
+    *("target", "metric"),
     *("status", "reason", "note", "code_digest", "config_digest", "git_commit", "versions"),
     *("device", "created_at"),
 )

@@ -1,0 +1,89 @@
+"""What is known of the rows of a checkpoint's embedding: found once, kept in the store."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from lowrank_bench.cells import Checkpoint, after_recipe
+from lowrank_bench.checkpoint.make import ensure_checkpoint
+from lowrank_bench.checkpoint.pretrained import training_rows
+from lowrank_bench.device import best_device
+from lowrank_bench.digest import code_digest, digest
+from lowrank_bench.download.data import download_data
+from lowrank_bench.factorize.fisher import fisher_information
+from lowrank_bench.grid import FACT_SOURCES
+from lowrank_bench.store import Store
+from lowrank_bench.text.counts import token_counts
+from lowrank_bench.text.encode import Encoded, encode
+
+FILE = "facts.safetensors"
+BATCH_TOKENS = 4096
+
+
+def row_facts(
+    point: Checkpoint, store: Store, needs: Iterable[str], rows: int
+) -> dict[str, Tensor]:
+    """Return the named facts about an embedding of `rows` rows, n float64 each.
+
+    Raises
+    ------
+    LowRankError
+        When the checkpoint cannot be made, or its tokenizer tells nothing about frequency.
+    """
+    return {name: _fact(name, point, store, rows) for name in needs}
+
+
+def _fact(name: str, point: Checkpoint, store: Store, rows: int) -> Tensor:
+    key = digest([point.key, name, rows, code_digest(FACT_SOURCES[name])])
+    found = store.folder("facts", key, deep=True)
+    if not found:
+        with store.new_folder("facts", key, {"checkpoint": point.title(), "fact": name}) as fresh:
+            save_file({name: MAKERS[name](point, store, rows)}, fresh / FILE)
+        found = store.place("facts", key)
+    return load_file(found / FILE)[name]
+
+
+def _frequency(point: Checkpoint, store: Store, rows: int) -> Tensor:
+    from lowrank_bench.text.vocabulary import vocabulary_frequency
+
+    return vocabulary_frequency(_tokenizer(point, store), rows)
+
+
+def _counts(point: Checkpoint, store: Store, rows: int) -> Tensor:
+    encoded = training_text(point, store, _tokenizer(point, store))
+    return token_counts((row["input_ids"] for row in encoded.features), rows)
+
+
+def _fisher(point: Checkpoint, store: Store, rows: int) -> Tensor:
+    folder, tokenizer = ensure_checkpoint(point, store), _tokenizer(point, store)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    encoded = training_text(point, store, tokenizer)
+    device = best_device()
+    return fisher_information(model, tokenizer, encoded, BATCH_TOKENS, device, point.seed)
+
+
+MAKERS = {"frequency": _frequency, "counts": _counts, "fisher": _fisher}
+
+
+def _tokenizer(point: Checkpoint, store: Store) -> Any:
+    return AutoTokenizer.from_pretrained(ensure_checkpoint(point, store))
+
+
+def training_text(point: Checkpoint, store: Store, tokenizer: Any) -> Encoded:
+    """Return the tokenised rows that the checkpoint was, or would have been, trained on.
+
+    Labels are in the order of the network's outputs.
+    """
+    split = point.data.checks["train"]
+    rows = pd.read_parquet(download_data(point.data, store) / f"{split}.parquet")
+    rows = training_rows(rows, after_recipe(point)["train_limit"])
+    encoded = encode(rows, tokenizer, point.text)
+    order = store.manifest(ensure_checkpoint(point, store)).get("output_order")
+    return encoded if order is None else replace(encoded, labels=np.array(order)[encoded.labels])
