@@ -11,9 +11,10 @@ EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
 config["report"] = EXPERIMENT.report_words()
 RESULTS = EXPERIMENT.folder.as_posix()
 FIGURES = figure_names(EXPERIMENT.config.model)
+SCORES = {name: f"{RESULTS}/{name}.parquet" for name in EXPERIMENT.score_tables()}
 TABLES = {
-    "csv": [name for name in table_names() if name.endswith(".csv")],
-    "other": [name for name in table_names() if not name.endswith(".csv")],
+    "csv": [name for name in table_names(SCORES) if name.endswith(".csv")],
+    "other": [name for name in table_names(SCORES) if not name.endswith(".csv")],
 }
 
 

@@ -57,7 +57,7 @@ class Checkpoint:
     recipe
         Training settings; for a published checkpoint, its label map instead.
     evaluation
-        Names of the splits on which the network is evaluated.
+        Names of the splits on which the network is evaluated, or of a part (`rows_of`).
     """
 
     model: str
@@ -83,6 +83,17 @@ class Checkpoint:
     def title(self) -> str:
         """Return a short name for messages."""
         return f"{self.model} · {self.task} · seed {self.seed}"
+
+
+def rows_of(split: str, limit: int) -> str:
+    """Return the name of the first `limit` rows of a split's fixed shuffle, as `train[:2000]`."""
+    return f"{split}[:{limit}]"
+
+
+def split_and_limit(name: str) -> tuple[str, int | None]:
+    """Return the split and the number of rows that `rows_of` named, None for a whole split."""
+    split, bracket, rest = name.partition("[:")
+    return split, int(rest.removesuffix("]")) if bracket else None
 
 
 def after_recipe(point: Checkpoint) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec
+from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec, rows_of
 from lowrank_bench.config.schema import Config, Model, Task
 from lowrank_bench.digest import code_digest, digest
 from lowrank_bench.errors import LowRankError
@@ -161,6 +161,8 @@ def _checkpoints(config: Config, model_name: str, task_name: str) -> list[Checkp
         recipe = _recipe(config, model, task)
     code = code_digest(*(PUBLISHED if published else TRAINING))
     splits = tuple(split.split for split in task.evaluation)
+    if config.evaluation.train_rows:
+        splits += (rows_of(task.train.split, config.evaluation.train_rows),)
     data = task_data(config, task_name)
     return [
         Checkpoint(model_name, task_name, seed, network, data, text, recipe, splits, code)

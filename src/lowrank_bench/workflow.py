@@ -86,12 +86,17 @@ class Workflow:
         keys = sorted(cell.key for cell in self.plan.cells())
         tasks = {name: task.model_dump() for name, task in self.config.task.items()}
         statistics = self.config.statistics.model_dump()
-        return digest([keys, tasks, statistics, self.config.title, code_digest(*SCORING)])
+        words = [self.config.title, self.config.select]
+        return digest([keys, tasks, statistics, words, code_digest(*SCORING)])
 
     @cached_property
     def present_digest(self) -> str:
         """Digest of the sources that draw tables and figures."""
         return digest([self.config.title, code_digest(*PRESENTING)])
+
+    def score_tables(self) -> list[str]:
+        """Return the names of the score tables that the experiment asks for."""
+        return ["scores", "summary", *(["halves"] if self.config.statistics.halves else [])]
 
     def report_words(self) -> dict[str, str | list[str]]:
         """Return title, description and methods for the first page of the report."""

@@ -1,8 +1,7 @@
 rule tables:
     # The result tables as csv, markdown and LaTeX.
     input:
-        scores=f"{RESULTS}/scores.parquet",
-        summary=f"{RESULTS}/summary.parquet",
+        **SCORES,
     output:
         [
             report(

@@ -3,8 +3,7 @@ rule score:
     input:
         EXPERIMENT.all_manifests(),
     output:
-        scores=f"{RESULTS}/scores.parquet",
-        summary=f"{RESULTS}/summary.parquet",
+        **SCORES,
     log:
         f"logs/{EXPERIMENT.config.name}/score.log",
     conda:

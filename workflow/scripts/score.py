@@ -13,6 +13,6 @@ from lowrank_bench.script import logged
 with logged(snakemake.log[0]):
     conf = Path(snakemake.scriptdir, "../../conf")
     config = load_config(conf, json.loads(snakemake.params.overrides))
-    scores, summary = score_experiment(config, [Path(name) for name in snakemake.input])
-    scores.to_parquet(snakemake.output.scores, index=False)
-    summary.to_parquet(snakemake.output.summary, index=False)
+    found = score_experiment(config, [Path(name) for name in snakemake.input])
+    for name, place in snakemake.output.items():
+        found[name].to_parquet(place, index=False)

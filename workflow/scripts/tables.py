@@ -8,5 +8,5 @@ from lowrank_bench.report.tables import write_tables
 from lowrank_bench.script import logged
 
 with logged(snakemake.log[0]):
-    scores, summary = (pd.read_parquet(name) for name in snakemake.input)
-    write_tables(scores, summary, Path(snakemake.output[0]).parents[1])
+    found = {name: pd.read_parquet(place) for name, place in snakemake.input.items()}
+    write_tables(**found, folder=Path(snakemake.output[0]).parents[1])

@@ -149,19 +149,27 @@ class Hub(Strict):
 
 
 class Evaluation(Strict):
-    """How cells are evaluated: padded tokens a batch, arithmetic, device (null: the best)."""
+    """How cells are evaluated: padded tokens a batch, longest row, device (null: the best).
+
+    `train_rows` training rows are predicted as well, for `select`.
+    """
 
     max_tokens: int = Field(ge=1)
     max_length: int = Field(ge=8)
     device: Literal["cpu", "cuda", "mps"] | None = None
+    train_rows: int = Field(0, ge=0)
 
 
 class Statistics(Strict):
-    """Bootstrap resamples, and the method that all others are compared with."""
+    """Bootstrap resamples, and the method that all others are compared with.
+
+    With `halves` the best method is chosen on one half of every split and confirmed on the other.
+    """
 
     resamples: int = Field(ge=100)
     seed: int
     baseline: str
+    halves: bool = False
 
 
 class Jobs(Strict):
@@ -192,6 +200,7 @@ class Config(Strict):
     hub: Hub
     evaluation: Evaluation
     statistics: Statistics
+    select: dict[str, str] = {}
     jobs: Jobs
 
     @field_validator("seeds", "compressions", "finetune_epochs")
@@ -209,6 +218,18 @@ class Config(Strict):
                 f"statistics.baseline = {self.statistics.baseline!r} is none of the methods "
                 f"({', '.join(sorted(names))})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _selected_is_run(self) -> "Config":
+        for name, parameter in self.select.items():
+            if name not in self.method or parameter not in self.method[name].grid:
+                raise ValueError(
+                    f"select.{name} = {parameter!r} chooses among the values of "
+                    f"method.{name}.grid.{parameter}, which the experiment does not have"
+                )
+        if self.select and not self.evaluation.train_rows:
+            raise ValueError("select chooses by the training rows; set evaluation.train_rows")
         return self
 
     @model_validator(mode="after")

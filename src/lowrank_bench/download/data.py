@@ -7,10 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from lowrank_bench.cells import Source
+from lowrank_bench.cells import Source, split_and_limit
 from lowrank_bench.digest import file_digest
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.store import Store
+
+
+def read_split(folder: Path, name: str) -> pd.DataFrame:
+    """Return a split of a data folder, or the part of it that `cells.rows_of` named.
+
+    A part is a prefix of the shuffle that also limits training sets.
+    """
+    split, limit = split_and_limit(name)
+    rows = pd.read_parquet(folder / f"{split}.parquet")
+    return rows if limit is None or limit >= len(rows) else rows.sample(n=limit, random_state=0)
 
 
 def download_data(source: Source, store: Store) -> Path:

@@ -3,19 +3,17 @@
 import copy
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint, after_recipe
+from lowrank_bench.cells import DENSE, Cell, Checkpoint, after_recipe, split_and_limit
 from lowrank_bench.checkpoint.finetune import finetune
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.device import best_device
-from lowrank_bench.download.data import download_data
+from lowrank_bench.download.data import download_data, read_split
 from lowrank_bench.evaluate.predict import predict
 from lowrank_bench.evaluate.record import Record, write_record
 from lowrank_bench.factorize.decompose import load_decomposition
@@ -127,14 +125,10 @@ def _splits(point: Checkpoint, store: Store, tokenizer: Any) -> dict[str, Encode
     data = download_data(point.data, store)
     missing = store.manifest(data)["missing"]
     return {
-        split: encode(_read(data, split), tokenizer, point.text)
-        for split in point.evaluation
-        if split not in missing
+        name: encode(read_split(data, name), tokenizer, point.text)
+        for name in point.evaluation
+        if split_and_limit(name)[0] not in missing
     }
-
-
-def _read(folder: Path, split: str) -> pd.DataFrame:
-    return pd.read_parquet(folder / f"{split}.parquet")
 
 
 def evaluate_cells(

@@ -30,7 +30,7 @@ LEVEL = 0.05  # of the tests against SVD
 COLUMNS = SCORES | SUMMARY
 TEXT = {"experiment", "model", "task", "split", "method", "params", "label", "target", "metric"}
 TEXT |= {"note", "status", "reason", "code_digest", "config_digest", "git_commit", "versions"}
-TEXT |= {"device", "created_at"}
+TEXT |= {"device", "created_at", "data_used"}
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -54,13 +54,18 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _series(frame: pd.DataFrame) -> pd.Series:
-    compressed = frame[frame["method"] != "dense"]
+    compressed = frame[~as_trained(frame)]
     series = frame["label"]
     if compressed["target"].replace("", pd.NA).nunique() > 1:
         series = series + ", " + frame["target"]
     if compressed["finetune_epochs"].nunique() > 1:
         series = series + ", " + frame["finetune_epochs"].map(epochs)
     return series
+
+
+def as_trained(frame: pd.DataFrame) -> pd.Series:
+    """Say which rows are dense networks as trained; one that is trained on is compared as well."""
+    return (frame["method"] == "dense") & ~(frame["finetune_epochs"] > 0)
 
 
 def epochs(count: float) -> str:
@@ -70,12 +75,12 @@ def epochs(count: float) -> str:
 
 def compressed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of compressed networks on single tasks: no dense rows, no averages."""
-    return frame[(frame["method"] != "dense") & ~frame["task"].isin(AVERAGES)]
+    return frame[~as_trained(frame) & ~frame["task"].isin(AVERAGES)]
 
 
 def averages(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of compressed networks that are averages over tasks."""
-    return frame[(frame["method"] != "dense") & frame["task"].isin(AVERAGES)]
+    return frame[~as_trained(frame) & frame["task"].isin(AVERAGES)]
 
 
 def is_baseline(frame: pd.DataFrame) -> pd.Series:

@@ -25,9 +25,16 @@ def figure_names(models: Iterable[str]) -> list[str]:
     return [f"figures/{stem}.{ending}" for stem in stems for ending in FIGURE_FORMATS]
 
 
-def table_names() -> list[str]:
-    """Return the tables of any experiment, relative to its results folder."""
-    return [f"tables/{name}.{ending}" for name in TABLE_NAMES for ending in TABLE_FORMATS]
+def table_names(scored: Iterable[str] = ()) -> list[str]:
+    """Return the tables of an experiment, relative to its results folder.
+
+    Parameters
+    ----------
+    scored
+        Names of its score tables; with `halves` among them there is a table of winners.
+    """
+    names = [*TABLE_NAMES, *(["leagues"] if "halves" in scored else [])]
+    return [f"tables/{name}.{ending}" for name in names for ending in TABLE_FORMATS]
 
 
 def drop_stem(model: str) -> str:

@@ -101,7 +101,7 @@ def line_styles(frame: pd.DataFrame) -> dict[str, Line]:
     Within a method the parameters run from dark to light, and epochs of fine-tuning after the
     first value get hollow markers and another dash pattern.
     """
-    rows = frame[frame["method"] != "dense"]
+    rows = frame[(frame["method"] != "dense") | (frame["finetune_epochs"] > 0)]
     methods = sorted(set(rows["method"]), key=lambda name: (name != "svd", name))
     epochs = sorted(set(rows["finetune_epochs"].dropna()))
     styles: dict[str, Line] = {}

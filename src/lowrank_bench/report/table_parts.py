@@ -69,7 +69,7 @@ def sections(rows: pd.DataFrame, scores: pd.DataFrame | None) -> dict[str, pd.Da
         Texts only; the first two columns are compression and method.
     """
     lost = frames.lost_cells(scores)
-    lost = lost[lost["method"] != "dense"]
+    lost = lost[~frames.as_trained(lost)]
     order = list(line_styles(pd.concat([lost, rows])))
     return {
         model: _section(part, lost[lost["model"] == model], order)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.report import frames
+from lowrank_bench.report.leagues import leagues_table
 from lowrank_bench.report.names import TABLE_NAMES
 from lowrank_bench.report.table_files import Table, write_table
 from lowrank_bench.report.table_parts import (
@@ -24,7 +25,9 @@ GAINS = ["vs_svd", "vs_svd_ci_low", "vs_svd_ci_high", "vs_svd_p"]
 MAJORITY = "majority_value"  # metric of always guessing the commonest class, where frames have it
 
 
-def write_tables(scores: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> list[Path]:
+def write_tables(
+    scores: pd.DataFrame, summary: pd.DataFrame, folder: Path, halves: pd.DataFrame | None = None
+) -> list[Path]:
     """Write every table of an experiment as csv, md and tex.
 
     The csv files hold every metric in full precision, one per row; md and tex show one part per
@@ -36,6 +39,8 @@ def write_tables(scores: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> l
         Columns of `score.schema.SCORES` and `SUMMARY`.
     folder
         Results folder of the experiment; the tables land in its `tables/`.
+    halves
+        Averages on two halves of the data, if the experiment has them.
 
     Returns
     -------
@@ -52,6 +57,7 @@ def write_tables(scores: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> l
     }
     place = Path(folder) / "tables"
     tables = [makers[name](scores, summary) for name in TABLE_NAMES]
+    tables += [] if halves is None else [leagues_table(halves)]
     return [path for table in tables for path in write_table(table, place)]
 
 
@@ -61,7 +67,7 @@ def dense_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     rows = summary[
         (summary["metric"] != "") & summary[["dense_value", "value"]].notna().any(axis=1)
     ]
-    rows = rows.sort_values("method", key=lambda name: name != "dense", kind="stable")
+    rows = rows.assign(after=~frames.as_trained(rows)).sort_values("after", kind="stable")
     rows = ordered(rows.drop_duplicates(keys))
     rows = rows.assign(dense_value=rows["dense_value"].fillna(rows["value"]))
     rows, extra = _with_majority(rows, [scores, summary], keys)
@@ -103,7 +109,7 @@ def _with_majority(
 def drop_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Return the drops of every task, metric and average."""
     rows = with_averages(summary, "drop")
-    long = summary[(summary["method"] != "dense") & summary["drop"].notna()]
+    long = summary[~frames.as_trained(summary) & summary["drop"].notna()]
     columns = [*KEYS, "value", "dense_value", *DROPS, "drop_seed_std", "n_seeds", "n_examples"]
     return Table(
         name="drop",
@@ -140,7 +146,7 @@ def average_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
 def versus_svd_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Return the points won over SVD at the same budget, with intervals and p-values."""
-    compared = summary[(summary["method"] != "dense") & ~frames.is_baseline(summary)]
+    compared = summary[~frames.as_trained(summary) & ~frames.is_baseline(summary)]
     compared = compared[compared["vs_svd"].notna()]
     rows = with_averages(compared, "vs_svd")
     return Table(
@@ -182,7 +188,7 @@ def _by_reason(lost: pd.DataFrame) -> pd.DataFrame:
             "status": lost["status"],
             "reason": lost["reason"],
             "method": lost["series"],
-            "compression": lost["percent"].where(lost["method"] != "dense", ""),
+            "compression": lost["percent"].where(~frames.as_trained(lost), ""),
             "tasks": lost["task"].map(frames.task_title),
             "splits": lost["split"].map(frames.short_split),
             "seeds": lost["seed"].map(lambda value: number(value, 0)),

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowrank_bench.cells import Cell, Checkpoint
+from lowrank_bench.cells import Cell, Checkpoint, split_and_limit
 from lowrank_bench.config.schema import Config
 from lowrank_bench.digest import canonical
-from lowrank_bench.download.data import download_data, unofficial
+from lowrank_bench.download.data import download_data, read_split, unofficial
 from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.grid import make_plan
 from lowrank_bench.problem import data_used
+from lowrank_bench.score.chosen import chosen_by_training
+from lowrank_bench.score.halves import score_halves
 from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.stages import failures_of
 from lowrank_bench.store import Store
 
 
-def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
     """Score every cell of an experiment.
 
     Parameters
@@ -31,8 +33,9 @@ def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame
 
     Returns
     -------
-    scores, summary
-        Tables with the columns of `score.schema`.
+    dict
+        `scores` and `summary`, tables with the columns of `score.schema`, and, where the
+        experiment asks for them, `halves` (`score.halves`).
     """
     store = Store(config.store)
     cells = make_plan(config).cells()
@@ -43,23 +46,28 @@ def score_experiment(config: Config, outcomes: list[Path]) -> tuple[pd.DataFrame
         about = store.manifest(download_data(point.data, store))
         notes[task] = _note(config, task, about)
         for split in point.evaluation:
-            if split in about["missing"]:
-                missing[task, split] = about["missing"][split]
+            whole, _ = split_and_limit(split)
+            if whole in about["missing"]:
+                missing[task, split] = about["missing"][whole]
             else:
                 references[task, split] = _labels(point, split, store)
     scored = [_scored(config, cell, store, failures, notes) for cell in cells]
     tasks = {name: task.model_dump() for name, task in config.task.items()}
+    for method, parameter in config.select.items():
+        scored += chosen_by_training(scored, references, tasks, method, parameter)
     statistics = config.statistics
-    return build_scores(
-        scored,
-        tasks,
-        references,
-        missing=missing,
-        resamples=statistics.resamples,
-        seed=statistics.seed,
-        baseline=statistics.baseline,
-        progress=lambda line: print(f"[score] {line}", file=sys.stderr, flush=True),
-    )
+    settings: dict[str, Any] = {
+        "missing": missing,
+        "resamples": statistics.resamples,
+        "seed": statistics.seed,
+        "baseline": statistics.baseline,
+        "progress": lambda line: print(f"[score] {line}", file=sys.stderr, flush=True),
+    }
+    scores, summary = build_scores(scored, tasks, references, **settings)
+    found = {"scores": scores, "summary": summary}
+    if statistics.halves:
+        found["halves"] = score_halves(scored, tasks, references, **settings)
+    return found
 
 
 def _scored(
@@ -100,8 +108,8 @@ def _again(config: Config, cell: Cell, store: Store) -> Any:
 
 
 def _labels(point: Checkpoint, split: str, store: Store) -> np.ndarray:
-    path = download_data(point.data, store) / f"{split}.parquet"
-    return pd.read_parquet(path, columns=[point.text["label"]])[point.text["label"]].to_numpy()
+    rows = read_split(download_data(point.data, store), split)
+    return rows[point.text["label"]].to_numpy()
 
 
 def _note(config: Config, task: str, about: dict[str, Any]) -> str:

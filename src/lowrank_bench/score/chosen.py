@@ -1,0 +1,66 @@
+"""A series that picks a parameter by the training rows, as a user without a test set would."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lowrank_bench.digest import canonical
+from lowrank_bench.score.metrics import compute, kind_of, predict_labels
+from lowrank_bench.score.scored_cell import IDENTITY, ScoredCell
+
+CHOSEN = "chosen"
+
+
+def chosen_by_training(
+    cells: Sequence[ScoredCell],
+    references: Mapping[tuple[str, str], np.ndarray],
+    tasks: Mapping[str, Mapping[str, Any]],
+    method: str,
+    parameter: str,
+) -> list[ScoredCell]:
+    """Return one more cell per checkpoint and budget: the best on the training rows.
+
+    Parameters
+    ----------
+    cells
+        Cells of the experiment, with predictions of a part of the training split.
+    references
+        From (task, split) to the labels, those of the training rows included.
+    method, parameter
+        Cells of `method` that differ in `parameter` only are compared by the task's headline
+        metric on the training rows; the first of equals is taken. In the new cell's parameters it
+        is `"chosen"`.
+
+    References
+    ----------
+    Maalouf et al., "Deep Learning Meets Projective Clustering", ICLR 2021, section 3: the number
+    of clusters is chosen by the accuracy on the training set.
+    """
+    groups: dict[tuple[Any, ...], list[ScoredCell]] = defaultdict(list)
+    for cell in cells:
+        if cell.meta["method"] == method and cell.status == "ok":
+            params = {**json.loads(cell.meta["params"]), parameter: CHOSEN}
+            others = tuple(cell.meta.get(name) for name in IDENTITY if name != "params")
+            groups[(*others, canonical(params))].append(cell)
+    found = []
+    for key, group in groups.items():
+        best = max(group, key=lambda cell: _training_metric(cell, references, tasks))
+        label = f"{method} ({parameter} {CHOSEN})"
+        found.append(replace(best, meta={**best.meta, "params": key[-1], "label": label}))
+    return found
+
+
+def _training_metric(
+    cell: ScoredCell,
+    references: Mapping[tuple[str, str], np.ndarray],
+    tasks: Mapping[str, Mapping[str, Any]],
+) -> float:
+    task = tasks[cell.meta["task"]]
+    metric, kind = task["evaluation"][0]["metrics"][0], kind_of(len(task["labels"]))
+    split = next(name for name in cell.predictions if "[:" in name)
+    labels = predict_labels(cell.predictions[split], kind)
+    return compute([metric], labels, references[cell.meta["task"], split])[metric]
