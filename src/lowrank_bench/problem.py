@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lowrank_bench.errors import LowRankError
@@ -77,9 +77,5 @@ class Problem:
 
 
 def data_used(needs: tuple[str, ...]) -> str:
-    """Return in words what a method looks at beside the weights."""
-    return ", ".join(["weights", *(FACTS[field.name] for field in _facts() if field.name in needs)])
-
-
-def _facts() -> list:
-    return [field for field in fields(Problem) if field.name in FACTS]
+    """Return in words what a method that needs these facts looks at."""
+    return ", ".join(["weights", *(words for name, words in FACTS.items() if name in needs)])

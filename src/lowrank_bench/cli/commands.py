@@ -9,6 +9,7 @@ import yaml
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names
+from lowrank_bench.problem import data_used
 
 
 def list_methods(options: Namespace) -> None:
@@ -20,6 +21,7 @@ def list_methods(options: Namespace) -> None:
             text = f" - {field.description}" if field.description else ""
             print(f"    --set {key}={field.default}{text}")
         print(f"    source: {cls.source}")
+        print(f"    looks at: {data_used(make_method(name).needs)}")
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -45,7 +47,8 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def compress_network(options: Namespace) -> None:
     """Load, compress and write a network, and print the report as JSON."""
     params = parse_settings(options.set)
-    make_method(options.method, **params)
+    method = make_method(options.method, **params)
+    texts = _texts(options, method.needs)
     if not 0 < options.compression < 1:
         raise LowRankError(f"--compression {options.compression:g} is not between 0 and 1")
     from tqdm import tqdm
@@ -64,6 +67,8 @@ def compress_network(options: Namespace) -> None:
             options.compression,
             target=options.target,
             layer=options.layer,
+            tokenizer=tokenizer,
+            texts=texts,
             **params,
         )
         bar.update()
@@ -73,6 +78,23 @@ def compress_network(options: Namespace) -> None:
             tokenizer.save_pretrained(options.out)
         bar.update()
     print(json.dumps(report.to_dict(), indent=2))
+
+
+def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
+    """Return the lines of the training text, where the method needs it."""
+    if "fisher" in needs:
+        raise LowRankError(
+            f"{options.method} needs the Fisher information of a task, which the workflow computes;"
+            " run an experiment with it, or call lowrank_bench.compress(..., fisher=...)"
+        )
+    if "counts" not in needs:
+        return None
+    if options.text is None:
+        raise LowRankError(f"{options.method} counts the tokens of a text; give one with --text")
+    lines = options.text.read_text(encoding="utf-8").splitlines()
+    if not any(line.strip() for line in lines):
+        raise LowRankError(f"--text {options.text} holds no text")
+    return lines
 
 
 def evaluate_network(options: Namespace) -> None:

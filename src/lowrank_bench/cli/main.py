@@ -64,6 +64,12 @@ def _add_compress(group: argparse._SubParsersAction) -> None:
         metavar="C",
         help="share of the layer's parameters to save, between 0 and 1",
     )
+    command.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="training text, one example a line, for methods that count tokens",
+    )
     command.add_argument("--target", default="embedding", help="layers to compress")
     command.add_argument("--layer", help="dotted name of the layer, where it is not clear")
     command.add_argument("--revision", help="revision of a hub repository")

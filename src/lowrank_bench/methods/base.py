@@ -31,6 +31,10 @@ class Method(BaseModel, ABC):
         Its name, what figures call it, and where it comes from.
     nested
         Whether one decomposition serves every rank; if not, each rank is decomposed for itself.
+    row_order
+        Whether the order of the rows can change the result, through random starts or parts.
+    quiet
+        Parameters that figures name only when they are not at their default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +43,8 @@ class Method(BaseModel, ABC):
     title: ClassVar[str]
     source: ClassVar[str]
     nested: ClassVar[bool] = True
+    row_order: ClassVar[bool] = False
+    quiet: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -97,7 +103,12 @@ class Method(BaseModel, ABC):
 
     def label(self) -> str:
         """Return the name shown in figures: the method with its parameters, as `lp (p=1)`."""
-        shown = ", ".join(f"{key}={_short(value)}" for key, value in self.model_dump().items())
+        fields = type(self).model_fields
+        shown = ", ".join(
+            f"{key}={_short(value)}"
+            for key, value in self.model_dump(mode="json").items()
+            if key not in self.quiet or value != fields[key].default
+        )
         return f"{self.name} ({shown})" if shown else self.name
 
 
