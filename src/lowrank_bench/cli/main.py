@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LowRankError as error:
         print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
         return 2
