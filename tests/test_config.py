@@ -29,9 +29,12 @@ def test_every_experiment_composes_and_plans(name):
     assert config.name == name
     networks = len(config.model) * len(config.task) * len(config.seeds)
     specs = {spec.label for job in plan.evaluate for spec in job.specs}
+    grid = networks * len(specs) * len(config.compressions)
     cells = [cell for job in plan.evaluate for cell in job.cells()]
-    assert len(cells) == networks * len(specs) * len(config.compressions)
-    assert len({cell.key for cell in plan.cells()}) == len(cells) + networks
+    assert len(cells) == grid
+    after = [cell for job in plan.finetune for cell in job.cells()]
+    assert len(after) == (grid + networks) * sum(epochs > 0 for epochs in config.finetune_epochs)
+    assert len({cell.key for cell in plan.cells()}) == len(cells) + len(after) + networks
 
 
 @pytest.mark.parametrize("group", ["model", "task", "method"])
@@ -77,8 +80,8 @@ def test_snakemake_settings_become_overrides():
         ("compressions=[0.0]", ["compressions.0", "greater than 0"]),
         ("compressions=[0.5,0.5]", ["compressions", "twice"]),
         ("seeds=[]", ["seeds", "at least 1"]),
-        ("method.lp.grid.p=[0.5]", ["'lp'", "p = 0.5", "greater than or equal to 1"]),
-        ("method.lp.grid.p=[4]", ["'lp'", "p = 4", "less than 4"]),
+        ("method.lp.grid.p=[0.5]", ["'lp'", "p = 0.5", "from 1 to 16, or inf"]),
+        ("method.lp.grid.p=[17]", ["'lp'", "p = 17", "from 1 to 16, or inf"]),
         ("method.lp.grid={q: [1]}", ["'lp'", "'q'", "known: p"]),
         ("method.lp.params={p: 1}", ["method.lp", "'p'", "params and in grid"]),
         ("method.lp.grid.p=[1,1.0]", ["grid", "twice"]),

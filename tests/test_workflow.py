@@ -19,6 +19,7 @@ TINY = [
     "model=[quick_bert]",
     "task=[quick_rte,quick_wnli]",
     "method.lp.grid.p=[1]",
+    "method=[svd,lp]",
     "compressions=[0.3,0.8]",
     "recipe.epochs=1",
     "model.quick_bert.recipe={epochs: 1}",
@@ -234,7 +235,7 @@ def test_six_separate_methods_stay_below_400_jobs(project):
     ("overrides", "said"),
     [
         (["experiment=nowhere"], "unknown experiment 'nowhere'"),
-        (["method.lp.grid.p=[0.5]"], "greater than or equal to 1"),
+        (["method.lp.grid.p=[0.5]"], "from 1 to 16, or inf"),
         (["compresions=[0.5]"], "did you mean 'compressions'"),
     ],
 )

@@ -19,6 +19,7 @@ from lowrank_bench.layers.embedding import (
     swap_embedding,
 )
 from lowrank_bench.layers.plain import refuse_unusual
+from lowrank_bench.linalg.certificate import certificate_columns, certify
 from lowrank_bench.linalg.factors import Approximation, relative_errors
 from lowrank_bench.methods import Method, make_method
 from lowrank_bench.problem import FACTS, Problem, data_used
@@ -57,6 +58,9 @@ class CompressionReport:
     rel_error_fro, rel_error_l1, rel_error_l21
         Relative errors of the table, Frobenius, entrywise ℓ1 and ℓ2,1 norm, in the network's
         precision.
+    within_fro, within_l1, within_l21
+        The error is at most so many times the least of any matrix of that rank; None where no
+        bound is known (`linalg.certificate`).
     seconds
         Wall time of the factorization.
     """
@@ -73,6 +77,9 @@ class CompressionReport:
     rel_error_fro: float
     rel_error_l1: float
     rel_error_l21: float
+    within_fro: float | None
+    within_l1: float | None
+    within_l21: float | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,7 +240,7 @@ def _report(
         parameters_kept=kept,
         compression=1 - kept / dense,
         index_bits=factors.index_bits,
-        **relative_errors(matrix, factors),
+        **certificate_columns(certify(matrix, factors, thorough=True)),
         **about,
     )
 

@@ -19,7 +19,11 @@ TRAINING = (
     "lowrank_bench.text.encode",
 )
 PUBLISHED = ("lowrank_bench.checkpoint.published", "lowrank_bench.text.encode")
-EVALUATION = ("lowrank_bench.evaluate.predict", "lowrank_bench.layers.embedding")
+EVALUATION = (
+    "lowrank_bench.evaluate.predict",
+    "lowrank_bench.layers.embedding",
+    "lowrank_bench.linalg.certificate",
+)
 RETRAINING = ("lowrank_bench.checkpoint.finetune",)
 # The sources on which facts about the rows rest.
 FACT_SOURCES = {

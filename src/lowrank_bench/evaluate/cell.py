@@ -19,7 +19,9 @@ from lowrank_bench.evaluate.record import Record, write_record
 from lowrank_bench.factorize.decompose import load_decomposition
 from lowrank_bench.factorize.facts import training_text
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
-from lowrank_bench.linalg.factors import Approximation, relative_errors
+from lowrank_bench.linalg.certificate import certificate_columns, certify
+from lowrank_bench.linalg.factors import Approximation
+from lowrank_bench.linalg.lower_bounds import LowerBounds
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import data_used
 from lowrank_bench.provenance import provenance
@@ -45,6 +47,7 @@ class CheckpointEvaluator:
         self.splits = _splits(point, store, self.tokenizer)
         self._loaded: tuple[str, Any, dict[str, Any]] | None = None
         self._training_text: Encoded | None = None
+        self._bounds = LowerBounds(self.matrix)
 
     def evaluate(self, cell: Cell) -> None:
         """Predict with the network compressed and trained as `cell` says; store the record.
@@ -84,9 +87,7 @@ class CheckpointEvaluator:
             "achieved_compression": 0.0,
             "parameters_dense": size,
             "parameters_kept": size,
-            "rel_error_fro": 0.0,
-            "rel_error_l1": 0.0,
-            "rel_error_l21": 0.0,
+            **dict.fromkeys(("rel_error_fro", "rel_error_l1", "rel_error_l21"), 0.0),
             "index_bits": 0,
             "data_used": data_used(()),
             "factorize_seconds": 0.0,
@@ -108,7 +109,9 @@ class CheckpointEvaluator:
             "rank": rank,
             "index_bits": factors.index_bits,
             "data_used": data_used(cell.spec.needs),
-            **relative_errors(self.matrix, factors),
+            **certificate_columns(
+                certify(self.matrix, factors, bounds=self._bounds, thorough=True)
+            ),
             "factorize_seconds": about["seconds"],
         }
 

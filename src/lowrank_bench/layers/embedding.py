@@ -7,17 +7,20 @@ from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.blocks import BlockEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
 from lowrank_bench.layers.factorized import FactorizedEmbedding
+from lowrank_bench.layers.sparse import SparseEmbedding
 from lowrank_bench.linalg.factors import (
     Approximation,
     BlockFactors,
     ClusteredFactors,
     Factors,
+    SparseFactors,
 )
 
 KINDS: dict[type[Approximation], type[CompressedEmbedding]] = {
     Factors: FactorizedEmbedding,
     ClusteredFactors: ClusteredEmbedding,
     BlockFactors: BlockEmbedding,
+    SparseFactors: SparseEmbedding,
 }
 
 

@@ -8,9 +8,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHUNK = 2048
 LABELS = "labels"
+KEPT = 255
+OFFSET = 1 << 15
 
 
 class Approximation(ABC):
@@ -22,8 +25,8 @@ class Approximation(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Return the numbers kept; integers that name a part are `index_bits`."""
-        return sum(value.numel() for name, value in self.tensors().items() if name != LABELS)
+        """Return the numbers kept; the integers beside them are counted in `index_bits`."""
+        return sum(value.numel() for value in self.tensors().values() if value.is_floating_point())
 
     @abstractmethod
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
@@ -202,6 +205,82 @@ class BlockFactors(Approximation):
         return found
 
 
+@dataclass(frozen=True)
+class SparseFactors(Approximation):
+    """A matrix of which some rows are kept and the others are sparse combinations of these.
+
+    Attributes
+    ----------
+    rows
+        Tensor m×d: the rows that are kept, in their order, m ≤ 65,536.
+    terms
+        Tensor n uint8: how many rows each row combines, 0 to 254; `KEPT` for those that are kept.
+    indices
+        Tensor z int16: which of the kept rows, one combination after the other; kept row 0 is
+        −32,768, so that 16 bits reach them all.
+    values
+        Tensor z: the coefficients.
+    """
+
+    rows: Tensor
+    terms: Tensor
+    indices: Tensor
+    values: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Return the largest rank that the matrix can have."""
+        return min(self.rows.shape)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n, d)."""
+        return len(self.terms), self.rows.shape[1]
+
+    @property
+    def index_bits(self) -> int:
+        """Return 8 bits for each row and 16 for each coefficient."""
+        return 8 * self.terms.numel() + 16 * self.indices.numel()
+
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return rows of the matrix, all n×d by default."""
+        whole = torch.arange(len(self.terms), device=self.terms.device)
+        return combine(self, term_starts(self.terms), whole[start:stop])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `rows`, `terms`, `indices` and `values`."""
+        return {
+            "rows": self.rows,
+            "terms": self.terms,
+            "indices": self.indices,
+            "values": self.values,
+        }
+
+
+def term_starts(terms: Tensor) -> Tensor:
+    """Return where each row of `SparseFactors` starts, n int64: in `indices`, or in `rows`."""
+    kept = terms == KEPT
+    counts = torch.where(kept, 0, terms.long())
+    return torch.where(kept, kept.cumsum(0) - 1, counts.cumsum(0) - counts)
+
+
+def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor, sparse: bool = False) -> Tensor:
+    """Return the rows `wanted`, len(wanted)×d, of sparse factors; `starts` are their starts."""
+    terms = factors.terms[wanted]
+    kept = terms == KEPT
+    counts = torch.where(kept, 1, terms.long())
+    offsets = counts.cumsum(0) - counts
+    bag = torch.repeat_interleave(counts)
+    places = starts[wanted][bag] + torch.arange(len(bag), device=bag.device) - offsets[bag]
+    whole = kept[bag]
+    indices, weights = places.clone(), factors.values.new_ones(len(bag))
+    indices[~whole] = factors.indices[places[~whole]].long() + OFFSET
+    weights = weights.index_put((~whole,), factors.values[places[~whole]])
+    return functional.embedding_bag(
+        indices, factors.rows, offsets, mode="sum", per_sample_weights=weights, sparse=sparse
+    )
+
+
 def label_bits(rows: int, parts: int) -> int:
     """Return the bits that say for each row which of `parts` it belongs to, n·⌈log₂ parts⌉."""
     return rows * (parts - 1).bit_length()
@@ -209,6 +288,8 @@ def label_bits(rows: int, parts: int) -> int:
 
 def restore(tensors: Mapping[str, Tensor]) -> Any:
     """Return the approximation whose `tensors()` these are."""
+    if "terms" in tensors:
+        return SparseFactors(**tensors)
     if LABELS not in tensors:
         return Factors(**tensors)
     if "left" in tensors:

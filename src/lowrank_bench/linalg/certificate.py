@@ -1,0 +1,168 @@
+"""Guarantees as numbers: how far factors can be from the best of their rank, on this matrix."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.factors import Approximation, ClusteredFactors, Factors
+from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.lewis import LewisWeights
+from lowrank_bench.linalg.lower_bounds import LowerBounds, slack
+
+CHUNK = 2048
+_norm = torch.linalg.vector_norm
+NOISE = 1e-12  # an error below this part of the norm of A is rounding
+NORMS = ("fro", "l1", "l21", "lp", "l2p")
+
+
+def certify(
+    matrix: Tensor,
+    factors: Approximation,
+    *,
+    p: float = 1.0,
+    bounds: LowerBounds | None = None,
+    thorough: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Return the errors of an approximation and how far from the least possible they can be.
+
+    Parameters
+    ----------
+    matrix
+        Tensor A, n×d, finite.
+    factors
+        What replaces it.
+    p
+        Exponent of the norms `lp` and `l2p`, 1 ≤ p ≤ ∞; infinity for the largest entry or row.
+    bounds
+        The bounds of this matrix, to share what they have computed over ranks and methods.
+    thorough
+        Add the convex bounds, the tightest but for the Frobenius norm; they cost about as much as
+        the factors of `lp` for each rank, the others that much once.
+
+    Returns
+    -------
+    dict
+        For the norms `fro`, `l1` (sum of |entry|), `l21` (sum of the lengths of rows), `lp` and
+        `l2p` (the same two to the power p): the `error`; `relative`, to the norm of A; `bound`, a
+        lower bound for every matrix of the rank that the factors can have; `by`, its name;
+        `within`, error / bound: the error is at most so many times the least possible. `bound`
+        and `within` are None where no bound is known: the parts of a partition may have any rank
+        together, except that k clusters of dimension j have rank k·j at most. `within` is None as
+        well where the bound is zero and the error is not.
+
+    Raises
+    ------
+    LowRankError
+        When the shapes differ or p is below one.
+    """
+    if not p >= 1:
+        raise LowRankError(f"a certificate needs p >= 1, not p = {p:g}")
+    if tuple(matrix.shape) != tuple(factors.shape):
+        here, there = ("x".join(map(str, shape)) for shape in (matrix.shape, factors.shape))
+        raise LowRankError(f"factors of a {there} matrix cannot be certified for a {here} one")
+    bounds = bounds or LowerBounds(matrix)
+    errors, norms = _norms(matrix, factors, p)
+    rank = rank_limit(factors)
+    best: dict[str, tuple[float, str]] = {}
+    if rank is not None:
+        best = {
+            "fro": (bounds.frobenius(rank), "svd"),
+            "l1": bounds.entries(rank, 1.0, thorough),
+            "l21": bounds.rows(rank, 1.0, thorough),
+            "lp": bounds.entries(rank, p, thorough),
+            "l2p": bounds.rows(rank, p, thorough),
+        }
+    return {
+        name: _report(error, norm, *best.get(name, (None, None)))
+        for name, error, norm in zip(NORMS, errors, norms, strict=True)
+    }
+
+
+def certificate_columns(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a certificate as flat columns: relative errors, and within what of the best each is.
+
+    Returns
+    -------
+    dict
+        `rel_error_fro`, `rel_error_l1`, `rel_error_l21`, and `within_fro`, `within_l1`,
+        `within_l21`: the error is at most so many times the least of any matrix of that rank; None
+        where no bound is known.
+    """
+    names = ("fro", "l1", "l21")
+    columns = {f"rel_error_{name}": found[name]["relative"] for name in names}
+    return columns | {f"within_{name}": found[name]["within"] for name in names}
+
+
+def rank_limit(factors: Approximation) -> int | None:
+    """Return the largest rank that the matrix of such factors can have; None if any."""
+    if isinstance(factors, Factors):
+        limit = factors.rank + (factors.bias is not None)
+    elif isinstance(factors, ClusteredFactors):
+        limit = len(factors.right) * factors.rank
+    else:
+        return None
+    return limit if limit < min(factors.shape) or isinstance(factors, Factors) else None
+
+
+def proven_factors(lewis: LewisWeights, rank: int) -> dict[str, float]:
+    """Return by what factor the projection of `lp` can miss the least error, on any matrix.
+
+    With E = A − A V_k V_kᵀ for the k leading eigenvectors of the Lewis form M, T the root of the
+    sum of its other eigenvalues and r = Σw = rank(A): for p ≤ 2 every matrix of rank k has an error
+    of at least T in both norms (`LowerBounds.ellipsoid`), while ‖E‖_{2,p} ≤ r^{1/p−1/2} T, from
+    ‖e_i‖^p = w_i (‖e_i‖² w_i^{−2/p})^{p/2} and Jensen's inequality, and by Hölder's inequality in
+    each row ‖E‖_{p,p} ≤ d^{1/p−1/2} ‖E‖_{2,p}. For p > 2 both steps hold with power means.
+
+    Returns
+    -------
+    dict
+        `l2p` and `lp`, for the norms of `certify`; with the accuracy of the weights in them.
+    """
+    total, width = float(lewis.weights.sum()), lewis.root.shape[1]
+    power = abs(1 / lewis.p - 0.5)
+    rows, entries = total**power, (total * width) ** power
+    if lewis.p > 2:
+        free = max(width - rank, 1)
+        rows, entries = rows * free ** (2 * power), entries * free**power
+    return {"l2p": rows * slack(lewis) ** 2, "lp": entries * slack(lewis) ** 2}
+
+
+def _norms(matrix: Tensor, factors: Approximation, p: float) -> tuple[list[float], list[float]]:
+    """Return the norms `NORMS` of the error and of the matrix, a block of rows at a time."""
+    peak = largest_entry(matrix)
+    unit = power_of_two(peak) if peak > 0 else 1.0  # keeps powers in range
+    exact = factors.to(dtype=torch.float64)
+    parts = []
+    for start in range(0, len(matrix), CHUNK):
+        rows = matrix[start : start + CHUNK].double()
+        gap = rows - exact.dense(start, start + CHUNK)
+        parts.append(torch.stack([_block_norms(part / unit, p) for part in (gap, rows)]).cpu())
+    blocks = torch.stack(parts, dim=-1)
+    orders = (2.0, 1.0, 1.0, p, p)
+    whole = [_norm(blocks[:, index], order, dim=1) for index, order in enumerate(orders)]
+    errors, norms = (torch.stack(whole, dim=1) * unit).tolist()
+    return errors, norms
+
+
+def _block_norms(rows: Tensor, p: float) -> Tensor:
+    lengths = _norm(rows, 2.0, dim=1)
+    own = (_norm(lengths, 2.0), _norm(rows, 1.0), _norm(lengths, 1.0))
+    return torch.stack([*own, _norm(rows, p), _norm(lengths, p)])
+
+
+def _report(error: float, norm: float, bound: float | None, by: str | None) -> dict[str, Any]:
+    within = None
+    if bound is not None:
+        if error <= NOISE * norm:
+            within = 1.0
+        elif bound > NOISE * norm:
+            within = error / bound
+    return {
+        "error": error,
+        "relative": error / norm if norm else 0.0,
+        "bound": bound,
+        "by": by,
+        "within": within,
+    }
