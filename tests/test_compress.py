@@ -121,7 +121,11 @@ def test_compress_bert():
     assert report.layers == [
         {"name": "bert.embeddings.word_embeddings", "shape": [60, 16], "rank": rank}
     ]
-    assert (report.method, report.params, report.target) == ("lp", {"p": 1.5, "center": False}, "embedding")
+    assert (report.method, report.params, report.target) == (
+        "lp",
+        {"p": 1.5, "center": False},
+        "embedding",
+    )
     assert report.parameters_dense == 960
     assert report.parameters_kept == rank * 76
     assert report.compression == 1 - rank * 76 / 960

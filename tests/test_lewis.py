@@ -1,18 +1,24 @@
 """Lewis weights against their definition, closed forms and the norms they bound."""
 
+import json
+from itertools import combinations, pairwise, product
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg import lewis
+from lowrank_bench.linalg import fixed_point, lewis
 from lowrank_bench.linalg.fixed_point import Evaluation, solve
 from lowrank_bench.linalg.gram import gram, numerical_rank, right_singular, squared_norms
 from lowrank_bench.linalg.lewis import lewis_weights
+from lowrank_bench.methods import make_method
+from lowrank_bench.problem import Problem
 
-POWERS = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 3.9, 3.999)
+POWERS = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 3.999, 4.0, 6.0, 16.0)
 
 
 def matrix(seed: int, rows: int, columns: int, spread: float = 0.0) -> torch.Tensor:
@@ -156,8 +162,8 @@ def test_steep_columns():
 
 def test_wrong_input():
     a = matrix(12, 20, 3)
-    for power in (0.5, 4.0, float("nan")):
-        with pytest.raises(LowRankError, match="1 <= p < 4"):
+    for power in (0.5, 16.1, float("nan"), -float("inf")):
+        with pytest.raises(LowRankError, match="1 <= p <= 16 or p = inf"):
             lewis_weights(a, power)
     a[4, 1] = float("nan")
     with pytest.raises(LowRankError, match="finite"):
@@ -172,9 +178,148 @@ def test_not_converged_is_an_error():
 def test_float32_preparation_does_not_change_the_result(monkeypatch):
     a = matrix(14, 500, 20, 0.7)
     prepared = lewis_weights(a, 1.0, tolerance=1e-9)
-    monkeypatch.setattr(lewis, "_prepare", lambda rows, p, start, required: (start, 0))
+    monkeypatch.setattr(lewis, "_prepare", lambda *args, **kwargs: (args[3], 0))
     plain = lewis_weights(a, 1.0, tolerance=1e-9)
     torch.testing.assert_close(prepared.weights, plain.weights, rtol=1e-8, atol=0)
+
+
+def with_far_rows(seed: int, rows: int, columns: int) -> torch.Tensor:
+    a = matrix(seed, rows, columns) * torch.linspace(1, 5, columns).double()
+    a[:3] *= 30
+    return a
+
+
+def extreme_ratios(a: torch.Tensor, form: torch.Tensor, power: float) -> tuple[float, float]:
+    """The least and the largest ‖Ax‖_p/√(xᵀMx) that a search finds from many starts."""
+
+    def objective(x: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
+        x = torch.from_numpy(x).requires_grad_()
+        ratio = torch.linalg.vector_norm(a @ x, ord=power).log() - (x @ form @ x).log() / 2
+        (slope,) = torch.autograd.grad(sign * ratio, x)
+        return sign * ratio.item(), slope.numpy()
+
+    starts = torch.cat([matrix(1, 20, a.shape[1]), a[:5], torch.linalg.eigh(form).eigenvectors.T])
+    found = {
+        sign: min(
+            minimize(objective, x.numpy(), args=(sign,), jac=True, method="L-BFGS-B").fun
+            for x in starts
+        )
+        for sign in (1, -1)
+    }
+    return float(np.exp(found[1])), float(np.exp(-found[-1]))
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5, 4.0, 8.0, 16.0])
+@pytest.mark.parametrize("tolerance", [1e-9, 0.3])
+def test_no_direction_leaves_the_sandwich(power, tolerance):
+    """Also with inaccurate weights, by the factor that the residual allows."""
+    d = 6
+    a = with_far_rows(20, 60, d)
+    found = lewis_weights(a, power, tolerance=tolerance)
+    slack = np.exp(found.residual * abs(power - 2) / power**2) * (1 + 1e-6)
+    least, most = extreme_ratios(a, found.form, power)
+    bound = d ** (1 / power - 0.5)
+    assert min(1, bound) / slack <= least < most <= max(1, bound) * slack
+    assert most / least > 1.1  # the search moved
+
+
+def test_the_limit_is_the_least_ellipsoid_around_the_polytope():
+    """Against all corners of {|Ax| ≤ 1}, and the determinant that a general optimiser reaches."""
+    a = with_far_rows(21, 12, 3)
+    found = lewis_weights(a, float("inf"), tolerance=1e-8)
+    heights = (a @ torch.linalg.inv(found.form) * a).sum(dim=1)
+    assert heights.max() <= 1 + 1e-7
+    assert heights[found.weights > 1e-6].min() >= 1 - 1e-6
+    assert found.weights.sum().item() == pytest.approx(3, rel=1e-9)
+    corners = []
+    for rows in combinations(range(12), 3):
+        for signs in product((1.0, -1.0), repeat=3):
+            x = torch.linalg.solve(a[list(rows)], torch.tensor(signs).double())
+            if (a @ x).abs().max() <= 1 + 1e-9:
+                corners.append(x)
+    values = torch.stack([x @ found.form @ x for x in corners])
+    assert len(corners) >= 8
+    assert values.max() <= 3 * (1 + 1e-6)  # {Q ≤ d} contains the polytope
+    assert values.max() >= 3 * (1 - 1e-6)  # and touches it
+
+    def cost(logits: np.ndarray) -> float:
+        w = 3 * np.exp(logits - logits.max())
+        w /= w.sum() / 3
+        return -np.linalg.slogdet(a.numpy().T @ (a.numpy() * w[:, None]))[1]
+
+    best = min(minimize(cost, np.zeros(12), method="BFGS").fun, cost(np.zeros(12)))
+    reached = -torch.linalg.slogdet(found.form).logabsdet.item()
+    assert reached == pytest.approx(best, abs=1e-4)
+    assert reached <= best + 1e-6
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("magnitude", [1e-150, 1.0, 1e150])
+def test_the_limit_on_degenerate_matrices(rows, magnitude):
+    a = matrix(22, rows, 2) @ matrix(23, 2, 5)
+    found = lewis_weights(a * magnitude, float("inf"), tolerance=1e-6)
+    assert found.rank == min(rows, 2)
+    assert found.weights.sum().item() == pytest.approx(found.rank, rel=1e-6)
+    assert found.residual <= 1e-6
+    line = lewis_weights(torch.tensor([[2.0], [-3.0], [1.0]]), float("inf"))
+    assert line.weights.tolist() == [0.0, 1.0, 0.0]
+    assert line.form.item() == pytest.approx(9, rel=1e-12)
+
+
+def test_high_exponents_approach_the_limit():
+    a = matrix(24, 200, 5)
+    limit = lewis_weights(a, float("inf"), tolerance=1e-8).form
+    gaps = [
+        torch.linalg.matrix_norm(torch.linalg.solve(limit, lewis_weights(a, p).form) - torch.eye(5))
+        for p in (4.0, 8.0, 16.0)
+    ]
+    assert gaps[0] > gaps[1] > gaps[2]
+
+
+@pytest.mark.parametrize("power", [4.0, 10.0, 16.0])
+def test_guaranteed_steps_alone_reach_the_weights(power):
+    """With a determinant that grows at each, as `solve` proves."""
+    a = matrix(25, 40, 4, 0.3)
+    expected = lewis_weights(a, power, tolerance=1e-10).weights
+    values = []
+
+    def evaluate(u):
+        v = torch.exp((1 - 2 / power) * u)
+        form = a.T @ (a * v[:, None])
+        # over Σ v^{p/(p−2)} = d, to which the determinant is scaled
+        scale = 4 * (1 - 2 / power) * (u.logsumexp(0) - np.log(4))
+        values.append((torch.linalg.slogdet(form).logabsdet - scale).item())
+        heights = (a @ torch.linalg.inv(form) * a).sum(dim=1)
+        return power / 2 * heights.log()
+
+    point = torch.linspace(-5, 5, 40).double()
+    for _ in range(400):
+        point = point + fixed_point.damping_of(1 - power / 2) * (evaluate(point) - point)
+    assert all(after >= before - 1e-9 for before, after in pairwise(values))
+    assert values[-1] > values[0] + 1e-3
+    torch.testing.assert_close(point.exp(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("power", [4.0, 16.0])
+def test_solver_survives_useless_trial_steps(power, monkeypatch):
+    a = matrix(26, 60, 5, 0.5)
+    expected = lewis_weights(a, power, tolerance=1e-8).weights
+    monkeypatch.setattr(fixed_point, "_mix", lambda history: history[-1][0] * 0)
+    found = lewis_weights(a, power, tolerance=1e-8, limit=5000)
+    torch.testing.assert_close(found.weights, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("steepness", [0.0, 2.0, 5.0, 7.0, 12.0])
+def test_singular_values_against_numpy(steepness):
+    """Also where the Gram matrix has lost them, and for rows of very different lengths."""
+    a = matrix(27, 300, 20, 0.5) * 10 ** -torch.linspace(0, steepness, 20).double()
+    values, vectors = right_singular(a)
+    _, expected, rows_v = np.linalg.svd(a.numpy(), full_matrices=False)
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-5, atol=1e-14 * expected[0])
+    apart = np.flatnonzero(expected[:-1] > 1.05 * expected[1:])[:5]
+    overlap = np.abs(rows_v[apart] @ vectors.numpy()[:, apart]).diagonal()
+    assert len(overlap) > 0
+    np.testing.assert_allclose(overlap, 1, atol=1e-8)
 
 
 def test_solver_goes_back_when_a_step_misleads():
@@ -224,3 +369,29 @@ def test_right_singular_vectors(rows, columns, decay, magnitude):
     torch.testing.assert_close(found, spectrum, rtol=1e-6, atol=1e-14)
     expected = np.linalg.matrix_rank((a * magnitude).numpy())
     assert numerical_rank(values, rows, columns) in (expected - 1, expected, expected + 1)
+
+
+@pytest.mark.parametrize("power", [1.0, 5.0, float("inf")])
+def test_method_with_the_mean_row_kept_apart(power):
+    a = with_far_rows(28, 60, 5) + 7
+    method = make_method("lp", p=power, center=True)
+    factors = method.decompose(Problem(a)).factors(2)
+    centred = a - a.mean(dim=0)
+    form = lewis_weights(centred, power, tolerance=1e-7).form
+    leading = torch.from_numpy(np.linalg.eigh(form.numpy())[1][:, -2:])
+    expected = a.mean(dim=0) + centred @ leading @ leading.T
+    far = (factors.dense() - expected).norm() / a.norm()
+    assert far < 1e-2  # the method stops at weights good to a percent
+    assert (factors.dense() - a).norm() == pytest.approx((expected - a).norm().item(), rel=1e-2)
+    assert method.n_parameters(2, 60, 5) == factors.n_parameters == 2 * 65 + 5
+
+
+def test_method_takes_every_exponent_of_its_range_as_json():
+    for value, label in ((1, "lp (p=1)"), (16, "lp (p=16)"), ("inf", "lp (p=inf)")):
+        method = make_method("lp", p=value)
+        assert method.label() == label
+        stored = json.loads(json.dumps(method.model_dump(mode="json"), allow_nan=False))
+        assert make_method("lp", **stored) == method
+    for value in (0.99, 16.5, float("nan"), -float("inf")):
+        with pytest.raises(LowRankError, match=r"p = .*Input should be from 1 to 16, or inf"):
+            make_method("lp", p=value)

@@ -53,10 +53,10 @@ def test_config_names_valid_parameters(name):
     assert config["name"] == name
     for values in product(*config["grid"].values()):
         params = config["params"] | dict(zip(config["grid"], values, strict=True))
-        assert make_method(name, **params).model_dump() == params
+        assert params.items() <= make_method(name, **params).model_dump().items()
 
 
-@pytest.mark.parametrize("value", [0.99, 4, 7, "two", float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0.99, 16.5, 17, "two", float("nan"), float("-inf")])
 def test_lp_refuses_exponents(value):
     with pytest.raises(LowRankError, match=r"method 'lp': p = .* is not valid: Input should be"):
         make_method("lp", p=value)
@@ -214,4 +214,4 @@ def test_relative_errors_by_hand():
     assert set(relative_errors(torch.zeros(2, 2), zero).values()) == {0.0}
     tall = torch.ones(5000, 2)  # several blocks of rows
     half = Factors(torch.ones(5000, 1), torch.full((1, 2), 0.5))
-    assert relative_errors(tall, half) == {"rel_error_fro": 0.5, "rel_error_l1": 0.5}
+    assert set(relative_errors(tall, half).values()) == {0.5}

@@ -204,7 +204,12 @@ def compress(
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     small = compressed_embedding(embedding, factors)
     compressed = copy.deepcopy(model, {id(embedding): small})
-    about = {"method": method, "params": chosen.model_dump(), "target": target, "seconds": seconds}
+    about = {
+        "method": method,
+        "params": chosen.model_dump(mode="json"),
+        "target": target,
+        "seconds": seconds,
+    }
     about["data_used"] = data_used(chosen.needs)
     return compressed, _report(name, matrix, factors, about)
 

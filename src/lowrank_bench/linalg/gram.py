@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024
-PANELS = 4
+BLOCK_BYTES = 1 << 20  # of a block that is scaled first; it then stays in the cache
+PANELS = 8
 # The Gram matrix squares the condition number. Down to this ratio of its eigenvalues the smallest
 # of them still has eight correct digits.
 STEEP = 1e-8
@@ -30,18 +31,19 @@ def _blocks(matrix: Tensor, scale: Tensor | float | None, size: int = CHUNK) -> 
 
 def _panels(width: int) -> list[tuple[int, int]]:
     """Return column ranges; only those on one side of the diagonal need computing."""
-    step = width if width < 32 * PANELS else math.ceil(width / PANELS)
+    step = width if width < 16 * PANELS else math.ceil(width / PANELS)
     return [(start, min(start + step, width)) for start in range(0, width, step)]
 
 
 def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
     """Return (DA)ᵀ(DA), d×d, for A n×d and D = diag(`scale`), in the precision of A.
 
-    Costs 5/8 of the full product, n·d²·5/4 operations, and one block of rows of memory.
+    Costs 9/16 of the full product, n·d²·9/8 operations, and one block of rows of memory.
     """
     width = matrix.shape[1]
     total = matrix.new_zeros(width, width)
-    for block in _blocks(matrix, scale):
+    size = min(CHUNK, max(256, BLOCK_BYTES // (matrix.element_size() * max(width, 1))))
+    for block in _blocks(matrix, scale, size):
         for low, high in _panels(width):
             total[low:high, low:].addmm_(block[:, low:high].T, block[:, low:])
     return total.triu() + total.triu(1).T
@@ -50,10 +52,12 @@ def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
 def squared_norms(matrix: Tensor, triangle: Tensor, scale: Tensor | None = None) -> Tensor:
     """Return ‖T (s_i a_i)‖² for each row a_i of A n×d, T lower triangular d×d, s = `scale`."""
     parts = []
+    upper = triangle.T.contiguous()
     for block in _blocks(matrix, scale):
         total = block.new_zeros(len(block))
         for low, high in _panels(matrix.shape[1]):
-            total += (block[:, :high] @ triangle[low:high, :high].T).square().sum(dim=1)
+            image = block[:, :high] @ upper[:high, low:high]
+            total += torch.linalg.vecdot(image, image)
         parts.append(total)
     return torch.cat(parts) if parts else matrix.new_zeros(0)
 

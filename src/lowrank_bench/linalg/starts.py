@@ -18,7 +18,7 @@ def first_bases(matrix: Tensor, rank: int, p: float, start: str) -> dict[str, Te
     rank
         k, in 1..min(n, d).
     p
-        Exponent of the ellipsoid, 1 ≤ p < 4.
+        Exponent of the ellipsoid, 1 ≤ p ≤ 16.
     start
         "svd", "ellipsoid" or, for both, "best"; then without the ellipsoid where its weights do
         not converge.

@@ -1,0 +1,139 @@
+"""The fixed-point map of Lewis weights, in the precision that the wanted residual needs."""
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.linalg.fixed_point import Evaluation
+from lowrank_bench.linalg.gram import CHUNK, gram, squared_norms
+
+# Most accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound of the condition of M): so that rounding
+# leaves a digit in float32, which only prepares, and seven in float64, which decides.
+MILD = {torch.float32: 1e6, torch.float64: 1e9}
+
+
+class IllConditionedError(Exception):
+    """The coordinates lose too many digits; take others."""
+
+
+class Rows:
+    """The nonzero rows of a matrix as lengths and directions.
+
+    Attributes
+    ----------
+    matrix
+        Tensor A, n×d, float64.
+    live
+        Indices of the nonzero rows.
+    log_length
+        Logarithms of their lengths.
+    inverse_length
+        Tensor of n: one over the length, 0 for rows of zeros.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        length = torch.linalg.vector_norm(matrix, dim=1)
+        odd = ~((length > 1e-140) & (length < 1e140))
+        if odd.any():  # zero, or its square may be out of range
+            part = matrix[odd]
+            peak = part.abs().amax(dim=1, keepdim=True)
+            peak = torch.where(peak > 0, peak, 1.0)
+            length[odd] = torch.linalg.vector_norm(part / peak, dim=1) * peak[:, 0]
+        self.matrix = matrix
+        self.live = length.nonzero()[:, 0]
+        self.log_length = length[self.live].log()
+        self.inverse_length = torch.where(length > 0, 1 / length, 0.0)
+
+    def directions(self) -> Tensor:
+        """Return the rows at length one, n×d float32."""
+        unit = self.matrix.new_empty(self.matrix.shape, dtype=torch.float32)
+        for start in range(0, len(unit), CHUNK):
+            part = slice(start, start + CHUNK)
+            unit[part] = self.matrix[part] * self.inverse_length[part, None]
+        return unit
+
+
+class LewisMap:
+    """The map u ↦ log (a_iᵀ M⁻¹ a_i)^{p/2} on u = log w over the nonzero rows.
+
+    Parameters
+    ----------
+    rows
+        Lengths and directions of the rows.
+    p
+        Exponent.
+    worst
+        Most accepted ‖M‖·‖M⁻¹‖.
+    directions
+        The directions as a float32 matrix, or None to work on the matrix itself.
+    rough
+        Whether M comes from float32 too, and not the quadratic forms alone.
+    accepted
+        Bound of the rounding error up to which the quadratic forms come from float32.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        p: float,
+        worst: float,
+        directions: Tensor | None = None,
+        rough: bool = False,
+        accepted: float = 0.0,
+    ) -> None:
+        self.rows, self.p, self.worst = rows, p, worst
+        self.directions, self.rough, self.accepted = directions, rough, accepted
+
+    def __call__(self, log_weights: Tensor) -> Evaluation:
+        # Row i enters M as w_i^{1−2/p} a_i a_iᵀ. `shift` keeps the largest of them near one, and
+        # the heights are those of rows of length one, so that nothing leaves the float range.
+        logs, shift = self._lengths(log_weights)
+        form = self._gram(logs.exp())
+        heights, error = self._heights(self._inverse(form))
+        log_heights = heights[self.rows.live].double().log()
+        leverage = (log_heights + 2 * logs).exp().clamp(max=1.0)
+        image = self.p / 2 * (log_heights + 2 * (self.rows.log_length - shift))
+        return Evaluation(image, leverage, (form, shift), error)
+
+    def _lengths(self, log_weights: Tensor) -> tuple[Tensor, float]:
+        logs = (0.5 - 1 / self.p) * log_weights + self.rows.log_length
+        shift = float(logs.max())
+        return logs - shift, shift
+
+    def _gram(self, lengths: Tensor) -> Tensor:
+        """Return the Gram matrix of the nonzero rows at these lengths."""
+        data = self.directions if self.rough else self.rows.matrix
+        scale = lengths.new_zeros(len(data))
+        scale[self.rows.live] = lengths
+        scale = scale if self.rough else scale * self.rows.inverse_length
+        return gram(data, scale.to(data.dtype)).double()
+
+    def _inverse(self, form: Tensor) -> Tensor:
+        """Return T with TᵀT = M⁻¹, lower triangular."""
+        factor, failed = torch.linalg.cholesky_ex(form)
+        if failed:
+            raise IllConditionedError
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        norm = form.norm()
+        mild = norm * inverse.norm() ** 2 <= self.worst  # the trace bounds ‖M⁻¹‖, at no cost
+        if not mild and not norm * (inverse.T @ inverse).norm() <= self.worst:
+            raise IllConditionedError
+        return inverse
+
+    def _heights(self, inverse: Tensor) -> tuple[Tensor, float]:
+        """Return ‖Ta‖² for the directions a, and the rounding error of its (p/2)·log.
+
+        The error is three standard deviations or more, rounding errors being taken as independent.
+        """
+        if self.rough or self.accepted > 0:
+            heights = squared_norms(self.directions, inverse.float())
+            if self.rough:
+                return heights, 0.0
+            # Rounding a and T to float32, entry by entry, moves Ta by less than ε·max‖T e_j‖.
+            least = float(heights[self.rows.live].min()) ** 0.5
+            longest = float(torch.linalg.vector_norm(inverse, dim=0).max())
+            error = self.p * torch.finfo(torch.float32).eps * longest / least
+            if error <= self.accepted:
+                return heights, error
+            self.accepted = 0.0  # nor will it do at the next points
+        return squared_norms(self.rows.matrix, inverse, self.rows.inverse_length), 0.0

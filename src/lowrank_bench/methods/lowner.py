@@ -1,0 +1,73 @@
+"""Robust low rank by the ellipsoid method: the construction of the ℓp paper, for few columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.lp import Exponent
+
+if TYPE_CHECKING:
+    from lowrank_bench.linalg.decomposition import Projection
+    from lowrank_bench.problem import Problem
+
+
+class Lowner(Method):
+    """Project the rows onto the longest directions of an ellipsoid cut around {x : ‖Ax‖_p ≤ 1}.
+
+    Idea
+        As `lp`, with the ellipsoid found as the paper does: start from a ball that contains the
+        body, and cut it with the planes that support the body, until the body contains the
+        ellipsoid shrunk by a known factor.
+    Cost
+        Up to d³ log n inner tests, in practice some ten to a hundred, each of a few n·d²
+        operations and an SVD of a d×d matrix. Refused above 64 columns, where `lp` costs a few
+        passes.
+    Guarantee
+        √(xᵀMx) ≤ ‖Ax‖_p ≤ γ√(xᵀMx) with the certified γ ≤ √(d(d + 1)) that `info` holds as
+        `factor`. The sum of |entry|^p of the error, to the power of 1/p, is then at most
+        γ·d^{1/p−1/2}·√(d − k) times the least of any matrix of rank k for p ≤ 2, and
+        γ·d^{1/2−1/p}·(d − k)^{1/p} times for p ≥ 2.
+
+    Parameters
+    ----------
+    p
+        Exponent of the norm, 1 ≤ p ≤ 16 or inf.
+
+    References
+    ----------
+    Tukan, Maalouf, Weksler, Feldman, "No Fine-Tuning, No Cry: Robust SVD for Compressing Deep
+    Networks", Sensors 21 (2021); Grötschel, Lovász, Schrijver, "Geometric Algorithms and
+    Combinatorial Optimization", 1988.
+    """
+
+    name: ClassVar[str] = "lowner"
+    title: ClassVar[str] = "Robust low rank (ellipsoid method)"
+    source: ClassVar[str] = "Tukan et al., Sensors 21, 2021; Grötschel, Lovász, Schrijver, 1988"
+
+    p: Exponent = Field(default=1.0, description="exponent of the norm, 1 <= p <= 16 or inf")
+
+    def decompose(self, problem: Problem) -> Projection:
+        """Return the projection onto the eigenvectors of the ellipsoid's form.
+
+        Raises
+        ------
+        LowRankError
+            When the matrix has more than 64 columns.
+        """
+        from lowrank_bench.linalg.decomposition import Projection, complete, orient
+        from lowrank_bench.linalg.gram import right_singular
+        from lowrank_bench.linalg.lowner import lowner_ellipsoid
+
+        matrix = problem.matrix
+        found = lowner_ellipsoid(matrix, self.p)
+        _, axes = right_singular(found.root)
+        info = {
+            "matrix_rank": found.rank,
+            "factor": found.factor,
+            "cuts": found.cuts,
+            "tests": found.tests,
+        }
+        return Projection(matrix, orient(complete(axes, min(matrix.shape))), info)

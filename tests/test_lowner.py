@@ -1,0 +1,137 @@
+"""The ellipsoid method against exact containment, the Lewis ellipsoid, and what theory allows."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.lewis import lewis_weights
+from lowrank_bench.linalg.lowner import lowner_ellipsoid
+from lowrank_bench.methods import make_method
+from lowrank_bench.problem import Problem
+
+INF = float("inf")
+POWERS = (1.0, 1.3, 2.0, 3.0, 8.0, INF)
+
+
+def body(seed: int) -> torch.Tensor:
+    """Rows of random shape, columns of random scale; in two of three, far-away rows as well."""
+    random = np.random.default_rng(seed)
+    columns = int(random.integers(1, 13)) if seed % 10 else int(random.integers(13, 31))
+    rows = columns + int(random.integers(0, 8 * columns))
+    a = random.standard_t(3, size=(rows, columns)) * random.uniform(0.1, 10, columns)
+    if seed % 3:
+        a[: int(random.integers(1, 4))] *= 30
+    turn = np.linalg.qr(random.normal(size=(columns, columns)))[0]
+    return torch.from_numpy(a @ turn * 10.0 ** random.integers(-3, 4))
+
+
+@pytest.mark.parametrize("block", range(24))
+def test_agrees_with_the_lewis_ellipsoid(block):
+    """Both hold the body, and the body holds a known part of both: 240 bodies, six exponents.
+
+    With √Q ≤ ‖Ax‖_p ≤ γ√Q for the one, and the sandwich of Lewis weights for the other, the
+    generalised eigenvalues of the one form against the other are in an interval.
+    """
+    for seed in range(10 * block, 10 * block + 10):
+        a, power = body(seed), POWERS[seed % len(POWERS)]
+        outer, lewis = lowner_ellipsoid(a, power), lewis_weights(a, power)
+        d = a.shape[1]
+        assert outer.rank == lewis.rank == d
+        assert outer.root.isfinite().all()
+        assert 1 - 1e-9 <= outer.factor <= math.sqrt(d * (d + 1)) * (1 + 1e-9)
+        turned = outer.root @ torch.linalg.inv(lewis.root)
+        values = torch.linalg.svdvals(turned).square()
+        wide = d ** abs(2 / power - 1)
+        low, high = (1, wide) if power <= 2 else (1 / wide, 1)
+        assert values.max() <= high * (1 + 1e-5)
+        assert values.min() >= low / outer.factor**2 * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_the_sandwich_on_random_and_extreme_directions(power):
+    a = body(7)
+    found = lowner_ellipsoid(a, power)
+    x = torch.randn(a.shape[1], 400, generator=torch.Generator().manual_seed(0)).double()
+    axes = torch.linalg.pinv(found.root)
+    ascent = [axes, x, torch.linalg.pinv(a)]
+    for _ in range(30):  # the subgradient's dual point: each step raises ‖Ax‖_p on the ellipsoid
+        images = a @ x
+        images = images / images.abs().amax(dim=0)
+        high = min(power, 50.0)
+        x = axes @ (axes.T @ (a.T @ (images.sign() * images.abs() ** (high - 1))))
+        ascent.append(x)
+    x = torch.cat(ascent, dim=1)
+    ratio = torch.linalg.vector_norm(a @ x, ord=power, dim=0) / (found.root @ x).norm(dim=0)
+    assert ratio.min() >= 1 - 1e-9
+    assert ratio.max() <= found.factor * (1 + 1e-9)
+    assert ratio.max() > 0.2 * found.factor or power > 2  # not met by a wide margin
+
+
+def test_volume_is_at_least_the_least():
+    """For p = ∞ the ellipsoid of least volume is known through the design that is its dual."""
+    for seed in (1, 4, 8):
+        a = body(seed)
+        d = a.shape[1]
+        least = torch.linalg.slogdet(lewis_weights(a, INF).form / d).logabsdet
+        found = torch.linalg.slogdet(lowner_ellipsoid(a, INF).form).logabsdet
+        assert found <= least + 1e-6
+        assert found >= least - d * math.log(d + 1)  # and no more than the inner test allows
+
+
+def test_one_and_two_dimensions_by_brute_force():
+    line = torch.tensor([[3.0], [-4.0]], dtype=torch.float64)
+    for power, norm in ((1.0, 7.0), (2.0, 5.0), (INF, 4.0)):
+        found = lowner_ellipsoid(line, power)
+        assert norm / math.sqrt(2) - 1e-9 <= found.root.abs().item() <= norm * (1 + 1e-12)
+    angles = torch.linspace(0, math.pi, 20001).double()
+    circle = torch.stack([angles.cos(), angles.sin()])
+    a = torch.tensor([[1.0, 0.2], [-0.3, 2.0], [50.0, 60.0]], dtype=torch.float64)
+    for power in POWERS:
+        found = lowner_ellipsoid(a, power)
+        edge = circle / torch.linalg.vector_norm(a @ circle, ord=power, dim=0)
+        lengths = (found.root @ edge).norm(dim=0)
+        assert 1 / found.factor - 1e-9 <= lengths.min() <= lengths.max() <= 1 + 1e-9
+
+
+def test_dependent_columns_zero_rows_and_scale():
+    a = body(5)[:, :1] @ torch.ones(1, 3).double()
+    a = torch.cat([a, torch.zeros(2, 3).double()])
+    found = lowner_ellipsoid(a, 1.0)
+    assert found.rank == 1
+    nothing = lowner_ellipsoid(torch.zeros(4, 3), 1.0)
+    assert nothing.rank == 0
+    assert (nothing.form == torch.zeros(3, 3)).all()
+    b = body(6)
+    for scale in (1e-120, 1e120):
+        scaled = lowner_ellipsoid(b * scale, 1.0)
+        torch.testing.assert_close(scaled.root / scale, lowner_ellipsoid(b, 1.0).root)
+
+
+def test_method_projects_as_lp_does():
+    a = body(11)
+    found = make_method("lowner").decompose(Problem(a))
+    form = lowner_ellipsoid(a, 1.0).form
+    _, vectors = np.linalg.eigh(form.numpy())
+    leading = torch.from_numpy(vectors[:, ::-1][:, :2].copy())
+    expected = a @ leading @ leading.T
+    torch.testing.assert_close(found.factors(2).dense(), expected, rtol=1e-7, atol=1e-9)
+    assert found.info["factor"] <= math.sqrt(a.shape[1] * (a.shape[1] + 1))
+    wide = make_method("lowner").decompose(Problem(torch.eye(3, 9).double()))
+    assert wide.basis.shape == (9, 3)
+
+
+def test_refuses_what_it_cannot_do():
+    with pytest.raises(LowRankError, match=r"at most 64 columns, not 65: .*; take the method lp"):
+        lowner_ellipsoid(torch.ones(70, 65), 1.0)
+    with pytest.raises(LowRankError, match="p >= 1"):
+        lowner_ellipsoid(torch.ones(3, 2), 0.5)
+    with pytest.raises(LowRankError, match="finite"):
+        lowner_ellipsoid(torch.tensor([[1.0, float("nan")]]), 1.0)
+    with pytest.raises(LowRankError, match=r"did not finish in 1 inner tests; take the method lp"):
+        lowner_ellipsoid(body(10), 1.0, limit=1)
+    for value in (0.5, 17, float("nan")):
+        with pytest.raises(LowRankError, match=r"Input should be from 1 to 16, or inf"):
+            make_method("lowner", p=value)
