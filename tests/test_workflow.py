@@ -168,6 +168,27 @@ def test_editing_a_method_reruns_it_alone(finished):
         file.write_text(text)
 
 
+def test_training_after_compression_and_winners_on_half_of_the_data(finished):
+    more = ["name=after", "task=[quick_rte]", "method=[svd,messi]", "method.messi.grid.k=[2,3]"]
+    more += ["compressions=[0.8]", "finetune_epochs=[0,1]", "statistics.halves=true"]
+    more += ["evaluation.train_rows=50", "select={messi: k}"]
+    snakemake(finished, overrides=[*(o for o in TINY if "method" not in o), *more])
+    folder = finished / "results/after"
+    found = pd.read_parquet(folder / "scores.parquet")
+    found = found[found["task"] == "quick_rte"]
+    assert set(found["status"]) == {"ok"}
+    series = found.groupby("finetune_epochs")["label"].apply(sorted).to_dict()
+    methods = ["messi (k chosen)", "messi (k=2)", "messi (k=3)", "svd"]
+    assert series == {0: ["dense", *methods], 1: ["dense", *methods]}
+    trained = found[found["finetune_epochs"] == 1].set_index("label")
+    assert (trained["finetune_seconds"] > 0).all()
+    at_once = found[found["finetune_epochs"] == 0].set_index("label")
+    assert trained.loc["svd", "value"] > at_once.loc["svd", "value"]
+    chosen = trained.loc["messi (k chosen)", "value"]
+    assert chosen in {trained.loc[f"messi (k={k})", "value"] for k in (2, 3)}
+    assert "data-free" in (folder / "tables/leagues.md").read_text()
+
+
 def test_a_truncated_cell_is_computed_again_with_a_warning(finished):
     snakemake(finished)
     plan = json.loads((finished / "results/quickstart/plan.json").read_text())
