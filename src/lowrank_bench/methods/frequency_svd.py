@@ -1,0 +1,66 @@
+"""Frequency-weighted SVD: rows count by how often they are used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from lowrank_bench.methods.base import Method
+
+if TYPE_CHECKING:
+    from lowrank_bench.linalg.decomposition import Projection
+    from lowrank_bench.problem import Problem
+
+NEEDS = {"vocabulary": ("frequency",), "counts": ("counts", "frequency")}
+
+
+class FrequencySvd(Method):
+    """Project the rows onto the leading right singular vectors of the use-weighted matrix.
+
+    Idea
+        The squared error that a text meets is Σ_i w_i ‖a_i − b_i‖² with w_i the share of its tokens
+        that are row i. The matrix of rank k that minimises it is A V_k V_kᵀ with V_k from the SVD
+        of diag(√w) A.
+    Cost
+        As `svd`.
+    Guarantee
+        The weighted error is the least possible. Weights are all positive, so rare rows keep their
+        part in directions that frequent ones leave free.
+
+    Parameters
+    ----------
+    weights
+        `vocabulary`: from the order of the vocabulary and the table, without data; `counts`: from
+        the training text, smoothed by the former.
+
+    References
+    ----------
+    Chen, Si, Li, Chelba, Hsieh, "GroupReduce: block-wise low-rank approximation for neural language
+    model shrinking", NeurIPS 2018, where it is the step inside each block.
+    """
+
+    name: ClassVar[str] = "frequency_svd"
+    title: ClassVar[str] = "Frequency-weighted SVD"
+    source: ClassVar[str] = "Chen et al., NeurIPS 2018"
+
+    weights: Literal["vocabulary", "counts"] = Field(
+        default="vocabulary", description="where the weights of the rows come from"
+    )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the facts that the weights rest on."""
+        return NEEDS[self.weights]
+
+    def decompose(self, problem: Problem) -> Projection:
+        """Return the projection onto the right singular vectors of the weighted matrix."""
+        from lowrank_bench.linalg.decomposition import Projection, orient
+        from lowrank_bench.linalg.gram import numerical_rank, right_singular
+        from lowrank_bench.linalg.row_use import row_use
+
+        weights = row_use(problem, self.weights)
+        weighted = problem.matrix * (weights / weights.mean()).sqrt().unsqueeze(1)
+        values, vectors = right_singular(weighted)
+        info = {"matrix_rank": numerical_rank(values, *problem.matrix.shape)}
+        return Projection(problem.matrix, orient(vectors), info)

@@ -1,0 +1,170 @@
+"""Blocks, sparse combinations and row weights against brute force, numpy and scikit-learn."""
+
+from itertools import combinations, pairwise, product
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import OrthogonalMatchingPursuit
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.blocks import equal_cuts, geometric_cuts, weighted_blocks
+from lowrank_bench.linalg.factors import KEPT
+from lowrank_bench.linalg.pursuit import combination, matching_pursuit
+from lowrank_bench.linalg.row_use import smoothed_counts, table_frequency
+from lowrank_bench.linalg.sparse_rows import sparse_rows
+
+
+def table(seed: int, rows: int, columns: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    gauss = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    return gauss * 0.7 ** torch.arange(columns)
+
+
+def zipf(rows: int, seed: int = 0) -> torch.Tensor:
+    places = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).double()
+    return 1 / (places + 3)
+
+
+def lost(a: np.ndarray, w: np.ndarray, rank: int) -> float:
+    """The least weighted error of a block: singular values of diag(√w) A beyond the rank."""
+    return float((np.linalg.svd(a * np.sqrt(w)[:, None], compute_uv=False)[rank:] ** 2).sum())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_blocks_lose_least_of_all_cuts_and_ranks(seed):
+    rows, columns, cuts, budget = 24, 5, [0, 4, 9, 15, 24], 80 + 6 * seed
+    a, w = table(seed, rows, columns), zipf(rows, seed)
+    factors, _ = weighted_blocks(a, w, budget, cuts)
+    order = np.argsort(-w.numpy(), kind="stable")
+    best = np.inf
+    for count in range(len(cuts) - 1):
+        for inner in combinations(cuts[1:-1], count):
+            blocks = [order[s:e] for s, e in pairwise([0, *inner, rows])]
+            spare = budget - rows * 2 / 32 if inner else budget
+            for ranks in product(range(1, columns + 1), repeat=len(blocks)):
+                prices = (
+                    min(r * (len(b) + columns), len(b) * columns)
+                    for r, b in zip(ranks, blocks, strict=True)
+                )
+                if sum(prices) <= spare:
+                    error = sum(
+                        lost(
+                            a[b].numpy(),
+                            w[b].numpy(),
+                            r if r * (len(b) + columns) < len(b) * columns else columns,
+                        )
+                        for r, b in zip(ranks, blocks, strict=True)
+                    )
+                    best = min(best, error)
+    error = float((w[:, None] * (a - factors.dense()).square()).sum())
+    assert factors.n_parameters + factors.index_bits / 32 <= budget
+    assert error <= best + 2e-6 * float((w[:, None] * a.square()).sum())
+
+
+def test_fixed_cuts_are_kept_and_a_small_budget_is_refused():
+    a, w = table(0, 64, 6), zipf(64)
+    factors, info = weighted_blocks(a, w, 300, equal_cuts(64, 4), free=False)
+    assert info["block_rows"] == [16] * 4
+    assert factors.labels.bincount().tolist() == [16] * 4
+    heavy = w.argsort(descending=True)
+    assert (factors.labels[heavy].diff() >= 0).all()  # blocks follow the weights
+    with pytest.raises(LowRankError, match="budget"):
+        weighted_blocks(a, w, 40, equal_cuts(64, 4), free=False)
+
+
+def test_cuts():
+    assert equal_cuts(10, 3) == [0, 3, 6, 10]
+    for rows in (1, 2, 9, 30522):
+        cuts = geometric_cuts(rows)
+        assert cuts[0] == 0
+        assert cuts[-1] == rows
+        assert len(cuts) <= 17
+        assert all(a < b for a, b in pairwise(cuts))
+
+
+def test_pursuit_chooses_as_scikit_learn_does_and_least_squares_is_numpys():
+    rows, atoms = table(1, 40, 12), table(2, 30, 12)
+    indices, energies = matching_pursuit(rows, atoms, 4)  # the first four are taken singly
+    unit = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
+    for i in range(len(rows)):
+        for count in (1, 2, 3, 4):
+            model = OrthogonalMatchingPursuit(n_nonzero_coefs=count, fit_intercept=False)
+            model.fit(unit.T, rows[i].numpy())
+            assert set(np.flatnonzero(model.coef_)) == set(indices[i, :count].tolist())
+            gap = float(((rows[i].numpy() - unit.T @ model.coef_) ** 2).sum())
+            assert energies[i, count].item() == pytest.approx(gap, rel=1e-3, abs=1e-4)
+    counts = torch.arange(40) % 5
+    values = combination(rows, atoms, indices, counts).split(counts.tolist())
+    for i, count in enumerate(counts.tolist()):
+        chosen = atoms[indices[i, :count]].numpy().T
+        expected = np.linalg.lstsq(chosen, rows[i].numpy(), rcond=None)[0]
+        np.testing.assert_allclose(values[i].numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_pursuit_stops_where_atoms_gain_too_little():
+    rows, atoms = table(3, 50, 20), table(4, 60, 20)
+    _, full = matching_pursuit(rows, atoms, 12)
+    _, short = matching_pursuit(rows, atoms, 12, worth=torch.full((50,), 0.05))
+    torch.testing.assert_close(short[:, :2], full[:, :2])
+    assert (short[:, -1] >= full[:, -1] - 1e-5).all()
+    assert short[:, -1].sum() > full[:, -1].sum()
+
+
+@pytest.mark.parametrize("rank", [3, 6, 9])
+def test_sparse_rows_keep_the_heaviest_and_the_budget(rank):
+    a, w = table(5, 300, 16), zipf(300, 5)
+    budget = rank * 316
+    factors, info = sparse_rows(a, w, budget)
+    b, kept = factors.dense(), factors.terms == KEPT
+    assert factors.n_parameters + factors.index_bits / 32 <= budget
+    assert int(kept.sum()) == info["rows_kept"]
+    assert w[kept].min() > w[~kept].max()
+    assert torch.equal(b[kept], a[kept])
+    # A least-squares combination is orthogonal to its error, so it is no longer than the row.
+    assert ((b * (a - b)).sum(dim=1).abs() <= 1e-6 * a.square().sum(dim=1)).all()
+
+
+def test_rows_that_are_combinations_of_the_heaviest_are_found_exactly():
+    generator = torch.Generator().manual_seed(0)
+    rows, columns, heavy = 400, 24, 40
+    a = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    for i in range(heavy, rows):
+        one, two = torch.randperm(heavy, generator=generator)[:2]
+        a[i] = 3 * a[one] - a[two]
+    w = torch.where(torch.arange(rows) < heavy, 1.0, 0.1).double() + 1e-3 * zipf(rows)
+    budget = heavy * columns + 3 * (rows - heavy) + rows // 4
+    factors, info = sparse_rows(a, w, budget + 20, atoms=heavy)
+    assert info["rows_kept"] >= heavy
+    exact = (a - factors.dense()).norm(dim=1) < 1e-6
+    assert exact.double().mean() > 0.95
+
+
+def test_sparse_rows_refuse_a_budget_below_one_row():
+    with pytest.raises(LowRankError, match="do not hold one"):
+        sparse_rows(table(0, 100, 16), zipf(100), 30)
+
+
+def test_the_table_tells_the_use_of_rows_whose_order_says_nothing():
+    rows = 4000
+    true = 1 / (torch.arange(rows).double() + 20)
+    a = table(6, rows, 8)
+    a[:, 0] += true.log()  # training leaves its mark
+    given = true.clone()
+    odd = torch.arange(50)
+    given[odd] = true[2000]  # frequent characters that stand in an alphabet
+    found = table_frequency(a, given)
+    assert found.sum().item() == pytest.approx(1)
+    assert (found > 0).all()
+    share = given / given.sum()
+    gain = found[odd].log() - share[odd].log()
+    assert gain.mean() > 0.5
+    assert (gain > 0).double().mean() > 0.9
+
+
+def test_smoothed_counts():
+    prior = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    counts = torch.tensor([0.0, 6.0, 2.0], dtype=torch.float64)
+    expected = (counts + 0.25 * 8 * prior) / 10
+    torch.testing.assert_close(smoothed_counts(counts, prior), expected)
+    torch.testing.assert_close(smoothed_counts(0 * counts, prior), prior)
