@@ -85,7 +85,7 @@ def test_snakemake_settings_become_overrides():
         ("method.lp.grid={q: [1]}", ["'lp'", "'q'", "known: p"]),
         ("method.lp.params={p: 1}", ["method.lp", "'p'", "params and in grid"]),
         ("method.lp.grid.p=[1,1.0]", ["grid", "twice"]),
-        ("statistics.baseline=foo", ["'foo'", "lp, svd"]),
+        ("statistics.baseline=foo", ["'foo'", "lp, messi"]),
         ("checkpoints=published", ["published", "quick_bert"]),
         ("nonsense", ["nonsense", "key=value"]),
     ],

@@ -24,6 +24,7 @@ TINY = [
     "recipe.epochs=1",
     "model.quick_bert.recipe={epochs: 1}",
     "statistics.resamples=100",
+    "jobs.methods_per_job=1",
 ]
 
 

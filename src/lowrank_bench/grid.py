@@ -90,8 +90,8 @@ def make_plan(config: Config) -> Plan:
     ]
     factorized, evaluated = [], []
     for name, batch in _batches(config, points, config.jobs.tasks_per_job):
-        for method, found in specs.items():
-            title = f"{name}.{method}"
+        for methods, found in _method_batches(specs, config.jobs.methods_per_job):
+            title = f"{name}.{methods}"
             parts: dict[str, Any] = {"checkpoints": batch, "specs": found}
             parts["compressions"] = tuple(config.compressions)
             factorized.append(_job("factorize", title, **parts))
@@ -224,9 +224,22 @@ def _batches(
             yield _name(model, some), tuple(p for task in some for p in points[model, task])
 
 
+def _method_batches(
+    specs: Mapping[str, tuple[Spec, ...]], size: int
+) -> Iterator[tuple[str, tuple[Spec, ...]]]:
+    """Yield the specs of `size` methods at a time, with a name."""
+    names = list(specs)
+    for start in range(0, len(names), size):
+        some = names[start : start + size]
+        yield _span(some), tuple(spec for name in some for spec in specs[name])
+
+
 def _name(model: str, tasks: Sequence[str]) -> str:
-    span = tasks[0] if len(tasks) == 1 else f"{tasks[0]}-to-{tasks[-1]}"
-    return f"{model}.{span}"
+    return f"{model}.{_span(tasks)}"
+
+
+def _span(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]}-to-{names[-1]}"
 
 
 def _job(stage: str, name: str, **parts: Any) -> Job:

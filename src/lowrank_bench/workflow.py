@@ -122,7 +122,7 @@ class Workflow:
         if stage == "factorize" or job.specs[0].method == DENSE:
             return self._manifests("checkpoint", lambda j: _points(j) & points)
         specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
-        return self._manifests("factorize", lambda j: _points(j) & points and _specs(j) == specs)
+        return self._manifests("factorize", lambda j: _points(j) & points and specs <= _specs(j))
 
     def all_manifests(self) -> list[str]:
         """Return the manifests that the scores rest on."""

@@ -173,10 +173,11 @@ class Statistics(Strict):
 
 
 class Jobs(Strict):
-    """How the work is cut: tasks that share a process, threads, memory in MB, retries."""
+    """How the work is cut: tasks and methods that share a process, threads, memory in MB."""
 
     tasks_per_checkpoint_job: int = Field(ge=1)
     tasks_per_job: int = Field(ge=1)
+    methods_per_job: int = Field(ge=1)
     threads: int = Field(ge=1)
     memory_mb: int = Field(ge=1)
 
