@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.budget import compression_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import (
     compressed_embedding,
@@ -50,7 +51,7 @@ class CompressionReport:
     parameters_dense, parameters_kept
         Parameters of the targeted layers before and after.
     compression
-        1 − kept/dense, as achieved.
+        1 − kept/dense, as achieved; 32 bits of an index count as one parameter.
     index_bits
         Bits of the integers kept beside them: which part a row belongs to.
     data_used
@@ -243,7 +244,7 @@ def _report(
         layers=[{"name": name, "shape": list(matrix.shape), "rank": factors.rank}],
         parameters_dense=dense,
         parameters_kept=kept,
-        compression=1 - kept / dense,
+        compression=compression_of(kept, factors.index_bits, dense),
         index_bits=factors.index_bits,
         **certificate_columns(certify(matrix, factors, thorough=True)),
         **about,

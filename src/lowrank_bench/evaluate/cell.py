@@ -84,7 +84,6 @@ class CheckpointEvaluator:
     def _dense_facts(self) -> dict[str, Any]:
         size = self.matrix.numel()
         return {
-            "achieved_compression": 0.0,
             "parameters_dense": size,
             "parameters_kept": size,
             **dict.fromkeys(("rel_error_fro", "rel_error_l1", "rel_error_l21"), 0.0),
@@ -103,7 +102,6 @@ class CheckpointEvaluator:
         swap_embedding(self.model, self.layer, factors)
         kept, size = factors.n_parameters, self.matrix.numel()
         return {
-            "achieved_compression": 1 - kept / size,
             "parameters_dense": size,
             "parameters_kept": kept,
             "rank": rank,

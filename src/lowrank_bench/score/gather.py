@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lowrank_bench.budget import compression_of
 from lowrank_bench.cells import Cell, Checkpoint, split_and_limit
 from lowrank_bench.config.schema import Config
 from lowrank_bench.digest import canonical
@@ -95,7 +96,10 @@ def _scored(
         record = _again(config, cell, store)
     if record is None:
         return ScoredCell(meta, {}, "failed", failures.get(cell.key, "no record in the store"))
-    return ScoredCell(meta | record.facts, record.predictions)
+    facts = record.facts
+    counts = (facts[name] for name in ("parameters_kept", "index_bits", "parameters_dense"))
+    meta["achieved_compression"] = compression_of(*counts)
+    return ScoredCell({**facts, **meta}, record.predictions)
 
 
 def _again(config: Config, cell: Cell, store: Store) -> Any:

@@ -12,7 +12,7 @@ SCORES = {
     "data_used": "what the method looked at: weights, vocabulary order, training text, labels",
     "target": "which layers were compressed",
     "compression": "asked: 1 - kept/original parameters of the targeted layers",
-    "achieved_compression": "the same, counted on the compressed network",
+    "achieved_compression": "the same as counted, 32 index bits as one parameter",
     "seed": "seed of the checkpoint",
     "finetune_epochs": "epochs of training after compression",
     "metric": "accuracy, f1, matthews_correlation, pearson, spearmanr; average for the averages",
