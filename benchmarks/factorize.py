@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Iterator
 from functools import partial
 
+import each_method
 import numpy as np
 import projective
 import torch
@@ -92,7 +93,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     print(f"{'CPU':>7} {'memory':>7}  what (memory in float64 copies of the matrix)")
-    for section in (whole_matrix, ellipsoid_method, projective.rows):
+    for section in (whole_matrix, ellipsoid_method, projective.rows, each_method.rows):
         for row in section(quick):
             ratios = (
                 f"{r:7.3f}" if r is not None else "      -"

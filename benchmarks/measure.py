@@ -65,7 +65,7 @@ def peak_copies(make: Callable[[], Tensor], work: Callable[[Tensor], object]) ->
     try:
         added, entries = receiver.recv()
     except EOFError:
-        raise RuntimeError(f"the memory run of {work.__name__} ended without a result") from None
+        raise RuntimeError(f"the memory run of {work} ended without a result") from None
     finally:
         process.join()
     return added / (8 * entries)
