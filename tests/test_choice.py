@@ -23,7 +23,8 @@ def world():
         world.add(name, "dense", 0.0, noise=0.1, data_used="weights")
         world.add(name, "svd", noise=2.0, data_used="weights")
         for k, noise in ((2, 1.5), (3, 0.3), (4, 2.5)):
-            world.add(name, "messi", params=json.dumps({"k": k, "q": 2}), data_used="weights")
+            about = {"label": f"messi (k={k}, q=2)", "data_used": "weights"}
+            world.add(name, "messi", params=json.dumps({"k": k, "q": 2}), **about)
             signal = np.eye(2)[world.references[name, TRAIN]]
             drawn = signal + noise * world.rng.normal(size=signal.shape)
             world.cells[-1].predictions[TRAIN] = drawn.astype(np.float32)
@@ -35,7 +36,7 @@ def test_the_value_that_is_best_on_the_training_rows_is_chosen(world):
     assert [cell.meta["task"] for cell in found] == ["sst2", "rte"]
     for cell in found:
         assert json.loads(cell.meta["params"]) == {"k": "chosen", "q": 2}
-        assert cell.meta["label"] == "messi (k chosen)"
+        assert cell.meta["label"] == "messi (k chosen, q=2)"
         own = [c for c in world.cells if c.meta["task"] == cell.meta["task"]]
         rivals = [c for c in own if c.meta["method"] == "messi"]
         labels = world.references[cell.meta["task"], TRAIN]
@@ -50,7 +51,7 @@ def test_chosen_cells_are_scored_like_others(world):
     scores, _ = world.build()
     rows = scores[(scores["task"] == "rte") & (scores["method"] == "messi")]
     assert len(rows) == 4
-    chosen = rows[rows["label"] == "messi (k chosen)"].iloc[0]
+    chosen = rows[rows["label"] == "messi (k chosen, q=2)"].iloc[0]
     third = rows[rows["params"] == json.dumps({"k": 3, "q": 2})].iloc[0]
     assert chosen["value"] == third["value"]
     assert chosen["vs_svd_p"] == third["vs_svd_p"]
@@ -81,6 +82,7 @@ def test_the_winner_is_named_by_the_selection_half_alone():
         place = {"model": "net", "task": "glue", "metric": "average", "method": label}
         numbers = {"drop": drop, "drop_ci_low": drop - 1, "drop_ci_high": drop + 1}
         about = {"label": label, "data_used": used, "half": half, "params": "{}"}
+        numbers["n_examples"] = 20 if label == "failed on a task" else 40
         return place | numbers | about | {"compression": 0.5, "finetune_epochs": 0, "value": 1.0}
 
     plain, text = "weights", "weights, training text"
@@ -94,6 +96,9 @@ def test_the_winner_is_named_by_the_selection_half_alone():
             row("b", plain, "confirmation", 1.0),
             row("c", text, "selection", 0.5),
             row("c", text, "confirmation", 0.25),
+            row("failed on a task", text, "selection", 0.0),
+            row("failed on a task", text, "confirmation", 0.0),
+            row("lost on one half", text, "selection", 0.1),
         ]
     )
     shown = leagues_table(halves).sections["net"].set_index("league")

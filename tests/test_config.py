@@ -85,6 +85,8 @@ def test_snakemake_settings_become_overrides():
         ("method.lp.grid={q: [1]}", ["'lp'", "'q'", "known: p"]),
         ("method.lp.params={p: 1}", ["method.lp", "'p'", "params and in grid"]),
         ("method.lp.grid.p=[1,1.0]", ["grid", "twice"]),
+        ("+method.twice={name: svd}", ["method.twice runs svd", "method.svd does already"]),
+        ("select={svd: k}", ["select.svd", "method.svd.grid.k"]),
         ("statistics.baseline=foo", ["'foo'", "lp, messi"]),
         ("checkpoints=published", ["published", "quick_bert"]),
         ("nonsense", ["nonsense", "key=value"]),

@@ -183,6 +183,21 @@ def test_gradients_reach_every_number(method: Method):
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scale_does_not_matter(method: Method, scale: float):
+    rank = largest(method) // 2
+    plain = relative_errors(table(), approximate(method, table(), rank, known(method)))
+    scaled = table() * scale
+    found = relative_errors(scaled, approximate(method, scaled, rank, known(method)))
+    assert found == pytest.approx(plain, rel=1e-4)
+
+
+def test_zero_rows_alone_are_kept(method: Method):
+    zero = torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
+    factors = approximate(method, zero, largest(method) // 2, known(method))
+    assert factors.dense().abs().max() == 0
+
+
 def test_facts_are_asked_for_by_name(method: Method):
     assert set(method.needs) <= set(FACTS)
     for fact in method.needs:

@@ -122,3 +122,29 @@ def test_counts_by_hand():
     coefficients = int(factors.terms[factors.terms != KEPT].long().sum())
     assert factors.n_parameters == 4 * D + coefficients
     assert factors.index_bits == 8 * N + 16 * coefficients
+
+
+def test_loading_other_labels_moves_the_rows(example):
+    factors, _ = example
+    layer = compressed_embedding(nn.Embedding(N, D, dtype=torch.float64), factors)
+    layer(IDS)
+    order = torch.arange(N - 1, -1, -1)
+    other = {
+        name: value[order] if name in ("labels", "terms") else value
+        for name, value in factors.tensors().items()
+    }
+    if isinstance(factors, BlockFactors):  # whose parts must keep their sizes
+        sizes = torch.bincount(factors.labels)
+        other["labels"] = torch.repeat_interleave(torch.arange(3), sizes)
+    turned = restore(other)
+    layer.load_state_dict(
+        compressed_embedding(nn.Embedding(N, D, dtype=torch.float64), turned).state_dict()
+    )
+    torch.testing.assert_close(layer(IDS), turned.dense()[IDS])
+
+
+def test_a_negative_index_is_refused_as_by_a_dense_embedding(example):
+    factors, _ = example
+    layer = compressed_embedding(nn.Embedding(N, D, dtype=torch.float64), factors)
+    with pytest.raises(IndexError):
+        layer(torch.tensor([-1]))

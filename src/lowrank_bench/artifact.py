@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -105,9 +106,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     if model is None:
         model = _from_config(place, manifest)
         for swap in manifest.swaps:
-            replace_module(model, swap.name, _build(swap))
+            replace_module(model, swap.name, _build(swap, place))
     else:
-        model = _copy_skeleton(model, manifest.swaps)
+        model = _copy_skeleton(model, manifest.swaps, place)
     _fill(model, tensors, place / WEIGHTS)
     return model.eval()
 
@@ -188,14 +189,22 @@ def _read_tensors(file: Path, shared: dict[str, str]) -> dict[str, Tensor]:
         raise LowRankError(f"{file} is damaged ({error}); save the network again") from None
 
 
-def _build(swap: Swap) -> nn.Module:
-    return LAYERS[swap.kind](**swap.spec, dtype=getattr(torch, swap.dtype))
-
-
-def _copy_skeleton(model: nn.Module, swaps: list[Swap]) -> nn.Module:
-    """Copy a network, with the factorized layers in place of those that it has."""
+def _build(swap: Swap, place: Path) -> nn.Module:
     try:
-        return copy.deepcopy(model, {id(model.get_submodule(s.name)): _build(s) for s in swaps})
+        return LAYERS[swap.kind](**swap.spec, dtype=getattr(torch, swap.dtype))
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        fault = f"{error}".splitlines()[0]
+        raise LowRankError(
+            f"{place / MANIFEST} is damaged: layer {swap.name!r} cannot be built ({fault}); save "
+            "the network again"
+        ) from None
+
+
+def _copy_skeleton(model: nn.Module, swaps: list[Swap], place: Path) -> nn.Module:
+    """Copy a network, with the compressed layers in place of those that it has."""
+    try:
+        new = {id(model.get_submodule(swap.name)): _build(swap, place) for swap in swaps}
+        return copy.deepcopy(model, new)
     except AttributeError as error:
         raise LowRankError(f"the given network does not fit the saved one: {error}") from None
 
@@ -211,16 +220,18 @@ def _from_config(place: Path, manifest: Manifest) -> nn.Module:
 
     try:
         config = transformers.AutoConfig.from_pretrained(place)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(f"{file} is damaged ({fault}); save the network again") from None
     name = (config.architectures or ["AutoModelForSequenceClassification"])[0]
     found = getattr(transformers, name, None)
-    if found is None:
-        raise LowRankError(f"transformers has no {name}, which {file} names; pass model=...")
+    build = getattr(found, "_from_config", None) or getattr(found, "from_config", None)
+    if build is None:
+        raise LowRankError(
+            f"transformers has no network {name}, which {file} names; pass model=..."
+        )
     options = {"attn_implementation": manifest.attention} if manifest.attention else {}
     with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
-        build = getattr(found, "_from_config", None) or found.from_config
         return build(config, **options)
 
 

@@ -162,7 +162,8 @@ def compress(
         Name of a method.
     compression
         Share of the layer's parameters to save, between 0 and 1; the largest rank that saves at
-        least this much is taken.
+        least this much is taken. The labels of `messi` and `partition_svd` come on top, as in the
+        paper; the report counts them.
     target
         Which layers: `embedding`, the input embedding.
     layer
@@ -232,8 +233,15 @@ def _complete(
             raise LowRankError("texts are counted in tokens; give the tokenizer with them")
         from lowrank_bench.text.counts import token_counts
 
-        facts["counts"] = token_counts(tokenizer(list(texts))["input_ids"], rows)
+        facts["counts"] = token_counts(tokenizer(_as_texts(texts))["input_ids"], rows)
     return facts
+
+
+def _as_texts(texts: Iterable[str]) -> list[str]:
+    found = [] if isinstance(texts, str | bytes) else list(texts)
+    if not found or not all(isinstance(text, str) for text in found):
+        raise LowRankError("texts must be a list of strings, and not an empty one")
+    return found
 
 
 def _report(
@@ -257,12 +265,17 @@ def _factorize(matrix: Tensor, method: Method, rank: int, facts: dict[str, Any])
     given = {name: _as_vector(name, facts[name]) for name in FACTS if facts[name] is not None}
     problem = Problem(exact, None if method.nested else rank, **given)
     factors = method.decompose(problem).factors(rank)
-    return factors.to(dtype=matrix.dtype, device=matrix.device)
+    factors = factors.to(dtype=matrix.dtype, device=matrix.device)
+    if not all(part.isfinite().all() for part in factors.tensors().values()):
+        raise LowRankError(
+            f"the factors of {method.name} do not fit into {matrix.dtype}; scale the matrix down"
+        )
+    return factors
 
 
 def _as_vector(name: str, value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        return torch.as_tensor(value).to_dense()
     except (TypeError, ValueError, RuntimeError):
         raise LowRankError(f"{name} must be numbers, not {type(value).__name__}") from None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec, rows_of
 from lowrank_bench.config.schema import Config, Model, Task
-from lowrank_bench.digest import code_digest, digest
+from lowrank_bench.digest import canonical, code_digest, digest
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method
 
@@ -79,6 +79,7 @@ def make_plan(config: Config) -> Plan:
         When a method or one of its parameters is unknown or out of range.
     """
     specs = {name: tuple(_specs(config, name)) for name in config.method}
+    _check_distinct(specs)
     points = {(m, t): _checkpoints(config, m, t) for m in config.model for t in config.task}
     sources = {s.key: s for group in points.values() for p in group for s in p.fetched()}
     download = [_job("download", source.name, sources=(source,)) for source in sources.values()]
@@ -118,6 +119,20 @@ def _retrained(
         for name, batch in _batches(config, points, 1)
         for method, chosen in {DENSE: dense, **methods}.items()
     ]
+
+
+def _check_distinct(specs: Mapping[str, tuple[Spec, ...]]) -> None:
+    """Refuse entries that would run the same method with the same parameters twice."""
+    seen: dict[str, str] = {}
+    for name, found in specs.items():
+        for spec in found:
+            key = canonical([spec.method, spec.params])
+            if key in seen:
+                raise LowRankError(
+                    f"method.{name} runs {spec.label}, as method.{seen[key]} does already; "
+                    "take one of them out"
+                )
+            seen[key] = name
 
 
 def dense_spec(config: Config) -> Spec:

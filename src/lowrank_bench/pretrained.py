@@ -43,5 +43,7 @@ def load_network(name: str, revision: str | None = None) -> tuple[nn.Module, Any
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError):
-        tokenizer = None
-    return model, tokenizer
+        return model, None
+    # Without its files transformers makes one that knows special tokens alone.
+    known = len(tokenizer.get_vocab()) > len(tokenizer.all_special_ids)
+    return model, tokenizer if known else None

@@ -88,10 +88,17 @@ def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
             " run an experiment with it, or call lowrank_bench.compress(..., fisher=...)"
         )
     if "counts" not in needs:
+        if options.text is not None:
+            raise LowRankError(
+                f"{options.method} with these settings reads no text; leave out --text"
+            )
         return None
     if options.text is None:
         raise LowRankError(f"{options.method} counts the tokens of a text; give one with --text")
-    lines = options.text.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = options.text.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise LowRankError(f"--text {options.text} is not UTF-8; convert it first") from None
     if not any(line.strip() for line in lines):
         raise LowRankError(f"--text {options.text} holds no text")
     return lines

@@ -19,6 +19,7 @@ from lowrank_bench.config.schema import Config
 from lowrank_bench.errors import LowRankError
 
 GROUPS = ("experiment", "model", "task", "method")
+DEFAULT = "quickstart"  # the experiment of config.yaml
 
 
 def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -71,18 +72,19 @@ def _compose(folder: Path, overrides: list[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             composed = compose("config", [_forced(item) for item in overrides])
-        return _chosen_only(OmegaConf.to_container(composed, resolve=True), folder)
+        values = OmegaConf.to_container(composed, resolve=True)
+        asked = [item.partition("=")[2] for item in overrides if item.startswith("experiment=")]
+        return _chosen_only(values, folder / "experiment" / f"{(asked or [DEFAULT])[-1]}.yaml")
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise LowRankError(_one_line(error, folder)) from None
 
 
-def _chosen_only(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _chosen_only(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Drop what an experiment says of members that the command line did not choose.
 
     An experiment may set `task.sst2.train.limit`; with the override `task=[rte]` that leaves a
-    piece of a task nobody asked for.
+    piece of a task nobody asked for. `file` is the experiment's.
     """
-    file = folder / "experiment" / f"{values.get('name')}.yaml"
     said = yaml.safe_load(file.read_text()) if file.is_file() else {}
     for group, whole in (("model", "source"), ("task", "source"), ("method", "name")):
         for name in said.get(group, {}):

@@ -224,7 +224,8 @@ class Config(Strict):
     @model_validator(mode="after")
     def _selected_is_run(self) -> "Config":
         for name, parameter in self.select.items():
-            if name not in self.method or parameter not in self.method[name].grid:
+            entry = self.method.get(name)
+            if entry is None or entry.name != name or parameter not in entry.grid:
                 raise ValueError(
                     f"select.{name} = {parameter!r} chooses among the values of "
                     f"method.{name}.grid.{parameter}, which the experiment does not have"

@@ -86,4 +86,6 @@ def training_text(point: Checkpoint, store: Store, tokenizer: Any) -> Encoded:
     rows = training_rows(rows, after_recipe(point)["train_limit"])
     encoded = encode(rows, tokenizer, point.text)
     order = store.manifest(ensure_checkpoint(point, store)).get("output_order")
-    return encoded if order is None else replace(encoded, labels=np.array(order)[encoded.labels])
+    if order is None or not point.text["labels"]:
+        return encoded
+    return replace(encoded, labels=np.array(order)[encoded.labels])

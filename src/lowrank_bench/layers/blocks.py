@@ -57,6 +57,10 @@ class BlockEmbedding(CompressedEmbedding):
         ]
         return cls(*factors.shape, parts, device="meta", **options)
 
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._places = None  # it followed from the labels before
+
     def set_value(self, name: str, value: Tensor) -> None:
         """Put one tensor of the factors, by its name there, in its place in the layer."""
         block, _, part = name.partition(".")
@@ -68,7 +72,8 @@ class BlockEmbedding(CompressedEmbedding):
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the rows of the table at `indices`, shape of `indices` × d."""
         flat = indices.reshape(-1)
-        places = by_label(self.labels[flat].long(), len(self.parts))
+        # index_select, as nn.Embedding, refuses negative indices.
+        places = by_label(self.labels.index_select(0, flat).long(), len(self.parts))
         inside = self._inside()[flat]
         pieces = [
             self._rows(part, inside[own]) for part, own in zip(self.parts, places, strict=True)

@@ -61,7 +61,7 @@ class ClusteredEmbedding(CompressedEmbedding):
         """Return the rows of the table at `indices`, shape of `indices` × d."""
         flat = indices.reshape(-1)
         left = functional.embedding(flat, self.left, self.padding_idx, sparse=self.sparse)
-        places = by_label(self.labels[flat].long(), self.clusters)
+        places = by_label(self.labels.index_select(0, flat).long(), self.clusters)
         pieces = [left[own] @ basis for own, basis in zip(places, self.right, strict=True)]
         return gather_parts(pieces, places).reshape(*indices.shape, self.embedding_dim)
 

@@ -21,7 +21,7 @@ class SparseEmbedding(CompressedEmbedding):
     padding_idx
         Index that contributes no gradient; a negative one counts from the end.
     sparse
-        Must be false: a row is combined with coefficients that have gradients of their own.
+        Not honoured: gradients are dense, since a row is combined from several others.
     device, dtype
         Of all parameters, whose values are undefined until they are set or loaded.
 
@@ -42,7 +42,7 @@ class SparseEmbedding(CompressedEmbedding):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_embeddings, embedding_dim, padding_idx, sparse)
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
         self.rows = nn.Parameter(torch.empty(kept, embedding_dim, **kind))
         self.values = nn.Parameter(torch.empty(coefficients, **kind))
@@ -56,6 +56,10 @@ class SparseEmbedding(CompressedEmbedding):
         """Return the layer for `factors`, on the meta device, with `options` of `__init__`."""
         sizes = (*factors.shape, len(factors.rows), len(factors.values))
         return cls(*sizes, device="meta", **options)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._starts = None  # it followed from the terms before
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the rows of the table at `indices`, shape of `indices` × d."""

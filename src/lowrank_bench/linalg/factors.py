@@ -264,9 +264,9 @@ def term_starts(terms: Tensor) -> Tensor:
     return torch.where(kept, kept.cumsum(0) - 1, counts.cumsum(0) - counts)
 
 
-def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor, sparse: bool = False) -> Tensor:
+def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor) -> Tensor:
     """Return the rows `wanted`, len(wanted)×d, of sparse factors; `starts` are their starts."""
-    terms = factors.terms[wanted]
+    terms = factors.terms.index_select(0, wanted)  # which refuses negative indices
     kept = terms == KEPT
     counts = torch.where(kept, 1, terms.long())
     offsets = counts.cumsum(0) - counts
@@ -277,7 +277,7 @@ def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor, sparse: bool
     indices[~whole] = factors.indices[places[~whole]].long() + OFFSET
     weights = weights.index_put((~whole,), factors.values[places[~whole]])
     return functional.embedding_bag(
-        indices, factors.rows, offsets, mode="sum", per_sample_weights=weights, sparse=sparse
+        indices, factors.rows, offsets, mode="sum", per_sample_weights=weights
     )
 
 

@@ -53,7 +53,7 @@ def table_frequency(matrix: Tensor, frequency: Tensor) -> Tensor:
     logs = frequency.clamp(min=1e-300).log()
     features = _features(matrix)
     square = features.T @ features
-    ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
+    ridge = (RIDGE * square.diagonal().mean() or 1.0) * torch.eye(len(square)).to(square)
     slopes = torch.linalg.solve(square + ridge, features.T @ (logs - logs.mean()))
     fitted = (features @ slopes + logs.mean()).clamp(min=logs.min(), max=logs.max())
     order = torch.argsort(logs + fitted, stable=True)

@@ -41,7 +41,9 @@ class Fwsvd(Method):
     source: ClassVar[str] = "Hsu et al., ICLR 2022"
     quiet: ClassVar[tuple[str, ...]] = ("floor",)
 
-    floor: float = Field(default=1e-5, ge=0, description="added to weights with a maximum of one")
+    floor: float = Field(
+        default=1e-5, ge=0, le=1, description="added to weights with a maximum of one"
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:

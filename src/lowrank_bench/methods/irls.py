@@ -61,7 +61,7 @@ class Irls(Method):
     )
     refit: Literal["both", "left"] = Field(default="both", description="which factors are refitted")
     sweeps: int = Field(default=30, ge=1, description="most passes from each start")
-    tolerance: float = Field(default=1e-5, ge=0, description="least gain of a pass, relative")
+    tolerance: float = Field(default=1e-5, ge=0, lt=1, description="least gain of a pass, relative")
 
     def decompose(self, problem: Problem) -> Single:
         """Return the factors of `problem.rank`.

@@ -59,7 +59,7 @@ class L21(Method):
         default="best", description="first subspace; best: the better result of both"
     )
     steps: int = Field(default=30, ge=1, description="most steps from each start")
-    tolerance: float = Field(default=1e-5, ge=0, description="least gain of a step, relative")
+    tolerance: float = Field(default=1e-5, ge=0, lt=1, description="least gain of a step, relative")
     center: bool = Field(default=False, description="let the subspace miss the origin")
 
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:

@@ -58,7 +58,7 @@ class Messi(Method):
     q: float = Field(default=2.0, ge=1, le=2, description="power of the distance, 1 <= q <= 2")
     restarts: int = Field(default=4, ge=1, description="number of starts, the best is kept")
     steps: int = Field(default=50, ge=1, description="most steps of a start")
-    seed: int = Field(default=0, ge=0, description="seed of the starts")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the starts")
 
     def decompose(self, problem: Problem) -> Single:
         """Return the factors whose subspaces have dimension j = `problem.rank`.

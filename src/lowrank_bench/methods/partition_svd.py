@@ -52,7 +52,7 @@ class PartitionSvd(Method):
     order: Literal["consecutive", "random"] = Field(
         default="consecutive", description="how the rows are cut: consecutive or random"
     )
-    seed: int = Field(default=0, ge=0, description="seed of random parts")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of random parts")
 
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:

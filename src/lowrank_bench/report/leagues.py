@@ -29,10 +29,12 @@ def leagues_table(halves: pd.DataFrame) -> Table:
     halves
         Averages over tasks on each half, as `score.halves.score_halves` returns them. The winner
         has the least drop on the selection half; the drops shown are those on the other one.
+        Only methods that were scored on every task, on both halves, compete.
     """
     rows = frames.tidy(halves).assign(half=halves["half"].to_numpy())
-    rows = rows[~frames.as_trained(rows) & rows["drop"].notna()]
+    rows = rows[(rows["method"] != "dense") & rows["drop"].notna()]
     rows["league"] = rows["data_used"].map(league)
+    rows = _complete(rows)
     shown = {
         model: pd.DataFrame(
             [
@@ -55,6 +57,14 @@ def leagues_table(halves: pd.DataFrame) -> Table:
         notes=notes(rows.assign(panel="average")),
         empty="no average over tasks",
     )
+
+
+def _complete(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of methods whose averages are over as many examples as any."""
+    whole = rows["n_examples"] == rows.groupby(["model", "half"])["n_examples"].transform("max")
+    rows = rows[whole]
+    cell = ["model", "series", "compression", "finetune_epochs"]
+    return rows[rows.groupby(cell)["half"].transform("nunique") == rows["half"].nunique()]
 
 
 def _winner(part: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]:

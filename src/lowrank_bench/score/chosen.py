@@ -1,6 +1,7 @@
 """A series that picks a parameter by the training rows, as a user without a test set would."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,10 +49,22 @@ def chosen_by_training(
             groups[(*others, canonical(params))].append(cell)
     found = []
     for key, group in groups.items():
-        best = max(group, key=lambda cell: _training_metric(cell, references, tasks))
-        label = f"{method} ({parameter} {CHOSEN})"
+        trained = [cell for cell in group if _training_split(cell)]
+        if not trained:
+            continue
+        best = max(trained, key=lambda cell: _training_metric(cell, references, tasks))
+        label = _label(best.meta["label"], parameter)
         found.append(replace(best, meta={**best.meta, "params": key[-1], "label": label}))
     return found
+
+
+def _label(label: str, parameter: str) -> str:
+    """Return `messi (k=5, q=1)` as `messi (k chosen, q=1)`."""
+    return re.sub(rf"\b{re.escape(parameter)}=[^,)]+", f"{parameter} {CHOSEN}", label)
+
+
+def _training_split(cell: ScoredCell) -> str:
+    return next((name for name in cell.predictions if "[:" in name), "")
 
 
 def _training_metric(
@@ -61,6 +74,6 @@ def _training_metric(
 ) -> float:
     task = tasks[cell.meta["task"]]
     metric, kind = task["evaluation"][0]["metrics"][0], kind_of(len(task["labels"]))
-    split = next(name for name in cell.predictions if "[:" in name)
+    split = _training_split(cell)
     labels = predict_labels(cell.predictions[split], kind)
     return compute([metric], labels, references[cell.meta["task"], split])[metric]
