@@ -46,6 +46,55 @@ def test_compress_writes_a_smaller_network_that_loads_and_scores(network, tmp_pa
     assert "quick_cola validation matthews_correlation" in capsys.readouterr().out
 
 
+TEXT = ["--method", "frequency_sparse", "--set", "weights=counts", "--compression", "0.5"]
+
+
+def test_text_is_counted_and_the_vocabulary_read(network, tmp_path, capsys):
+    words = (network / "tokenizer.json").read_text().split('"')
+    text = tmp_path / "train.txt"
+    text.write_text("\n".join(word for word in words if word.isalpha())[:2000])
+    out = tmp_path / "small"
+    assert main(["compress", str(network), str(out), *TEXT, "--text", str(text)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["data_used"] == "weights, vocabulary order, training text"
+    stored = report["parameters_kept"] + report["index_bits"] / 32
+    assert stored <= 0.5 * report["parameters_dense"]
+    tensors = load_file(out / "model.safetensors")
+    whole = load(out).get_input_embeddings()
+    assert sum(t.numel() for n, t in tensors.items() if "word_embeddings" in n) == (
+        report["parameters_kept"] + whole.terms.numel() + whole.indices.numel()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "said"),
+    [
+        (TEXT, None, "give one with --text"),
+        (TEXT, b" \n", "holds no text"),
+        (TEXT, b"caf\xe9", "is not UTF-8"),
+        (["--method", "svd", "--compression", "0.5"], b"x", "reads no text"),
+        (["--method", "fwsvd", "--compression", "0.5"], None, "which the workflow computes"),
+    ],
+)
+def test_wrong_text_ends_in_one_line(network, tmp_path, capsys, words, content, said):
+    given = []
+    if content is not None:
+        (tmp_path / "text").write_bytes(content)
+        given = ["--text", str(tmp_path / "text")]
+    assert main(["compress", str(network), str(tmp_path / "out"), *words, *given]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_network_without_its_tokenizer_is_refused_where_it_is_needed(network, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((network / name).read_bytes())
+    words = ["--method", "frequency_svd", "--compression", "0.5"]
+    assert main(["compress", str(bare), str(tmp_path / "out"), *words]) == 2
+    assert "give frequency=, or the tokenizer" in capsys.readouterr().err
+
+
 def test_an_uncompressed_folder_is_scored_as_well(network, tmp_path, capsys):
     place = ["--conf", CONF, "--store", str(tmp_path / "store")]
     assert main(["evaluate", str(network), "--task", "quick_sst2", *place]) == 0

@@ -253,3 +253,19 @@ def test_a_table_in_shared_memory_is_refused():
     model["o"].weight.data = model["e"].weight.data
     with pytest.raises(LowRankError, match=r"shares the memory of its table with 'o\.weight'"):
         compress(model, "svd", 0.5)
+
+
+@pytest.mark.parametrize("texts", ["one string", [], ["good", None], b"bytes"])
+def test_texts_are_a_list_of_strings(texts):
+    from lowrank_bench.synthetic.networks import build_network
+
+    model, tokenizer = build_network("bert", 0, num_labels=2)
+    wanted = {"weights": "counts", "tokenizer": tokenizer, "texts": texts}
+    with pytest.raises(LowRankError, match="texts must be a list of strings"):
+        compress(model, "frequency_svd", 0.5, **wanted)
+
+
+def test_factors_that_overflow_are_refused():
+    huge = torch.full((40, 8), 60000.0, dtype=torch.float16)
+    with pytest.raises(LowRankError, match="do not fit into torch.float16"):
+        low_rank(huge, 2, "svd")
