@@ -267,5 +267,5 @@ def test_texts_are_a_list_of_strings(texts):
 
 def test_factors_that_overflow_are_refused():
     huge = torch.full((40, 8), 60000.0, dtype=torch.float16)
-    with pytest.raises(LowRankError, match="do not fit into torch.float16"):
+    with pytest.raises(LowRankError, match=r"do not fit into torch\.float16"):
         low_rank(huge, 2, "svd")
