@@ -187,13 +187,8 @@ def compress(
         When the layer is not found or its table is shared with another layer, the compression
         leaves no rank, the table is not finite, or the method refuses.
     """
-    if target not in TARGETS:
-        raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
-    if not isinstance(compression, Real) or not 0 < compression < 1:
-        raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
+    _check_request(model, compression, target)
     chosen = make_method(method, **params)
-    if not isinstance(model, nn.Module):
-        raise LowRankError(f"expected a torch module, not {type(model).__name__}")
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
     matrix = _as_matrix(embedding.weight)
@@ -206,14 +201,18 @@ def compress(
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     small = compressed_embedding(embedding, factors)
     compressed = copy.deepcopy(model, {id(embedding): small})
-    about = {
-        "method": method,
-        "params": chosen.model_dump(mode="json"),
-        "target": target,
-        "seconds": seconds,
-    }
-    about["data_used"] = data_used(chosen.needs)
+    about = {"method": method, "params": chosen.model_dump(mode="json"), "target": target}
+    about |= {"seconds": seconds, "data_used": data_used(chosen.needs)}
     return compressed, _report(name, matrix, factors, about)
+
+
+def _check_request(model: nn.Module, compression: float, target: str) -> None:
+    if target not in TARGETS:
+        raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+    if not isinstance(compression, Real) or not 0 < compression < 1:
+        raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
+    if not isinstance(model, nn.Module):
+        raise LowRankError(f"expected a torch module, not {type(model).__name__}")
 
 
 def _complete(
