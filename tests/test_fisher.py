@@ -1,6 +1,7 @@
 """Facts about rows: Fisher information and token counts, against one example after another."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
 from lowrank_bench.text.counts import token_counts
 from lowrank_bench.text.encode import encode
+from lowrank_bench.text.training import training_text
 
 CASES = {"mrpc": (["sentence1", "sentence2"], ["a", "b"]), "stsb": (["sentence1", "sentence2"], [])}
 
@@ -52,6 +54,20 @@ def test_a_large_task_is_sampled(monkeypatch):
     assert torch.equal(one, two)
     whole = {token for features in encoded.features for token in features["input_ids"]}
     assert 0 < int((one > 0).sum()) < len(whole)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_labels_follow_the_order_of_the_outputs(name):
+    columns, labels = CASES[name]
+    _, tokenizer = build_network("bert", 0, num_labels=2)
+    rows = pd.DataFrame(make_task(name, 0)["validation"][:12])
+    text = {"columns": columns, "label": "label", "labels": labels, "max_length": 64}
+    point = SimpleNamespace(recipe={"after": {"train_limit": 5}}, text=text)
+    plain = training_text(rows, point, tokenizer, None)
+    turned = training_text(rows, point, tokenizer, [1, 0] if labels else [0])
+    assert len(plain) == 5
+    expected = 1 - plain.labels if labels else plain.labels
+    assert turned.labels.tolist() == expected.tolist()
 
 
 def test_counts_are_those_of_a_counter():

@@ -96,11 +96,6 @@ def split_and_limit(name: str) -> tuple[str, int | None]:
     return split, int(rest.removesuffix("]")) if bracket else None
 
 
-def after_recipe(point: Checkpoint) -> Mapping[str, Any]:
-    """Return the settings of training after compression: those of the checkpoint's own training."""
-    return point.recipe.get("after", point.recipe)
-
-
 @dataclass(frozen=True)
 class Spec:
     """A method with its parameters, applied to a target.

@@ -24,12 +24,12 @@ EVALUATION = (
     "lowrank_bench.layers.embedding",
     "lowrank_bench.linalg.certificate",
 )
-RETRAINING = ("lowrank_bench.checkpoint.finetune",)
+RETRAINING = ("lowrank_bench.evaluate.retrain", "lowrank_bench.text.training")
 # The sources on which facts about the rows rest.
 FACT_SOURCES = {
-    "frequency": "lowrank_bench.text.vocabulary",
-    "counts": "lowrank_bench.text.counts",
-    "fisher": "lowrank_bench.factorize.fisher",
+    "frequency": ("lowrank_bench.text.vocabulary",),
+    "counts": ("lowrank_bench.text.counts", "lowrank_bench.text.training"),
+    "fisher": ("lowrank_bench.factorize.fisher", "lowrank_bench.text.training"),
 }
 SYNTHETIC = {
     "network": ("lowrank_bench.synthetic.networks",),
@@ -156,7 +156,7 @@ def _specs(config: Config, name: str) -> Iterator[Spec]:
         method = make_method(
             entry.name, **entry.params, **dict(zip(entry.grid, values, strict=True))
         )
-        facts = (FACT_SOURCES[need] for need in method.needs)
+        facts = [source for need in method.needs for source in FACT_SOURCES[need]]
         code = code_digest(f"lowrank_bench.methods.{entry.name}", *facts)
         about = (entry.name, method.model_dump(mode="json"), config.target, method.label(), code)
         yield Spec(*about, method.nested, method.needs)

@@ -1,6 +1,5 @@
 """Evaluate all cells of one checkpoint in one process: load once, swap factors, predict."""
 
-import copy
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint, after_recipe, split_and_limit
-from lowrank_bench.checkpoint.finetune import finetune
+from lowrank_bench.cells import DENSE, Cell, Checkpoint, split_and_limit
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.device import best_device
 from lowrank_bench.download.data import download_data, read_split
 from lowrank_bench.evaluate.predict import predict
 from lowrank_bench.evaluate.record import Record, write_record
+from lowrank_bench.evaluate.retrain import retrain
 from lowrank_bench.factorize.decompose import load_decomposition
-from lowrank_bench.factorize.facts import training_text
+from lowrank_bench.factorize.facts import checkpoint_text
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
 from lowrank_bench.linalg.certificate import certificate_columns, certify
 from lowrank_bench.linalg.factors import Approximation
@@ -72,12 +71,9 @@ class CheckpointEvaluator:
     def _retrained(self, cell: Cell, facts: dict[str, Any]) -> nn.Module:
         """Return a copy of the network as it is now, trained on."""
         if self._training_text is None:
-            self._training_text = training_text(self.point, self.store, self.tokenizer)
-        recipe = {**after_recipe(self.point), "epochs": cell.finetune_epochs}
-        model, start = copy.deepcopy(self.model), time.perf_counter()
-        facts["losses"] = finetune(
-            model, self.tokenizer, self._training_text, recipe, self.point.seed, self.device
-        )
+            self._training_text = checkpoint_text(self.point, self.store, self.tokenizer)
+        start, settings = time.perf_counter(), (self.point, cell.finetune_epochs, self.device)
+        model, facts["losses"] = retrain(self.model, self.tokenizer, self._training_text, *settings)
         facts["finetune_seconds"] = time.perf_counter() - start
         return model
 

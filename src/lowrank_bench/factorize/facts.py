@@ -1,19 +1,16 @@
 """What is known of the rows of a checkpoint's embedding: found once, kept in the store."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lowrank_bench.cells import Checkpoint, after_recipe
+from lowrank_bench.cells import Checkpoint
 from lowrank_bench.checkpoint.make import ensure_checkpoint
-from lowrank_bench.checkpoint.pretrained import training_rows
 from lowrank_bench.device import best_device
 from lowrank_bench.digest import code_digest, digest
 from lowrank_bench.download.data import download_data
@@ -21,7 +18,8 @@ from lowrank_bench.factorize.fisher import fisher_information
 from lowrank_bench.grid import FACT_SOURCES
 from lowrank_bench.store import Store
 from lowrank_bench.text.counts import token_counts
-from lowrank_bench.text.encode import Encoded, encode
+from lowrank_bench.text.encode import Encoded
+from lowrank_bench.text.training import training_text
 
 FILE = "facts.safetensors"
 BATCH_TOKENS = 4096
@@ -41,7 +39,7 @@ def row_facts(
 
 
 def _fact(name: str, point: Checkpoint, store: Store, rows: int) -> Tensor:
-    key = digest([point.key, name, rows, code_digest(FACT_SOURCES[name])])
+    key = digest([point.key, name, rows, code_digest(*FACT_SOURCES[name])])
     found = store.folder("facts", key, deep=True)
     if not found:
         with store.new_folder("facts", key, {"checkpoint": point.title(), "fact": name}) as fresh:
@@ -57,14 +55,14 @@ def _frequency(point: Checkpoint, store: Store, rows: int) -> Tensor:
 
 
 def _counts(point: Checkpoint, store: Store, rows: int) -> Tensor:
-    encoded = training_text(point, store, _tokenizer(point, store))
+    encoded = checkpoint_text(point, store, _tokenizer(point, store))
     return token_counts((row["input_ids"] for row in encoded.features), rows)
 
 
 def _fisher(point: Checkpoint, store: Store, rows: int) -> Tensor:
     folder, tokenizer = ensure_checkpoint(point, store), _tokenizer(point, store)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    encoded = training_text(point, store, tokenizer)
+    encoded = checkpoint_text(point, store, tokenizer)
     device = best_device()
     return fisher_information(model, tokenizer, encoded, BATCH_TOKENS, device, point.seed)
 
@@ -76,16 +74,9 @@ def _tokenizer(point: Checkpoint, store: Store) -> Any:
     return AutoTokenizer.from_pretrained(ensure_checkpoint(point, store))
 
 
-def training_text(point: Checkpoint, store: Store, tokenizer: Any) -> Encoded:
-    """Return the tokenised rows that the checkpoint was, or would have been, trained on.
-
-    Labels are in the order of the network's outputs.
-    """
+def checkpoint_text(point: Checkpoint, store: Store, tokenizer: Any) -> Encoded:
+    """Return the tokenised training rows of a checkpoint, from the store."""
     split = point.data.checks["train"]
     rows = pd.read_parquet(download_data(point.data, store) / f"{split}.parquet")
-    rows = training_rows(rows, after_recipe(point)["train_limit"])
-    encoded = encode(rows, tokenizer, point.text)
     order = store.manifest(ensure_checkpoint(point, store)).get("output_order")
-    if order is None or not point.text["labels"]:
-        return encoded
-    return replace(encoded, labels=np.array(order)[encoded.labels])
+    return training_text(rows, point, tokenizer, order)
