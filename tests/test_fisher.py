@@ -19,17 +19,23 @@ from lowrank_bench.text.training import training_text
 CASES = {"mrpc": (["sentence1", "sentence2"], ["a", "b"]), "stsb": (["sentence1", "sentence2"], [])}
 
 
-def example(name):
+def example(name, architecture="bert"):
     columns, labels = CASES[name]
-    model, tokenizer = build_network("bert", 0, num_labels=max(1, len(labels)))
+    model, tokenizer = build_network(architecture, 0, num_labels=max(1, len(labels)))
     rows = pd.DataFrame(make_task(name, 0)["validation"][:12])
     text = {"columns": columns, "label": "label", "labels": labels, "max_length": 64}
     return model.eval(), tokenizer, encode(rows, tokenizer, text)
 
 
-@pytest.mark.parametrize("name", list(CASES))
-def test_each_examples_own_gradient_is_squared(name):
-    model, tokenizer, encoded = example(name)
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        *((name, "bert") for name in CASES),
+        *(("mrpc", a) for a in ("distilbert", "roberta", "xlnet")),
+    ],
+)
+def test_each_examples_own_gradient_is_squared(name, architecture):
+    model, tokenizer, encoded = example(name, architecture)
     _, embedding = find_embedding(model)
     embedding.padding_idx = None  # as the layer's own gradient leaves the padding out
     total = torch.zeros(embedding.num_embeddings, dtype=torch.float64)

@@ -54,8 +54,11 @@ def _output_gradient(
 ) -> Tensor:
     """Return the gradient of the summed loss with respect to what the embedding gave, b×l×d."""
     caught: list[Tensor] = []
+    turned = False  # XLNet looks its tokens up with the batch as the second dimension
 
-    def _catch(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def _catch(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        nonlocal turned
+        turned = not torch.equal(args[0], inputs["input_ids"])
         caught.append(output.detach().requires_grad_())
         return caught[0]
 
@@ -69,7 +72,8 @@ def _output_gradient(
         loss = (logits.squeeze(-1) - target.float()).square().sum()
     else:
         loss = nn.functional.cross_entropy(logits, target, reduction="sum")
-    return torch.autograd.grad(loss, caught[0])[0]
+    gradient = torch.autograd.grad(loss, caught[0])[0]
+    return gradient.transpose(0, 1).clone() if turned else gradient
 
 
 def _add_squares(total: Tensor, ids: Tensor, gradient: Tensor) -> None:
