@@ -158,28 +158,24 @@ def compress(
     ----------
     model
         A transformers model, or any torch module with an `nn.Embedding`. It is left as it was.
-    method
-        Name of a method.
+    method, params
+        Name of a method, and its parameters.
     compression
         Share of the layer's parameters to save, between 0 and 1; the largest rank that saves at
         least this much is taken. The labels of `messi` and `partition_svd` come on top, as in the
         paper; the report counts them.
-    target
-        Which layers: `embedding`, the input embedding.
-    layer
-        Dotted name of the layer, for modules with several embeddings.
+    target, layer
+        `embedding`; and the layer's dotted name, for modules with several embeddings.
     tokenizer, texts
         The network's tokenizer, for methods that read the vocabulary's order, and training texts,
         for methods that count how often each token is used.
     frequency, counts, fisher
         The same as n numbers, one for each row of the table (`problem.Problem`).
-    **params
-        Parameters of the method.
 
     Returns
     -------
-    model, report
-        The copy, in which other layers are equal, and the `CompressionReport`.
+    (network, CompressionReport)
+        The copy, in which other layers are equal, and the report.
 
     Raises
     ------
@@ -197,12 +193,11 @@ def compress(
     facts = _complete(facts, chosen.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
     factors = _factorize(matrix, chosen, rank, facts)
-    seconds = time.perf_counter() - start
+    about: dict[str, Any] = {"seconds": time.perf_counter() - start}
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
-    small = compressed_embedding(embedding, factors)
-    compressed = copy.deepcopy(model, {id(embedding): small})
-    about = {"method": method, "params": chosen.model_dump(mode="json"), "target": target}
-    about |= {"seconds": seconds, "data_used": data_used(chosen.needs)}
+    compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
+    about |= {"method": method, "params": chosen.model_dump(mode="json"), "target": target}
+    about["data_used"] = data_used(chosen.needs)
     return compressed, _report(name, matrix, factors, about)
 
 

@@ -234,6 +234,7 @@ class _Labels:
     options: np.ndarray
 
     def take(self, kept: np.ndarray) -> "_Labels":
+        """Return the labels at the places `kept`."""
         return _Labels(*(getattr(self, field.name)[kept] for field in fields(self)))
 
 

@@ -52,10 +52,7 @@ def certify(
         together, except that k clusters of dimension j have rank k·j at most. `within` is None as
         well where the bound is zero and the error is not.
 
-    Raises
-    ------
-    LowRankError
-        When the shapes differ or p is below one.
+    Raises `LowRankError` when the shapes differ or p is below one.
     """
     if not p >= 1:
         raise LowRankError(f"a certificate needs p >= 1, not p = {p:g}")

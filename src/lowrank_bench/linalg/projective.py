@@ -1,4 +1,12 @@
-"""Projective clustering: k subspaces such that each row of a matrix is near one of them."""
+"""Projective clustering: k subspaces such that each row of a matrix is near one of them.
+
+For q < 2 the fit is one step of majorization: rows count with weight
+(distance² + ε²)^{q/2−1}, which cannot raise Σ weight_i · (distance_i² + ε²)^{q/2}. The length
+ε is 1e-6 of the rows' root mean square length.
+
+A cluster whose rows span less than j dimensions (an empty one too) takes in the directions of
+the worst-fitted rows, which then move to it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -70,13 +78,6 @@ def projective_clustering(
     subspace. Neither can raise the cost; the best of several starts is kept. The least cost of
     all is NP-hard to find, for q = 2 and any k ≥ 2.
 
-    For q < 2 the fit is one step of majorization: rows count with weight
-    (distance² + ε²)^{q/2−1}, which cannot raise Σ weight_i · (distance_i² + ε²)^{q/2}. The length
-    ε is 1e-6 of the rows' root mean square length.
-
-    A cluster whose rows span less than j dimensions (an empty one too) takes in the directions of
-    the worst-fitted rows, which then move to it.
-
     Parameters
     ----------
     matrix
@@ -90,10 +91,9 @@ def projective_clustering(
     restarts
         Number of starts: random balanced partitions, the last of several by residuals instead,
         and of three or more the first into consecutive parts.
-    steps
-        Most steps of a start.
-    tolerance
-        A start ends when no row moves, or a step lowers its cost by no more than this fraction.
+    steps, tolerance
+        A start ends after so many steps, or when no row moves, or a step lowers its cost by no more
+        than this fraction.
     seed
         Of the starts.
     weights
@@ -126,12 +126,16 @@ def projective_clustering(
     found = [search.run(start, steps, tolerance) for start in starts]
     costs = [clustering.costs[-1] for clustering in found]
     best = search.finish(found[costs.index(min(costs))])
-    scale = unit**q
+    return _scaled(best, costs, unit**q)
+
+
+def _scaled(found: Clustering, restart_costs: list[float], scale: float) -> Clustering:
+    """Return the clustering with costs in the units of the matrix as given."""
     return replace(
-        best,
-        cost=best.cost * scale,
-        costs=tuple(cost * scale for cost in best.costs),
-        restart_costs=tuple(cost * scale for cost in costs),
+        found,
+        cost=found.cost * scale,
+        costs=tuple(cost * scale for cost in found.costs),
+        restart_costs=tuple(cost * scale for cost in restart_costs),
     )
 
 
