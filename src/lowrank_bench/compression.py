@@ -193,11 +193,10 @@ def compress(
     facts = _complete(facts, chosen.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
     factors = _factorize(matrix, chosen, rank, facts)
-    about: dict[str, Any] = {"seconds": time.perf_counter() - start}
+    about = {"seconds": time.perf_counter() - start, "data_used": data_used(chosen.needs)}
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
     about |= {"method": method, "params": chosen.model_dump(mode="json"), "target": target}
-    about["data_used"] = data_used(chosen.needs)
     return compressed, _report(name, matrix, factors, about)
 
 
