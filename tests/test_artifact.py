@@ -232,3 +232,24 @@ def test_only_tensors_are_saved(tmp_path):
     with pytest.raises(LowRankError, match="'_extra_state' is no tensor"):
         save(Odd(2, 2), tmp_path / "saved")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"rank": 3},
+        {"num_embeddings": -4, "embedding_dim": 8, "rank": 2},
+        {"num_embeddings": 60, "embedding_dim": "x", "rank": 2},
+        {"num_embeddings": 60, "embedding_dim": 8, "rank": 2, "colour": 1},
+    ],
+)
+def test_a_damaged_layer_ends_in_one_line(tmp_path, spec):
+    net = nn.Sequential(nn.Embedding(60, 8), nn.Linear(8, 2))
+    small, _ = compress(net, "svd", 0.4)
+    folder = save(small, tmp_path / "net")
+    manifest = json.loads((folder / "lowrank.json").read_text())
+    manifest["swaps"][0]["spec"] = spec
+    (folder / "lowrank.json").write_text(json.dumps(manifest))
+    with pytest.raises(LowRankError, match=r"lowrank\.json is damaged: layer '0' cannot be built"):
+        load(folder, net)
