@@ -20,8 +20,8 @@ from lowrank_bench.layers.embedding import (
     swap_embedding,
 )
 from lowrank_bench.layers.plain import refuse_unusual
-from lowrank_bench.linalg.certificate import certificate_columns, certify
-from lowrank_bench.linalg.factors import Approximation, relative_errors
+from lowrank_bench.linalg.certificate import certificate_columns, certify, relative_errors
+from lowrank_bench.linalg.factors import Approximation
 from lowrank_bench.methods import Method, make_method
 from lowrank_bench.problem import FACTS, Problem, data_used
 

@@ -16,6 +16,8 @@ FACTS = {
     "counts": "training text",
     "fisher": "training text and labels",
 }
+# Which facts the weights of rows by their use rest on, by the name of where they come from.
+USE = {"vocabulary": ("frequency",), "counts": ("counts", "frequency"), "uniform": ()}
 MENDS = {
     "frequency": "give frequency=, or the tokenizer",
     "counts": "give counts=, or texts with the tokenizer",

@@ -22,7 +22,6 @@ from lowrank_bench.linalg.certificate import certificate_columns, certify
 from lowrank_bench.linalg.factors import Approximation
 from lowrank_bench.linalg.lower_bounds import LowerBounds
 from lowrank_bench.methods import make_method
-from lowrank_bench.problem import data_used
 from lowrank_bench.provenance import provenance
 from lowrank_bench.store import Store
 from lowrank_bench.text.encode import Encoded, encode
@@ -84,7 +83,6 @@ class CheckpointEvaluator:
             "parameters_kept": size,
             **dict.fromkeys(("rel_error_fro", "rel_error_l1", "rel_error_l21"), 0.0),
             "index_bits": 0,
-            "data_used": data_used(()),
             "factorize_seconds": 0.0,
         }
 
@@ -102,7 +100,6 @@ class CheckpointEvaluator:
             "parameters_kept": kept,
             "rank": rank,
             "index_bits": factors.index_bits,
-            "data_used": data_used(cell.spec.needs),
             **certificate_columns(
                 certify(self.matrix, factors, bounds=self._bounds, thorough=True)
             ),

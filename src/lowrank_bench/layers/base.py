@@ -89,12 +89,12 @@ class CompressedEmbedding(nn.Module):
     def take(self, factors: Approximation, like: nn.Parameter) -> None:
         """Take over the values of `factors`, on the device and in the precision of `like`."""
         for name, value in factors.tensors().items():
-            value = value.detach().to(like.device, copy=True).contiguous()
-            if value.is_floating_point():
-                value = value.to(like.dtype)
-                self.set_value(name, nn.Parameter(value, requires_grad=like.requires_grad))
-            else:
-                self.set_value(name, value)
+            real = value.is_floating_point()
+            dtype = like.dtype if real else value.dtype
+            value = value.detach().to(like.device, dtype, copy=True).contiguous()
+            if real:
+                value = nn.Parameter(value, requires_grad=like.requires_grad)
+            self.set_value(name, value)
 
     def set_value(self, name: str, value: Tensor) -> None:
         """Put one tensor of the factors, by its name there, in its place in the layer."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import Approximation, ClusteredFactors, Factors
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.gram import unit_of
 from lowrank_bench.linalg.lewis import LewisWeights
 from lowrank_bench.linalg.lower_bounds import LowerBounds, slack
 
@@ -92,6 +92,24 @@ def certificate_columns(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return columns | {f"within_{name}": found[name]["within"] for name in names}
 
 
+def relative_errors(matrix: Tensor, factors: Approximation) -> dict[str, float]:
+    """Return ‖A − B‖ / ‖A‖ in the Frobenius, the entrywise ℓ1 and the ℓ2,1 norm.
+
+    Parameters
+    ----------
+    matrix
+        Tensor A, n×d. The sums are float64, a block of rows at a time.
+
+    Returns
+    -------
+    dict
+        `rel_error_fro`, `rel_error_l1` and `rel_error_l21` (sum of the lengths of the rows); 0 for
+        a zero matrix, whose factors are zero as well.
+    """
+    pairs = zip(NORMS[:3], *_norms(matrix, factors, 1.0), strict=False)
+    return {f"rel_error_{name}": error / norm if norm else 0.0 for name, error, norm in pairs}
+
+
 def rank_limit(factors: Approximation) -> int | None:
     """Return the largest rank that the matrix of such factors can have; None if any."""
     if isinstance(factors, Factors):
@@ -128,8 +146,7 @@ def proven_factors(lewis: LewisWeights, rank: int) -> dict[str, float]:
 
 def _norms(matrix: Tensor, factors: Approximation, p: float) -> tuple[list[float], list[float]]:
     """Return the norms `NORMS` of the error and of the matrix, a block of rows at a time."""
-    peak = largest_entry(matrix)
-    unit = power_of_two(peak) if peak > 0 else 1.0  # keeps powers in range
+    unit = unit_of(matrix)
     exact = factors.to(dtype=torch.float64)
     parts = []
     for start in range(0, len(matrix), CHUNK):

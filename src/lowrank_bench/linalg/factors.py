@@ -1,6 +1,5 @@
-"""What replaces a weight: small matrices, and how far their product is from it."""
+"""What replaces a weight: small matrices, and integers that say how they fit together."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK = 2048
 LABELS = "labels"
 KEPT = 255
 OFFSET = 1 << 15
@@ -302,39 +300,3 @@ def restore(tensors: Mapping[str, Tensor]) -> Any:
     parts = (blocks[number] for number in range(len(blocks)))
     made = (DenseRows(**part) if "rows" in part else Factors(**part) for part in parts)
     return BlockFactors(tensors[LABELS], tuple(made))
-
-
-def relative_errors(matrix: Tensor, factors: Approximation) -> dict[str, float]:
-    """Return ‖A − B‖ / ‖A‖ in the Frobenius, the entrywise ℓ1 and the ℓ2,1 norm.
-
-    Parameters
-    ----------
-    matrix
-        Tensor A, n×d. The sums are float64, a block of rows at a time.
-
-    Returns
-    -------
-    dict
-        `rel_error_fro`, `rel_error_l1` and `rel_error_l21` (sum of the lengths of the rows); 0 for
-        a zero matrix, whose factors are zero as well.
-    """
-    low, high = (float(bound) for bound in torch.aminmax(matrix))
-    peak = max(-low, high) or 1.0  # keeps squares of very large and very small entries in range
-    sums = torch.zeros(6, dtype=torch.float64)
-    exact64 = factors.to(dtype=torch.float64)
-    for start in range(0, len(matrix), CHUNK):
-        exact = matrix[start : start + CHUNK].double()
-        gap = (exact - exact64.dense(start, start + CHUNK)).div_(peak)
-        exact = exact / peak
-        sums += torch.stack([term for part in (gap, exact) for term in _norms(part)]).cpu()
-    fro, l1, l21, fro_all, l1_all, l21_all = sums.tolist()
-    return {
-        "rel_error_fro": math.sqrt(fro / fro_all) if fro else 0.0,
-        "rel_error_l1": l1 / l1_all if l1 else 0.0,
-        "rel_error_l21": l21 / l21_all if l21 else 0.0,
-    }
-
-
-def _norms(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    squares = rows.square().sum(dim=1)
-    return squares.sum(), rows.abs().sum(), squares.sqrt().sum()

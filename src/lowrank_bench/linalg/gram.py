@@ -83,6 +83,14 @@ def largest_entry(matrix: Tensor) -> float:
     return max(-float(low), float(high)) if low == low else math.nan
 
 
+def unit_of(matrix: Tensor) -> float:
+    """Return a power of two by which a matrix divides to entries of at most one; 1 for zeros.
+
+    It keeps squares of very large and very small entries in range, and rounds nothing.
+    """
+    return power_of_two(largest_entry(matrix) or 0.5)
+
+
 def right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the singular values of A and its right singular vectors, the largest first.
 

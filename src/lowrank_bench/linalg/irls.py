@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.gram import unit_of
 
 # The smoothing ε in units of the median of |A|. It falls from FIRST to MIDDLE during most sweeps:
 # below that the weights hold each row to the entries that it meets already.
@@ -85,8 +85,7 @@ def alternate(
     CVPR 2005, for the alternation; Chartrand and Yin, "Iteratively reweighted algorithms for
     compressive sensing", ICASSP 2008, for the falling ε.
     """
-    peak = largest_entry(matrix)
-    unit = power_of_two(peak) if peak > 0 else 1.0
+    unit = unit_of(matrix)
     matrix = matrix / unit
     search = _Search(matrix, basis, p)
     floor = NOISE * matrix.numel() ** (1 / p)

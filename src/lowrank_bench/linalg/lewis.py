@@ -17,6 +17,7 @@ from lowrank_bench.linalg.gram import (
     triangular_factor,
 )
 from lowrank_bench.linalg.lewis_map import MILD, IllConditionedError, LewisMap, Rows
+from lowrank_bench.linalg.quadratic_form import QuadraticForm
 
 # In an orthonormal basis the condition is bounded, and there are no better coordinates.
 LAST_RESORT = 1e12
@@ -29,7 +30,7 @@ ROUGH = 3e-5  # residual up to which float32 prepares; the next point is then mo
 
 
 @dataclass(frozen=True)
-class LewisWeights:
+class LewisWeights(QuadraticForm):
     """ℓp Lewis weights of an n×d matrix A and the quadratic form that they define.
 
     Weights with residual δ > 0 certify each of the bounds of `lewis_weights` up to a factor of
@@ -59,16 +60,6 @@ class LewisWeights:
     root: Tensor
     iterations: int
     residual: float
-
-    @property
-    def rank(self) -> int:
-        """Return the numerical rank of A."""
-        return self.root.shape[0]
-
-    @property
-    def form(self) -> Tensor:
-        """Return M = Aᵀ W^{1−2/p} A, d×d."""
-        return self.root.T @ self.root
 
 
 def lewis_weights(

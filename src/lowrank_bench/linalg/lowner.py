@@ -17,12 +17,13 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.gram import numerical_rank
+from lowrank_bench.linalg.quadratic_form import QuadraticForm
 
 LARGEST_WIDTH = 64
 
 
 @dataclass(frozen=True)
-class LownerEllipsoid:
+class LownerEllipsoid(QuadraticForm):
     """An ellipsoid {x : xᵀMx ≤ 1} with √(xᵀMx) ≤ ‖Ax‖_p ≤ `factor`·√(xᵀMx) for every x.
 
     Attributes
@@ -44,16 +45,6 @@ class LownerEllipsoid:
     factor: float
     cuts: int
     tests: int
-
-    @property
-    def rank(self) -> int:
-        """Return the numerical rank of A."""
-        return self.root.shape[0]
-
-    @property
-    def form(self) -> Tensor:
-        """Return M, d×d."""
-        return self.root.T @ self.root
 
 
 def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEllipsoid:

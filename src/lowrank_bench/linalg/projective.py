@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.gram import largest_entry, unit_of
 from lowrank_bench.linalg.moves import better_labels
 from lowrank_bench.linalg.partition import consecutive_parts, leading_vectors
 from lowrank_bench.linalg.seeding import random_start, residual_start
@@ -113,7 +113,7 @@ def projective_clustering(
     """
     matrix = matrix.double()
     _check(matrix, clusters, dimension, q, restarts, steps)
-    unit = power_of_two(largest_entry(matrix) or 1.0)
+    unit = unit_of(matrix)
     if not 1e-100 < unit < 1e100:
         matrix = matrix / unit
     else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.decomposition import complete
-from lowrank_bench.linalg.gram import CHUNK, largest_entry, power_of_two, right_singular
+from lowrank_bench.linalg.gram import CHUNK, right_singular, unit_of
 
 FIRST, LAST, FALL = 1e-1, 1e-6, 0.1  # the smoothing ε, in units of the median row length
 
@@ -78,8 +78,7 @@ def nearest_subspace(
     Ding, Zhou, He, Zha, "R1-PCA", ICML 2006; Lerman and Maunu, "Fast, robust and non-convex
     subspace recovery", Information and Inference 7 (2018), for the smoothed steps.
     """
-    peak = largest_entry(matrix)
-    unit = power_of_two(peak) if peak > 0 else 1.0
+    unit = unit_of(matrix)
     search = _Search(matrix / unit, basis, q, center)
     done = 0
     for epsilon in _falling(steps):

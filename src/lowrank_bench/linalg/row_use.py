@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.gram import unit_of
 from lowrank_bench.problem import Problem
 
 RIDGE = 1e-4  # of the mean squared length of a feature
@@ -62,8 +62,7 @@ def table_frequency(matrix: Tensor, frequency: Tensor) -> Tensor:
 
 def _features(matrix: Tensor) -> Tensor:
     """Return the centred rows, lengths and logarithms of lengths, n×(d + 2)."""
-    peak = largest_entry(matrix)
-    rows = matrix / (power_of_two(peak) if peak else 1.0)
+    rows = matrix / unit_of(matrix)
     length = rows.norm(dim=1, keepdim=True)
     length = length / length.mean().clamp(min=1e-300)
     features = torch.cat([rows, length, length.clamp(min=1e-3).log()], dim=1)

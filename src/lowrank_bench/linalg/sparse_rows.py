@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import KEPT, OFFSET, SparseFactors
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.gram import unit_of
 from lowrank_bench.linalg.pursuit import combination, matching_pursuit
 
 PRICE = 1.5  # numbers stored for a term: its coefficient, and 16 bits that say which row
@@ -68,8 +68,7 @@ def sparse_rows(
             f"{budget:g} numbers do not hold one of {rows} rows of {columns}; lower the compression"
         )
     order = torch.argsort(weights, descending=True, stable=True)
-    peak = largest_entry(matrix)  # the search squares entries in float32
-    table = matrix[order] / (power_of_two(peak) if peak else 1.0)
+    table = matrix[order] / unit_of(matrix)  # the search squares entries in float32
     share = (weights / weights.sum())[order]
     limit = max(1, min(limit, KEPT - 1, int(columns / PRICE)))
     plans = [_plan(table, share, kept, left, limit, atoms) for kept in _sizes(rows, columns, left)]

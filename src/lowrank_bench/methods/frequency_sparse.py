@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from lowrank_bench.methods.base import Method
+from lowrank_bench.problem import USE
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Single
     from lowrank_bench.problem import Problem
-
-NEEDS = {"vocabulary": ("frequency",), "counts": ("counts", "frequency"), "uniform": ()}
 
 
 class FrequencySparse(Method):
@@ -59,7 +58,7 @@ class FrequencySparse(Method):
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the facts that the weights rest on."""
-        return NEEDS[self.weights]
+        return USE[self.weights]
 
     def decompose(self, problem: Problem) -> Single:
         """Return the factors that keep at most rank·(n + d) numbers, indices included.

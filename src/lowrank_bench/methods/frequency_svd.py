@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from lowrank_bench.methods.base import Method
+from lowrank_bench.problem import USE
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
     from lowrank_bench.problem import Problem
-
-NEEDS = {"vocabulary": ("frequency",), "counts": ("counts", "frequency")}
 
 
 class FrequencySvd(Method):
@@ -51,7 +50,7 @@ class FrequencySvd(Method):
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the facts that the weights rest on."""
-        return NEEDS[self.weights]
+        return USE[self.weights]
 
     def decompose(self, problem: Problem) -> Projection:
         """Return the projection onto the right singular vectors of the weighted matrix."""

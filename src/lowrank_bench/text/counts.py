@@ -1,6 +1,7 @@
 """How often a text uses each row of an embedding."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -22,13 +23,10 @@ def token_counts(token_ids: Iterable[Sequence[int]], rows: int) -> Tensor:
     LowRankError
         When the embedding has no row for an id.
     """
-    counts = np.zeros(rows, dtype=np.int64)
-    for ids in token_ids:
-        some = np.asarray(ids, dtype=np.int64)
-        if some.size and some.max() >= rows:
-            raise LowRankError(
-                f"the tokenizer gives id {some.max()}, the embedding has {rows} rows; take the "
-                "network's own tokenizer"
-            )
-        np.add.at(counts, some, 1)
+    counts = np.bincount(np.fromiter(chain.from_iterable(token_ids), np.int64), minlength=rows)
+    if len(counts) > rows:
+        raise LowRankError(
+            f"the tokenizer gives id {len(counts) - 1}, the embedding has {rows} rows; take the "
+            "network's own tokenizer"
+        )
     return torch.from_numpy(counts).to(torch.float64)
