@@ -59,16 +59,22 @@ class _Tee:
 
     def __init__(self, stream: Any, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._stream, self._file = stream, file.open("w")
+        self._stream, self._file, self._begun = stream, file.open("w"), ""
 
     def write(self, text: str) -> int:
-        """Write to both."""
+        """Write to both; to the terminal whole lines, so that those of two jobs do not mix."""
         self._file.write(text)
-        return self._stream.write(text)
+        lines, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._stream.write(lines + newline)
+        return len(text)
 
     def flush(self) -> None:
         """Flush both."""
         self._file.flush()
+        if self._begun:
+            self._stream.write(self._begun)
+            self._begun = ""
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
