@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lowrank_bench.cells import DENSE, Cell, Checkpoint, Source, Spec
-from lowrank_bench.checkpoint.finetune import finetune
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.cell import CheckpointEvaluator, evaluate_cells
@@ -15,6 +14,7 @@ from lowrank_bench.store import Store
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
 from lowrank_bench.text.encode import encode
+from lowrank_bench.text.finetune import finetune
 
 TEXT = {
     "columns": ["sentence"],
@@ -146,10 +146,11 @@ def test_a_compressed_cell_predicts_as_the_network_with_the_product_as_its_table
     evaluator.evaluate(cell)
     found = read_record(cell, store)
     plain = CheckpointEvaluator(point, store, 4096, "cpu")
-    u, s, vh = torch.linalg.svd(plain.matrix, full_matrices=False)
+    table = plain.model.get_input_embeddings().weight
+    u, s, vh = torch.linalg.svd(table.detach().double(), full_matrices=False)
     k = found.facts["rank"]
     with torch.no_grad():
-        plain.model.get_input_embeddings().weight.copy_((u[:, :k] * s[:k]) @ vh[:k])
+        table.copy_((u[:, :k] * s[:k]) @ vh[:k])
     dense = Cell(point, Spec(DENSE, {}, "embedding", DENSE, ""), 0.0, 0, "e")
     plain.evaluate(dense)
     wanted = read_record(dense, store).predictions["validation"]

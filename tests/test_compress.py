@@ -203,8 +203,8 @@ def test_compress_refuses_budgets(compression):
 def test_compress_refuses_the_rest():
     with pytest.raises(LowRankError, match=r"compression 0\.99 leaves no rank for a 40x8 matrix"):
         compress(Classifier(), "svd", 0.99)
-    with pytest.raises(LowRankError, match="unknown target 'conv'; known: embedding"):
-        compress(Classifier(), "svd", 0.5, target="conv")
+    with pytest.raises(LowRankError, match="unknown target 'head'; known: embedding"):
+        compress(Classifier(), "svd", 0.5, target="head")
     with pytest.raises(LowRankError, match="unknown method 'sdv'; did you mean 'svd'"):
         compress(Classifier(), "sdv", 0.5)
     broken = Classifier()

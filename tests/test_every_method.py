@@ -1,37 +1,27 @@
-"""What every method must keep, checked for each file of conf/method: new ones are found by it."""
+"""What every method for matrices must keep, checked for each file of conf/method.
 
-from collections.abc import Iterator
-from itertools import product
+A new method is found by its file, and gets these tests for free.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from configured_methods import CONFIGS, configured
 from torch import nn
 
 from lowrank_bench import compress, load, low_rank, save
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.certificate import relative_errors
-from lowrank_bench.methods import Method, make_method, method_names
+from lowrank_bench.methods import Method, method_names
 from lowrank_bench.problem import FACTS, Problem
 
-CONFIGS = Path(__file__).parents[1] / "conf" / "method"
 ROWS, COLUMNS = 90, 16
 
 
-def entries() -> Iterator[Any]:
-    """Every combination of parameters that the shipped configurations run."""
-    for file in sorted(CONFIGS.glob("*.yaml")):
-        entry = yaml.safe_load(file.read_text())
-        for values in product(*entry["grid"].values()):
-            method = make_method(
-                entry["name"], **entry["params"], **dict(zip(entry["grid"], values, strict=True))
-            )
-            yield pytest.param(method, id=method.label())
-
-
-@pytest.fixture(params=entries())
+@pytest.fixture(params=configured("embedding"))
 def method(request) -> Method:
     return request.param
 

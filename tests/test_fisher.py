@@ -14,7 +14,7 @@ from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
 from lowrank_bench.text.counts import token_counts
 from lowrank_bench.text.encode import encode
-from lowrank_bench.text.training import training_text
+from lowrank_bench.checkpoint.training import with_outputs
 
 CASES = {"mrpc": (["sentence1", "sentence2"], ["a", "b"]), "stsb": (["sentence1", "sentence2"], [])}
 
@@ -68,10 +68,9 @@ def test_labels_follow_the_order_of_the_outputs(name):
     _, tokenizer = build_network("bert", 0, num_labels=2)
     rows = pd.DataFrame(make_task(name, 0)["validation"][:12])
     text = {"columns": columns, "label": "label", "labels": labels, "max_length": 64}
-    point = SimpleNamespace(recipe={"after": {"train_limit": 5}}, text=text)
-    plain = training_text(rows, point, tokenizer, None)
-    turned = training_text(rows, point, tokenizer, [1, 0] if labels else [0])
-    assert len(plain) == 5
+    point = SimpleNamespace(inputs=text)
+    plain = encode(rows, tokenizer, text)
+    turned = with_outputs(plain, point, [1, 0] if labels else [0])
     expected = 1 - plain.labels if labels else plain.labels
     assert turned.labels.tolist() == expected.tolist()
 

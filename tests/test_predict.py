@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lowrank_bench.evaluate.predict import predict
+from lowrank_bench.text.predict import predict
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
 from lowrank_bench.text.batches import Collator, length_sorted, shuffled

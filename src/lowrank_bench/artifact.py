@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import replace_module
+from lowrank_bench.prune.resize import Resized, find_resized, resize
 
 WEIGHTS, MANIFEST, CONFIG = "model.safetensors", "lowrank.json", "config.json"
 
@@ -37,7 +38,8 @@ class Swap(BaseModel):
 class Manifest(BaseModel):
     """The content of `lowrank.json`.
 
-    `shared` maps the names of tensors that are stored under another name to that name.
+    `shared` maps the names of tensors that are stored under another name to that name; `resized`
+    names plain layers that lost channels.
     """
 
     format: Literal["lowrank-bench"] = "lowrank-bench"
@@ -46,6 +48,7 @@ class Manifest(BaseModel):
     attention: str | None = None
     swaps: list[Swap]
     shared: dict[str, str]
+    resized: list[Resized] = []
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
@@ -68,7 +71,12 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     if place.exists() and not (place.is_dir() and _is_ours(place)):
         raise LowRankError(f"{place} holds other files; choose a new or an empty folder")
     tensors, shared = _distinct(_tensors(model))
-    manifest = Manifest(network=type(model).__name__, swaps=_swaps(model), shared=shared)
+    manifest = Manifest(
+        network=type(model).__name__,
+        swaps=_swaps(model),
+        shared=shared,
+        resized=find_resized(model),
+    )
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
         fresh = Path(temporary) / "new"
@@ -109,6 +117,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
             replace_module(model, swap.name, _build(swap, place))
     else:
         model = _copy_skeleton(model, manifest.swaps, place)
+    resize(model, manifest.resized)
     _fill(model, tensors, place / WEIGHTS)
     return model.eval()
 

@@ -52,12 +52,15 @@ class Checkpoint:
     ----------
     network, data
         Sources of the network's files and of the task's splits.
-    text
-        How rows become features and labels: `columns`, `label`, `labels`, `max_length`.
+    inputs
+        How rows become features and labels: `columns`, `label`, `labels`, and what else the
+        modality needs (`max_length` of texts).
     recipe
         Training settings; for a published checkpoint, its label map instead.
     evaluation
         Names of the splits on which the network is evaluated, or of a part (`rows_of`).
+    modality
+        `text` or `image`: what its inputs are (`modality.modality_of`).
     """
 
     model: str
@@ -65,16 +68,17 @@ class Checkpoint:
     seed: int
     network: Source
     data: Source
-    text: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     recipe: Mapping[str, Any]
     evaluation: tuple[str, ...]
     code: str
+    modality: str = "text"
 
     @cached_property
     def key(self) -> str:
         """Key in the store."""
         sources = [self.network.key, self.data.key]
-        return digest([sources, self.seed, self.text, self.recipe, self.code])
+        return digest([sources, self.seed, self.inputs, self.recipe, self.code])
 
     def fetched(self) -> tuple[Source, ...]:
         """Return what the download stage provides; small synthetic networks are built in place."""
@@ -86,14 +90,25 @@ class Checkpoint:
 
 
 def rows_of(split: str, limit: int) -> str:
-    """Return the name of the first `limit` rows of a split's fixed shuffle, as `train[:2000]`."""
+    """Return the name of the first `limit` rows of a split's fixed shuffle, as `train[:2000]`.
+
+    A negative `limit` leaves that many rows at the end out, as `train[:-5000]`.
+    """
     return f"{split}[:{limit}]"
 
 
-def split_and_limit(name: str) -> tuple[str, int | None]:
-    """Return the split and the number of rows that `rows_of` named, None for a whole split."""
-    split, bracket, rest = name.partition("[:")
-    return split, int(rest.removesuffix("]")) if bracket else None
+def held_out_of(split: str, rows: int) -> str:
+    """Return the name of the last `rows` rows of a split's fixed shuffle, as `train[-5000:]`."""
+    return f"{split}[-{rows}:]"
+
+
+def split_and_range(name: str) -> tuple[str, slice | None]:
+    """Return the split and the part of its shuffle that a name means, None for a whole split."""
+    split, bracket, rest = name.partition("[")
+    if not bracket:
+        return split, None
+    start, stop = (int(end) if end else None for end in rest.removesuffix("]").split(":"))
+    return split, slice(start, stop)
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,9 @@ class Spec:
     nested
         Whether one decomposition serves every compression.
     needs
-        Names of the facts about the rows that the method needs (`problem.FACTS`).
+        Names of the facts beside the weights that the method needs (`problem.FACTS`).
+    settings
+        What the experiment says to methods for whole networks: `budget`, calibration data.
     """
 
     method: str
@@ -117,22 +134,32 @@ class Spec:
     code: str
     nested: bool = True
     needs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, checkpoint: Checkpoint, compression: float) -> str:
         """Key of the decomposition of a checkpoint that serves a compression."""
         parts = [checkpoint.key, self.method, self.params, self.target, self.code]
+        parts += [self.settings] if self.settings else []
         return digest(parts if self.nested else [*parts, compression])
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment: a checkpoint, a method with parameters, a compression, epochs after it."""
+    """One experiment: a checkpoint, a method with parameters, a compression, epochs after it.
+
+    Attributes
+    ----------
+    path
+        When compression and training are iterated, the compressions before this one, each
+        followed by the same epochs; None when they are not.
+    """
 
     checkpoint: Checkpoint
     spec: Spec
     compression: float
     finetune_epochs: int
     code: str
+    path: tuple[float, ...] | None = None
 
     @cached_property
     def spec_key(self) -> str:
@@ -149,6 +176,7 @@ class Cell:
                 self.finetune_epochs,
                 sorted(self.checkpoint.evaluation),
                 self.code,
+                *([self.path] if self.path is not None else []),
             ]
         )
 
@@ -156,8 +184,14 @@ class Cell:
     def config_digest(self) -> str:
         """Digest of the cell's configuration without the sources."""
         point = self.checkpoint
-        parts = [point.network.spec, point.data.spec, point.text, point.recipe, point.seed]
-        method = [self.spec.method, self.spec.params, self.spec.target]
+        parts = [point.network.spec, point.data.spec, point.inputs, point.recipe, point.seed]
+        spec = self.spec
+        method = [
+            spec.method,
+            spec.params,
+            spec.target,
+            *([spec.settings] if spec.settings else []),
+        ]
         return digest([parts, method, self.compression, self.finetune_epochs])
 
     def title(self) -> str:
@@ -184,16 +218,25 @@ class Job:
     compressions: tuple[float, ...] = ()
     finetune_epochs: tuple[int, ...] = (0,)
     code: str = ""
+    protocol: str = "one_shot"
 
     def cells(self) -> list[Cell]:
         """Return the cells that the job evaluates."""
+        rates = self.compressions
+        if self.protocol == "iterative":  # in the order in which one rests on the other
+            rates = tuple(sorted(rates))
         return [
-            Cell(checkpoint, spec, compression, epochs, self.code)
+            Cell(checkpoint, spec, rate, epochs, self.code, self._path(rate))
             for checkpoint in self.checkpoints
             for spec in self.specs
-            for compression in self.compressions
             for epochs in self.finetune_epochs
+            for rate in rates
         ]
+
+    def _path(self, compression: float) -> tuple[float, ...] | None:
+        if self.protocol != "iterative":
+            return None
+        return tuple(sorted(rate for rate in self.compressions if rate < compression))
 
     def decompositions(self) -> dict[str, tuple[Checkpoint, Spec, float]]:
         """Return by key what the job decomposes; nested methods once for all compressions."""

@@ -3,8 +3,8 @@
 import copy
 import operator
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -22,8 +22,11 @@ from lowrank_bench.layers.embedding import (
 from lowrank_bench.layers.plain import refuse_unusual
 from lowrank_bench.linalg.certificate import certificate_columns, certify, relative_errors
 from lowrank_bench.linalg.factors import Approximation
-from lowrank_bench.methods import Method, make_method
-from lowrank_bench.problem import FACTS, Problem, data_used
+from lowrank_bench.methods import MatrixMethod, Method, make_method
+from lowrank_bench.network.compress import COUNTED, compress_within
+from lowrank_bench.network.forward import example_of
+from lowrank_bench.network.problem import Batches, NetworkProblem
+from lowrank_bench.problem import Problem, data_used
 
 __all__ = [
     "CompressionReport",
@@ -35,7 +38,7 @@ __all__ = [
 ]
 
 Network = TypeVar("Network", bound=nn.Module)
-TARGETS = ("embedding",)
+TARGETS = ("embedding", "linear", "conv")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class CompressionReport:
     method, params, target
         As asked, the parameters with their defaults.
     layers
-        For each layer its `name`, dense `shape` and `rank`.
+        For each layer its `name`, dense `shape`, and `rank` or what else was chosen.
     parameters_dense, parameters_kept
         Parameters of the targeted layers before and after.
     compression
@@ -64,6 +67,10 @@ class CompressionReport:
         bound is known (`linalg.certificate`).
     seconds
         Wall time of the factorization.
+    network_parameters_dense, network_parameters_kept, macs_dense, macs_kept
+        Parameters of the whole network and multiply-adds of one example, before and after; for
+        whole networks only, as `info`: the method's own facts. The six errors above are for
+        embeddings only.
     """
 
     method: str
@@ -75,13 +82,18 @@ class CompressionReport:
     compression: float
     index_bits: int
     data_used: str
-    rel_error_fro: float
-    rel_error_l1: float
-    rel_error_l21: float
-    within_fro: float | None
-    within_l1: float | None
-    within_l21: float | None
     seconds: float
+    rel_error_fro: float | None = None
+    rel_error_l1: float | None = None
+    rel_error_l21: float | None = None
+    within_fro: float | None = None
+    within_l1: float | None = None
+    within_l21: float | None = None
+    network_parameters_dense: int | None = None
+    network_parameters_kept: int | None = None
+    macs_dense: int | None = None
+    macs_kept: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
@@ -132,6 +144,8 @@ def low_rank(
     (torch.Size([4, 2]), torch.Size([2, 4]))
     """
     chosen = make_method(method, **params)
+    if not isinstance(chosen, MatrixMethod):
+        raise LowRankError(f"{method} compresses whole networks, not a matrix; use compress")
     matrix = _as_matrix(A)
     _check_rank(rank, matrix)
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
@@ -150,9 +164,12 @@ def compress(
     frequency: Tensor | np.ndarray | None = None,
     counts: Tensor | np.ndarray | None = None,
     fisher: Tensor | np.ndarray | None = None,
+    example: Mapping[str, Tensor] | None = None,
+    batches: Batches | None = None,
+    budget: str = "parameters",
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
-    """Return a copy of a network with the targeted layer replaced by factors, and a report.
+    """Return a copy of a network with the targeted layers compressed, and a report.
 
     Parameters
     ----------
@@ -161,16 +178,21 @@ def compress(
     method, params
         Name of a method, and its parameters.
     compression
-        Share of the layer's parameters to save, between 0 and 1; the largest rank that saves at
-        least this much is taken. The labels of `messi` and `partition_svd` come on top, as in the
-        paper; the report counts them.
+        Share of the targeted layers' parameters (or of `budget`) to save, between 0 and 1; at
+        least this much is saved, and little more. The labels of `messi` and `partition_svd` come
+        on top, as in the paper; the report counts them.
     target, layer
-        `embedding`; and the layer's dotted name, for modules with several embeddings.
+        `embedding`, `linear` (every linear layer and the embedding of a transformer) or `conv`
+        (every convolution and linear layer of a CNN); and the dotted name of the embedding, for
+        modules with several.
     tokenizer, texts
         The network's tokenizer, for methods that read the vocabulary's order, and training texts,
         for methods that count how often each token is used.
     frequency, counts, fisher
         The same as n numbers, one for each row of the table (`problem.Problem`).
+    example, batches, budget
+        For whole networks (`network.problem.NetworkProblem`): keyword arguments of one forward,
+        calibration data, and what is limited: `parameters`, `macs` or `latency`.
 
     Returns
     -------
@@ -185,6 +207,11 @@ def compress(
     """
     _check_request(model, compression, target)
     chosen = make_method(method, **params)
+    if target != "embedding":
+        given = {"example": example, "batches": batches, "budget": budget}
+        return _compress_network(model, chosen, float(compression), target, given)
+    if not isinstance(chosen, MatrixMethod):
+        raise LowRankError(f"{method} compresses whole networks; say target=conv or target=linear")
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
     matrix = _as_matrix(embedding.weight)
@@ -198,6 +225,29 @@ def compress(
     compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
     about |= {"method": method, "params": chosen.model_dump(mode="json"), "target": target}
     return compressed, _report(name, matrix, factors, about)
+
+
+def _compress_network(
+    model: Network, method: Method, compression: float, target: str, given: dict[str, Any]
+) -> tuple[Network, CompressionReport]:
+    given["example"] = example_of(model) if given["example"] is None else given["example"]
+    problem = NetworkProblem(copy.deepcopy(model).eval(), target, **given)
+    start = time.perf_counter()
+    found = compress_within(problem, method, compression)
+    facts = dict(found.info)
+    known = {name: facts.pop(name) for name in COUNTED}
+    report = CompressionReport(
+        method=method.name,
+        params=method.model_dump(mode="json"),
+        target=target,
+        layers=found.layers,
+        compression=facts.pop("achieved_compression"),
+        data_used=data_used(method.needs),
+        seconds=time.perf_counter() - start,
+        info=facts,
+        **known,
+    )
+    return found.model.train(model.training), report
 
 
 def _check_request(model: nn.Module, compression: float, target: str) -> None:
@@ -252,10 +302,12 @@ def _report(
     )
 
 
-def _factorize(matrix: Tensor, method: Method, rank: int, facts: dict[str, Any]) -> Approximation:
+def _factorize(
+    matrix: Tensor, method: MatrixMethod, rank: int, facts: dict[str, Any]
+) -> Approximation:
     device = "cpu" if matrix.device.type == "mps" else matrix.device  # which has no float64
     exact = matrix.to(device=device, dtype=torch.float64)
-    given = {name: _as_vector(name, facts[name]) for name in FACTS if facts[name] is not None}
+    given = {name: _as_vector(name, value) for name, value in facts.items() if value is not None}
     problem = Problem(exact, None if method.nested else rank, **given)
     factors = method.decompose(problem).factors(rank)
     factors = factors.to(dtype=matrix.dtype, device=matrix.device)

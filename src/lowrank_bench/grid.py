@@ -5,35 +5,66 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint, Job, Source, Spec, rows_of
+from lowrank_bench.cells import (
+    DENSE,
+    Cell,
+    Checkpoint,
+    Job,
+    Source,
+    Spec,
+    rows_of,
+    split_and_range,
+)
 from lowrank_bench.config.schema import Config, Model, Task
 from lowrank_bench.digest import canonical, code_digest, digest
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods import make_method
+from lowrank_bench.methods import make_method, method_class, methods_for
 
 Points = dict[tuple[str, str], list[Checkpoint]]
+Specs = dict[str, tuple[Spec, ...]]
 
-TRAINING = (
-    "lowrank_bench.checkpoint.pretrained",
-    "lowrank_bench.checkpoint.finetune",
-    "lowrank_bench.text.encode",
+# The sources behind checkpoints, predictions and training after compression, by modality.
+TRAINING = {
+    "text": (
+        "lowrank_bench.text.pretrained",
+        "lowrank_bench.text.finetune",
+        "lowrank_bench.text.encode",
+    ),
+    "image": (
+        "lowrank_bench.vision.build",
+        "lowrank_bench.vision.training",
+        "lowrank_bench.vision.images",
+    ),
+}
+PUBLISHED = {
+    "text": ("lowrank_bench.checkpoint.published", "lowrank_bench.text.encode"),
+    "image": ("lowrank_bench.vision.published", "lowrank_bench.vision.images"),
+}
+PREDICTION = {"text": ("lowrank_bench.text.predict",), "image": ("lowrank_bench.vision.predict",)}
+COMPRESSED = {
+    "embedding": ("lowrank_bench.layers.embedding", "lowrank_bench.linalg.certificate"),
+    "conv": ("lowrank_bench.network.count",),
+    "linear": ("lowrank_bench.network.count",),
+}
+RETRAINING = (
+    "lowrank_bench.evaluate.retrain",
+    "lowrank_bench.checkpoint.training",
+    "lowrank_bench.network.restore",
 )
-PUBLISHED = ("lowrank_bench.checkpoint.published", "lowrank_bench.text.encode")
-EVALUATION = (
-    "lowrank_bench.evaluate.predict",
-    "lowrank_bench.layers.embedding",
-    "lowrank_bench.linalg.certificate",
-)
-RETRAINING = ("lowrank_bench.evaluate.retrain", "lowrank_bench.text.training")
-# The sources on which facts about the rows rest.
+# The sources on which facts beside the weights rest.
 FACT_SOURCES = {
     "frequency": ("lowrank_bench.text.vocabulary",),
-    "counts": ("lowrank_bench.text.counts", "lowrank_bench.text.training"),
-    "fisher": ("lowrank_bench.factorize.fisher", "lowrank_bench.text.training"),
+    "counts": ("lowrank_bench.text.counts", "lowrank_bench.checkpoint.training"),
+    "fisher": ("lowrank_bench.factorize.fisher", "lowrank_bench.checkpoint.training"),
+    "inputs": ("lowrank_bench.checkpoint.training",),
+    "labels": ("lowrank_bench.checkpoint.training",),
 }
-SYNTHETIC = {
-    "network": ("lowrank_bench.synthetic.networks",),
-    "data": ("lowrank_bench.synthetic.tasks",),
+GENERATED = {
+    ("network", "synthetic"): ("lowrank_bench.synthetic.networks",),
+    ("network", "vision"): ("lowrank_bench.vision.build",),
+    ("data", "synthetic"): ("lowrank_bench.synthetic.tasks",),
+    ("data", "digits"): ("lowrank_bench.vision.digits",),
+    ("data", "folder"): (),
 }
 
 
@@ -78,47 +109,72 @@ def make_plan(config: Config) -> Plan:
     LowRankError
         When a method or one of its parameters is unknown or out of range.
     """
-    specs = {name: tuple(_specs(config, name)) for name in config.method}
-    _check_distinct(specs)
-    points = {(m, t): _checkpoints(config, m, t) for m in config.model for t in config.task}
+    points = {
+        (m, t): _checkpoints(config, m, t)
+        for m, model in config.model.items()
+        for t, task in config.task.items()
+        if model.modality == task.modality
+    }
+    specs = {target: _specs(config, target) for target in _targets(config)}
     sources = {s.key: s for group in points.values() for p in group for s in p.fetched()}
     download = [_job("download", source.name, sources=(source,)) for source in sources.values()]
-    code = evaluation_digest(config)
-    dense: dict[str, Any] = {"specs": (dense_spec(config),), "compressions": (0.0,)}
     trained = [
-        _job("checkpoint", name, checkpoints=batch, **dense, code=code)
+        _job("checkpoint", name, checkpoints=batch, **_dense(config, batch))
         for name, batch in _batches(config, points, config.jobs.tasks_per_checkpoint_job)
     ]
     factorized, evaluated = [], []
     for name, batch in _batches(config, points, config.jobs.tasks_per_job):
-        for methods, found in _method_batches(specs, config.jobs.methods_per_job):
+        target = config.target_of(config.model[batch[0].model])
+        for methods, found in _method_batches(specs[target], config.jobs.methods_per_job):
             title = f"{name}.{methods}"
             parts: dict[str, Any] = {"checkpoints": batch, "specs": found}
             parts["compressions"] = tuple(config.compressions)
             factorized.append(_job("factorize", title, **parts))
             if 0 in config.finetune_epochs:
+                code = evaluation_digest(config, batch[0])
                 evaluated.append(_job("evaluate", title, **parts, code=code))
-    retrained = _retrained(config, points, specs, dense)
-    stages = (download, trained, factorized, evaluated, retrained)
+    stages = (download, trained, factorized, evaluated, _retrained(config, points, specs))
     return Plan(*(tuple(jobs) for jobs in stages))
 
 
-def _retrained(
-    config: Config, points: Points, specs: Mapping[str, tuple[Spec, ...]], dense: dict[str, Any]
-) -> list[Job]:
+def _retrained(config: Config, points: Points, specs: Mapping[str, Specs]) -> list[Job]:
     """Return the jobs that train after compression, the dense network as a reference too."""
     epochs = tuple(number for number in config.finetune_epochs if number)
     if not epochs:
         return []
-    parts: dict[str, Any] = {"finetune_epochs": epochs}
-    parts["code"] = digest([evaluation_digest(config), code_digest(*RETRAINING)])
-    methods = {name: {"specs": found} for name, found in specs.items()}
-    rates = {"compressions": tuple(config.compressions)}
-    return [
-        _job("finetune", f"{name}.{method}", checkpoints=batch, **{**rates, **chosen, **parts})
-        for name, batch in _batches(config, points, 1)
-        for method, chosen in {DENSE: dense, **methods}.items()
-    ]
+    jobs = []
+    for name, batch in _batches(config, points, 1):
+        dense = _dense(config, batch)
+        code = digest([dense.pop("code"), code_digest(*RETRAINING)])
+        rates = {"compressions": tuple(config.compressions), "protocol": config.protocol}
+        found = specs[config.target_of(config.model[batch[0].model])]
+        parts = {
+            DENSE: dense,
+            **{method: {**rates, "specs": some} for method, some in found.items()},
+        }
+        jobs += [
+            _job(
+                "finetune",
+                f"{name}.{title}",
+                checkpoints=batch,
+                finetune_epochs=epochs,
+                code=code,
+                **part,
+            )
+            for title, part in parts.items()
+        ]
+    return jobs
+
+
+def _targets(config: Config) -> set[str]:
+    return {config.target_of(model) for model in config.model.values()}
+
+
+def _dense(config: Config, batch: Sequence[Checkpoint]) -> dict[str, Any]:
+    """Return the parts of a job on networks as they were trained."""
+    spec = dense_spec(config, config.target_of(config.model[batch[0].model]))
+    code = evaluation_digest(config, batch[0])
+    return {"specs": (spec,), "compressions": (0.0,), "code": code}
 
 
 def _check_distinct(specs: Mapping[str, tuple[Spec, ...]]) -> None:
@@ -135,17 +191,42 @@ def _check_distinct(specs: Mapping[str, tuple[Spec, ...]]) -> None:
             seen[key] = name
 
 
-def dense_spec(config: Config) -> Spec:
+def dense_spec(config: Config, target: str) -> Spec:
     """Return the pseudo-method of the network as trained."""
-    return Spec(DENSE, {}, config.target, DENSE, "")
+    return Spec(DENSE, {}, target, DENSE, "", settings=_settings(config, target, ()))
 
 
-def evaluation_digest(config: Config) -> str:
+def evaluation_digest(config: Config, point: Checkpoint) -> str:
     """Digest of what decides predictions beside the network: sources and row length."""
-    return digest([code_digest(*EVALUATION), config.evaluation.max_length])
+    target = config.target_of(config.model[point.model])
+    code = code_digest(*PREDICTION[point.modality], *COMPRESSED[target])
+    return digest([code, config.evaluation.max_length] if point.modality == "text" else code)
 
 
-def _specs(config: Config, name: str) -> Iterator[Spec]:
+def _settings(config: Config, target: str, needs: Sequence[str]) -> dict[str, Any]:
+    """Return what the experiment says to methods for whole networks."""
+    if target == "embedding":
+        return {}
+    return {"budget": config.budget, "calibration": config.calibration.model_dump()}
+
+
+def _specs(config: Config, target: str) -> Specs:
+    """Return the specs of the methods that can compress a target, by the entry's name."""
+    found = {
+        name: tuple(_entry_specs(config, name, target))
+        for name, entry in config.method.items()
+        if target in method_class(entry.name).targets
+    }
+    if not found:
+        raise LowRankError(
+            f"none of the methods {', '.join(config.method)} compresses the target {target!r}; "
+            f"add one that does: {', '.join(methods_for(target))}"
+        )
+    _check_distinct(found)
+    return found
+
+
+def _entry_specs(config: Config, name: str, target: str) -> Iterator[Spec]:
     entry = config.method[name]
     twice = sorted(set(entry.params) & set(entry.grid))
     if twice:
@@ -158,42 +239,54 @@ def _specs(config: Config, name: str) -> Iterator[Spec]:
         )
         facts = [source for need in method.needs for source in FACT_SOURCES[need]]
         code = code_digest(f"lowrank_bench.methods.{entry.name}", *facts)
-        about = (entry.name, method.model_dump(mode="json"), config.target, method.label(), code)
-        yield Spec(*about, method.nested, method.needs)
+        about = (entry.name, method.model_dump(mode="json"), target, method.label(), code)
+        nested = method.nested and target == "embedding"
+        yield Spec(*about, nested, method.needs, _settings(config, target, method.needs))
 
 
 def _checkpoints(config: Config, model_name: str, task_name: str) -> list[Checkpoint]:
     model, task = config.model[model_name], config.task[task_name]
     published = config.checkpoints == "published"
-    text = {
+    inputs: dict[str, Any] = {
         "columns": task.columns,
         "label": task.label,
         "labels": task.labels,
-        "max_length": config.evaluation.max_length,
     }
+    if task.image:
+        inputs["image"] = task.image.model_dump()
+    else:
+        inputs["max_length"] = config.evaluation.max_length
     if published:
         network = _published(model, model_name, task_name, config)
-        recipe: dict[str, Any] = {"published_labels": model.published[task_name].labels}
+        entry = model.published[task_name]
+        recipe: dict[str, Any] = {"published_labels": entry.labels}
+        if task.modality == "image":
+            recipe["published"] = entry.model_dump()
         recipe["after"] = _recipe(config, model, task)
     else:
         network = _network(model, model_name, config)
         recipe = _recipe(config, model, task)
-    code = code_digest(*(PUBLISHED if published else TRAINING))
+    code = code_digest(*(PUBLISHED if published else TRAINING)[task.modality])
     splits = tuple(split.split for split in task.evaluation)
     if config.evaluation.train_rows:
         splits += (rows_of(task.train.split, config.evaluation.train_rows),)
     data = task_data(config, task_name)
-    return [
-        Checkpoint(model_name, task_name, seed, network, data, text, recipe, splits, code)
-        for seed in config.seeds
-    ]
+    about = (model_name, task_name, network, data, inputs, recipe, splits, code)
+    return [Checkpoint(*about[:2], seed, *about[2:], task.modality) for seed in config.seeds]
 
 
 def _recipe(config: Config, model: Model, task: Task) -> dict[str, Any]:
     merged = config.recipe.model_dump()
     for patch in (model.recipe, task.recipe):
         merged |= {key: value for key, value in patch.model_dump().items() if value is not None}
-    return merged | {"train_split": task.train.split, "train_limit": task.train.limit}
+    kept = {key: value for key, value in merged.items() if value is not None}
+    return kept | {"train_split": _train_split(task), "train_limit": task.train.limit}
+
+
+def _train_split(task: Task) -> str:
+    """Return the name of the rows to train on, without those held out."""
+    train = task.train
+    return rows_of(train.split, -train.holdout) if train.holdout else train.split
 
 
 def _network(model: Model, name: str, config: Config) -> Source:
@@ -204,15 +297,20 @@ def _network(model: Model, name: str, config: Config) -> Source:
 def _published(model: Model, name: str, task: str, config: Config) -> Source:
     entry = model.published[task]
     spec = {"kind": "hub", "repo": entry.repo, "revision": entry.revision, "config": None}
-    return _source("network", f"{name}-{task}", spec, {}, config)
+    spec |= {"file": entry.file} if entry.file else {}
+    return _source("network", f"{name}-{task}", spec, {"sha256": entry.sha256}, config)
 
 
 def task_data(config: Config, name: str) -> Source:
     """Return the source of a task's splits, with what is known of the official files."""
     task = config.task[name]
     splits = [task.train, *task.evaluation]
+    official = ("rows", "sha256", "encoding")
     checks = {
-        "splits": {s.split: {"rows": s.rows, "sha256": s.sha256} for s in splits},
+        "splits": {
+            split_and_range(s.split)[0]: s.model_dump(include=set(official))
+            for s in reversed(splits)
+        },
         "train": task.train.split,
         "columns": [*task.columns, task.label],
         "unofficial": config.hub.unofficial,
@@ -225,15 +323,15 @@ def _source(kind: str, name: str, spec: dict[str, Any], checks: dict, config: Co
         if config.hub.revision:
             spec = spec | {"revision": config.hub.revision}
         return Source(kind, name, spec, checks)
-    return Source(kind, name, spec, checks, code_digest(*SYNTHETIC[kind]))
+    return Source(kind, name, spec, checks, code_digest(*GENERATED[kind, spec["kind"]]))
 
 
 def _batches(
     config: Config, points: Points, size: int
 ) -> Iterator[tuple[str, tuple[Checkpoint, ...]]]:
     """Yield the checkpoints of each network, `size` tasks at a time, with a name."""
-    tasks = list(config.task)
-    for model in config.model:
+    for model, about in config.model.items():
+        tasks = [name for name, task in config.task.items() if task.modality == about.modality]
         for start in range(0, len(tasks), size):
             some = tasks[start : start + size]
             yield _name(model, some), tuple(p for task in some for p in points[model, task])

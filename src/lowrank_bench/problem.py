@@ -10,11 +10,14 @@ from lowrank_bench.errors import LowRankError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What each fact about the rows rests on, as results say it.
+# What each fact beside the weights rests on, as results say it: facts about the rows of a
+# matrix, and calibration data for whole networks.
 FACTS = {
     "frequency": "vocabulary order",
     "counts": "training text",
     "fisher": "training text and labels",
+    "inputs": "training inputs",
+    "labels": "training labels",
 }
 # Which facts the weights of rows by their use rest on, by the name of where they come from.
 USE = {"vocabulary": ("frequency",), "counts": ("counts", "frequency"), "uniform": ()}

@@ -57,7 +57,7 @@ def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[d
     """Decompose the matrices of the job's checkpoints by each of its specs."""
     progress = Progress(Path(settings["folder"]), "factorize", store, settings["threads"])
     before: Mapping[str, str] = settings.get("failures", {})
-    done, matrix, loaded = [], None, ""
+    done, loaded, given = [], None, None
     for key, (point, spec, compression) in job.decompositions().items():
         status, reason = "ok", ""
         if point.key in before:
@@ -65,12 +65,17 @@ def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[d
             continue
         if not store.folder("decomposition", key):
             _set_threads(settings["threads"])
-            from lowrank_bench.factorize import decompose
+            if spec.target == "embedding":
+                from lowrank_bench.factorize.decompose import checkpoint_matrix as prepare
+                from lowrank_bench.factorize.decompose import ensure_decomposition as ensure
+            else:
+                from lowrank_bench.factorize.network import ensure_compressed as ensure
+                from lowrank_bench.factorize.network import network_problem as prepare
 
             try:
-                if loaded != point.key:
-                    matrix, loaded = decompose.checkpoint_matrix(point, store), point.key
-                decompose.ensure_decomposition(point, spec, compression, store, matrix)
+                if loaded != (point.key, spec.target):
+                    given, loaded = prepare(point, spec, store), (point.key, spec.target)
+                ensure(point, spec, compression, store, given)
             except Exception as error:  # the cells that need it become rows with this reason
                 status, reason = "failed", _reason(error)
             progress.finished(f"{point.title()} · {spec.label}")

@@ -96,7 +96,12 @@ class Workflow:
 
     def score_tables(self) -> list[str]:
         """Return the names of the score tables that the experiment asks for."""
-        return ["scores", "summary", *(["halves"] if self.config.statistics.halves else [])]
+        splits = [split for task in self.config.task.values() for split in task.evaluation]
+        asked = {
+            "halves": self.config.statistics.halves,
+            "commensurate": any(split.choice for split in splits),
+        }
+        return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 
     def report_words(self) -> dict[str, str | list[str]]:
         """Return title, description and methods for the first page of the report."""

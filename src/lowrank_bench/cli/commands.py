@@ -121,7 +121,7 @@ def _print_scores(options: Namespace, config: Any) -> None:
 
     from lowrank_bench.device import best_device
     from lowrank_bench.download.data import download_data
-    from lowrank_bench.evaluate.predict import predict
+    from lowrank_bench.text.predict import predict
     from lowrank_bench.grid import task_data
     from lowrank_bench.score.metrics import compute, predict_labels
     from lowrank_bench.store import Store

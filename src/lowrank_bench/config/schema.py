@@ -2,130 +2,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearmanr"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+from lowrank_bench.config.members import Model, Recipe, Strict, Target, Task
+
+__all__ = ["Config", "Model", "Task"]
+
 Compression = Annotated[float, Field(gt=0, lt=1)]
-Architecture = Literal["bert", "distilbert", "roberta", "xlnet"]
-
-
-class Strict(BaseModel):
-    """A section of the configuration: frozen, unknown keys rejected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class HubSource(Strict):
-    """A repository of a Hugging Face hub; `config` names a data set's configuration."""
-
-    kind: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str
-    config: str | None = None
-
-
-class SyntheticNetwork(Strict):
-    """A small network, randomly initialised with a planted embedding table."""
-
-    kind: Literal["synthetic"]
-    architecture: Architecture
-    seed: int = 0
-    sizes: dict[str, int] = {}
-
-
-class SyntheticTask(Strict):
-    """A generated task in the schema of the GLUE task of that name."""
-
-    kind: Literal["synthetic"]
-    task: str
-    seed: int = 0
-
-
-class RecipePatch(Strict):
-    """Training settings that a model or a task changes."""
-
-    epochs: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
-    batch_size: int | None = Field(None, ge=1)
-    warmup: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0)
-    max_grad_norm: float | None = Field(None, gt=0)
-    precision: Literal["fp32", "bf16"] | None = None
-
-
-class Recipe(RecipePatch):
-    """Training settings: AdamW with linear warm-up and decay."""
-
-    epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
-    warmup: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    max_grad_norm: float = Field(gt=0)
-    precision: Literal["fp32", "bf16"]
-
-
-class Published(Strict):
-    """A checkpoint that others fine-tuned; `labels` names its outputs in order of their ids.
-
-    Leave `labels` empty when the checkpoint's own label names are the task's.
-    """
-
-    repo: str
-    revision: str
-    labels: list[str] = []
-
-
-class Model(Strict):
-    """A network: where it comes from and what its training changes in the recipe."""
-
-    title: str
-    source: HubSource | SyntheticNetwork = Field(discriminator="kind")
-    sha256: dict[str, Sha256] = {}
-    recipe: RecipePatch = RecipePatch()
-    published: dict[str, Published] = {}
-
-
-class TrainSplit(Strict):
-    """The training rows; `limit` keeps the first rows of a seeded shuffle, and is labelled."""
-
-    split: str = "train"
-    rows: int | None = Field(None, ge=1)
-    sha256: Sha256 | None = None
-    limit: int | None = Field(None, ge=1)
-
-
-class EvaluationSplit(Strict):
-    """One evaluated split and its metrics, the headline metric first."""
-
-    split: str
-    metrics: list[Metric] = Field(min_length=1)
-    rows: int | None = Field(None, ge=1)
-    sha256: Sha256 | None = None
-
-
-class Task(Strict):
-    """A text classification (or, without labels, regression) task."""
-
-    title: str
-    glue: str | None = None
-    note: str = ""
-    source: HubSource | SyntheticTask = Field(discriminator="kind")
-    columns: list[str] = Field(min_length=1, max_length=2)
-    label: str = "label"
-    labels: list[str]
-    train: TrainSplit
-    evaluation: list[EvaluationSplit] = Field(min_length=1)
-    recipe: RecipePatch = RecipePatch()
 
 
 class MethodGrid(Strict):
     """A method with fixed parameters, and a grid of others: every combination is run."""
 
     name: str
-    params: dict[str, Any] = {}
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
     @field_validator("grid")
     @classmethod
@@ -160,6 +51,13 @@ class Evaluation(Strict):
     train_rows: int = Field(0, ge=0)
 
 
+class Calibration(Strict):
+    """Training rows that methods for whole networks look at: how many, and how many at once."""
+
+    rows: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
 class Statistics(Strict):
     """Bootstrap resamples, and the method that all others are compared with.
 
@@ -190,8 +88,11 @@ class Config(Strict):
     description: str = ""
     seeds: list[int] = Field(min_length=1)
     compressions: list[Compression] = Field(min_length=1)
-    target: Literal["embedding"]
+    target: Target
+    budget: Literal["parameters", "macs", "latency"]
+    calibration: Calibration
     finetune_epochs: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    protocol: Literal["one_shot", "iterative"]
     checkpoints: Literal["finetune", "published"]
     store: str
     model: dict[str, Model] = Field(min_length=1)
@@ -201,7 +102,7 @@ class Config(Strict):
     hub: Hub
     evaluation: Evaluation
     statistics: Statistics
-    select: dict[str, str] = {}
+    select: dict[str, str] = Field(default_factory=dict)
     jobs: Jobs
 
     @field_validator("seeds", "compressions", "finetune_epochs")
@@ -235,10 +136,46 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _has_pairs(self) -> "Config":
+        kinds = {task.modality for task in self.task.values()}
+        for name, model in self.model.items():
+            if model.modality not in kinds:
+                raise ValueError(
+                    f"model.{name} takes {model.modality}, and no task of the experiment gives "
+                    "that; add such a task or leave the network out"
+                )
+            target = self.target_of(model)
+            if (model.modality == "image") != (target == "conv"):
+                raise ValueError(
+                    f"model.{name} takes {model.modality} and cannot have the target {target!r}; "
+                    "conv is for CNNs, embedding and linear are for texts"
+                )
+        return self
+
+    def target_of(self, model: Model) -> str:
+        """Return which layers of a network are compressed."""
+        if model.target is None and model.modality == "image":
+            return "conv"
+        return model.target or self.target
+
+    @model_validator(mode="after")
+    def _iteration_trains(self) -> "Config":
+        if self.protocol == "iterative":
+            if 0 in self.finetune_epochs:
+                raise ValueError(
+                    "protocol: iterative trains after every compression; take 0 out of "
+                    "finetune_epochs"
+                )
+            if any(self.target_of(model) == "embedding" for model in self.model.values()):
+                raise ValueError("protocol: iterative is for the targets conv and linear")
+        return self
+
+    @model_validator(mode="after")
     def _published_exist(self) -> "Config":
         if self.checkpoints == "published":
             for name, model in self.model.items():
-                missing = [task for task in self.task if task not in model.published]
+                pairs = [t for t, task in self.task.items() if task.modality == model.modality]
+                missing = [task for task in pairs if task not in model.published]
                 if missing:
                     raise ValueError(
                         f"checkpoints: published, but model.{name}.published names none for "

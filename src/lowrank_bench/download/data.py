@@ -7,20 +7,25 @@ from typing import Any
 
 import pandas as pd
 
-from lowrank_bench.cells import Source, split_and_limit
+from lowrank_bench.cells import Source, split_and_range
 from lowrank_bench.digest import file_digest
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.store import Store
 
+SHUFFLE_SEED = 0  # parts of a split are the same for every network and seed
+
 
 def read_split(folder: Path, name: str) -> pd.DataFrame:
-    """Return a split of a data folder, or the part of it that `cells.rows_of` named.
+    """Return a split of a data folder, or the part of its fixed shuffle that `cells` named."""
+    split, part = split_and_range(name)
+    return part_of(pd.read_parquet(folder / f"{split}.parquet"), part)
 
-    A part is a prefix of the shuffle that also limits training sets.
-    """
-    split, limit = split_and_limit(name)
-    rows = pd.read_parquet(folder / f"{split}.parquet")
-    return rows if limit is None or limit >= len(rows) else rows.sample(n=limit, random_state=0)
+
+def part_of(rows: pd.DataFrame, part: slice | None) -> pd.DataFrame:
+    """Return a part of the fixed shuffle of rows; all rows, in their order, for None."""
+    if part is None or (part.start is None and part.stop is not None and part.stop >= len(rows)):
+        return rows
+    return rows.sample(frac=1, random_state=SHUFFLE_SEED).iloc[part]
 
 
 def download_data(source: Source, store: Store) -> Path:
@@ -45,7 +50,7 @@ def download_data(source: Source, store: Store) -> Path:
         wanted |= held  # another experiment asked for other splits of the same source
         store.discard(found, f"holds {', '.join(sorted(held))} only")
     about: dict[str, Any] = {"source": dict(source.spec), "splits": {}, "missing": {}}
-    make = _generate if source.spec["kind"] == "synthetic" else _fetch
+    make = {"hub": _fetch, "folder": _list}.get(source.spec["kind"], _generate)
     with store.new_folder("data", source.key, about) as fresh:
         make(source, sorted(wanted), fresh, about)
         check_data(source, about)
@@ -67,20 +72,40 @@ def unofficial(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Return in what a split differs from the official one; empty when in nothing known."""
     if expected.get("rows") not in (None, facts["rows"]):
         return f"{facts['rows']:,} rows, official {expected['rows']:,}"
+    if expected.get("encoding") not in (None, facts.get("encoding")):
+        found = facts.get("encoding") or "unknown"
+        return f"{found.upper()} copy, official {expected['encoding'].upper()}"
     if expected.get("sha256") not in (None, facts["sha256"]):
         return f"SHA-256 {facts['sha256'][:12]}…, official {expected['sha256'][:12]}…"
     return ""
 
 
 def _generate(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
-    from lowrank_bench.synthetic.tasks import make_task
+    if source.spec["kind"] == "digits":
+        from lowrank_bench.vision.digits import make_digits
 
-    splits = make_task(source.spec["task"], source.spec["seed"])
+        splits = make_digits(source.spec["seed"])
+    else:
+        from lowrank_bench.synthetic.tasks import make_task
+
+        splits = make_task(source.spec["task"], source.spec["seed"])
     for split in wanted:
         if split in splits:
-            _write(pd.DataFrame(splits[split]), folder, split, about, sha256=None)
+            _write(source, pd.DataFrame(splits[split]), folder, split, about)
         else:
             about["missing"][split] = f"the generated suite has no split {split}"
+    _need_training_split(source, about)
+
+
+def _list(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
+    from lowrank_bench.vision.folder import list_folder
+
+    for split in wanted:
+        rows = list_folder(source.spec["path"], split, source.checks["columns"])
+        if rows is None:
+            about["missing"][split] = f"{source.spec['path']} has no folder {split}"
+        else:
+            _write(source, pd.DataFrame(rows), folder, split, about)
     _need_training_split(source, about)
 
 
@@ -103,7 +128,7 @@ def _fetch(source: Source, wanted: list[str], folder: Path, about: dict[str, Any
                 f"task {source.name}: {spec['repo']} has no column {sorted(absent)[0]!r} in split "
                 f"{split}; its columns: {', '.join(rows.columns)}"
             )
-        _write(rows, folder, split, about, sha256)
+        _write(source, rows, folder, split, about, sha256)
     _need_training_split(source, about)
 
 
@@ -120,7 +145,18 @@ def _parquet_files(files: list[str], config: str | None, split: str) -> list[str
 
 
 def _write(
-    rows: pd.DataFrame, folder: Path, split: str, about: dict[str, Any], sha256: str | None
+    source: Source,
+    rows: pd.DataFrame,
+    folder: Path,
+    split: str,
+    about: dict[str, Any],
+    sha256: str | None = None,
 ) -> None:
     rows.to_parquet(folder / f"{split}.parquet", index=False)
     about["splits"][split] = {"rows": len(rows), "sha256": sha256}
+    column = rows.get(next(iter(source.checks["columns"]), None))
+    first = None if column is None or column.empty else column.iloc[0]
+    if isinstance(first, Mapping):  # an image: a lossy copy shows by its first bytes
+        from lowrank_bench.vision.decode import encoding_of
+
+        about["splits"][split]["encoding"] = encoding_of(first)

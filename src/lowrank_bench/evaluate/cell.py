@@ -1,51 +1,42 @@
-"""Evaluate all cells of one checkpoint in one process: load once, swap factors, predict."""
+"""Evaluate all cells of one checkpoint in one process: load once, swap what changes, predict."""
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from torch import nn
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint, split_and_limit
+from lowrank_bench.artifact import load, save
+from lowrank_bench.cells import Cell, Checkpoint, split_and_range
 from lowrank_bench.checkpoint.make import ensure_checkpoint
+from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.device import best_device
 from lowrank_bench.download.data import download_data, read_split
-from lowrank_bench.evaluate.predict import predict
+from lowrank_bench.evaluate.compressed import Compressor, compressor_for
 from lowrank_bench.evaluate.record import Record, write_record
 from lowrank_bench.evaluate.retrain import retrain
-from lowrank_bench.factorize.decompose import load_decomposition
-from lowrank_bench.factorize.facts import checkpoint_text
-from lowrank_bench.layers.embedding import find_embedding, swap_embedding
-from lowrank_bench.linalg.certificate import certificate_columns, certify
-from lowrank_bench.linalg.factors import Approximation
-from lowrank_bench.linalg.lower_bounds import LowerBounds
-from lowrank_bench.methods import make_method
+from lowrank_bench.factorize.network import FOLDER, compress_trained
+from lowrank_bench.modality import Encoded, modality_of
 from lowrank_bench.provenance import provenance
 from lowrank_bench.store import Store
-from lowrank_bench.text.encode import Encoded, encode
 
 
 class CheckpointEvaluator:
-    """A checkpoint in memory, with its tokenised splits, that evaluates cell after cell."""
+    """A checkpoint in memory, with its encoded splits, that evaluates cell after cell."""
 
     def __init__(
         self, point: Checkpoint, store: Store, max_tokens: int, device: str | None = None
     ) -> None:
         folder = ensure_checkpoint(point, store)
         self.point, self.store, self.max_tokens = point, store, max_tokens
-        self.device = best_device(device)
+        self.device, self.modality = best_device(device), modality_of(point)
         self.output_order = store.manifest(folder).get("output_order")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        self.model: nn.Module = model.to(self.device).eval()
-        self.layer, embedding = find_embedding(self.model)
-        self.matrix: Tensor = embedding.weight.detach().cpu().to(torch.float64)
-        self.splits = _splits(point, store, self.tokenizer)
-        self._loaded: tuple[str, Any, dict[str, Any]] | None = None
-        self._training_text: Encoded | None = None
-        self._bounds = LowerBounds(self.matrix)
+        model, self.processor = self.modality.load_network(folder)
+        self.model: nn.Module = model.to(self.device)
+        self.splits = self._splits()
+        self._compressors: dict[str, Compressor] = {}
+        self._training_set: Encoded | None = None
 
     def evaluate(self, cell: Cell) -> None:
         """Predict with the network compressed and trained as `cell` says; store the record.
@@ -53,76 +44,58 @@ class CheckpointEvaluator:
         Raises
         ------
         LowRankError
-            When the method refuses the matrix or the budget.
+            When the method refuses the network or the budget.
         """
-        facts = self._dense_facts() if cell.spec.method == DENSE else self._compress(cell)
-        model = self._retrained(cell, facts) if cell.finetune_epochs else self.model
+        if cell.path:
+            model, facts = self._compressed_again(cell)
+        else:
+            model, facts = self._compressor(cell).network(cell)
+        if cell.finetune_epochs:
+            model = self._retrained(model, cell, facts)
         start = time.perf_counter()
         settings = (self.max_tokens, self.device, self.output_order)
         predictions = {
-            split: predict(model, self.tokenizer, encoded, *settings)
+            split: self.modality.predict(model, self.processor, encoded, *settings)
             for split, encoded in self.splits.items()
         }
         facts["evaluate_seconds"] = time.perf_counter() - start
         facts |= {"device": self.device, **provenance()}
         write_record(cell, Record(facts, predictions), self.store)
 
-    def _retrained(self, cell: Cell, facts: dict[str, Any]) -> nn.Module:
-        """Return a copy of the network as it is now, trained on."""
-        if self._training_text is None:
-            self._training_text = checkpoint_text(self.point, self.store, self.tokenizer)
+    def _compressor(self, cell: Cell) -> Compressor:
+        target = cell.spec.target
+        if target not in self._compressors:
+            self._compressors[target] = compressor_for(cell, self.store, self.model)
+        return self._compressors[target]
+
+    def _compressed_again(self, cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the network of the compression before, trained, after one compression more."""
+        before = replace(cell, compression=cell.path[-1], path=cell.path[:-1])
+        if not self.store.folder("trained", before.key):
+            self.evaluate(before)
+        folder = self.store.place("trained", before.key) / FOLDER
+        return compress_trained(load(folder, model=self.model), cell, self.store)
+
+    def _retrained(self, model: nn.Module, cell: Cell, facts: dict[str, Any]) -> nn.Module:
+        """Return a copy of the compressed network, trained on."""
+        if self._training_set is None:
+            self._training_set = training_set(self.point, self.store, self.processor)
         start, settings = time.perf_counter(), (self.point, cell.finetune_epochs, self.device)
-        model, facts["losses"] = retrain(self.model, self.tokenizer, self._training_text, *settings)
+        trained, facts["losses"] = retrain(model, self.processor, self._training_set, *settings)
         facts["finetune_seconds"] = time.perf_counter() - start
-        return model
+        if cell.path is not None:
+            with self.store.new_folder("trained", cell.key, {"cell": cell.title()}) as fresh:
+                save(trained, fresh / FOLDER)
+        return trained
 
-    def _dense_facts(self) -> dict[str, Any]:
-        size = self.matrix.numel()
+    def _splits(self) -> dict[str, Encoded]:
+        data = download_data(self.point.data, self.store)
+        missing = self.store.manifest(data)["missing"]
         return {
-            "parameters_dense": size,
-            "parameters_kept": size,
-            **dict.fromkeys(("rel_error_fro", "rel_error_l1", "rel_error_l21"), 0.0),
-            "index_bits": 0,
-            "factorize_seconds": 0.0,
+            name: self.modality.encode(read_split(data, name), self.processor, self.point.inputs)
+            for name in self.point.evaluation
+            if split_and_range(name)[0] not in missing
         }
-
-    def _compress(self, cell: Cell) -> dict[str, Any]:
-        rows, columns = self.matrix.shape
-        rank = make_method(cell.spec.method, **cell.spec.params).rank_for(
-            rows, columns, cell.compression
-        )
-        decomposition, about = self._decomposition(cell)
-        factors: Approximation = decomposition.factors(rank)
-        swap_embedding(self.model, self.layer, factors)
-        kept, size = factors.n_parameters, self.matrix.numel()
-        return {
-            "parameters_dense": size,
-            "parameters_kept": kept,
-            "rank": rank,
-            "index_bits": factors.index_bits,
-            **certificate_columns(
-                certify(self.matrix, factors, bounds=self._bounds, thorough=True)
-            ),
-            "factorize_seconds": about["seconds"],
-        }
-
-    def _decomposition(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
-        key = cell.spec_key
-        if self._loaded is None or self._loaded[0] != key:
-            where = (self.store, self.matrix)
-            loaded = load_decomposition(self.point, cell.spec, cell.compression, *where)
-            self._loaded = (key, *loaded)
-        return self._loaded[1], self._loaded[2]
-
-
-def _splits(point: Checkpoint, store: Store, tokenizer: Any) -> dict[str, Encoded]:
-    data = download_data(point.data, store)
-    missing = store.manifest(data)["missing"]
-    return {
-        name: encode(read_split(data, name), tokenizer, point.text)
-        for name in point.evaluation
-        if split_and_limit(name)[0] not in missing
-    }
 
 
 def evaluate_cells(

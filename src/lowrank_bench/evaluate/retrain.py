@@ -6,14 +6,13 @@ from typing import Any
 from torch import nn
 
 from lowrank_bench.cells import Checkpoint
-from lowrank_bench.checkpoint.finetune import finetune
-from lowrank_bench.text.encode import Encoded
-from lowrank_bench.text.training import after_recipe
+from lowrank_bench.checkpoint.training import after_recipe
+from lowrank_bench.modality import Encoded, modality_of
 
 
 def retrain(
     model: nn.Module,
-    tokenizer: Any,
+    processor: Any,
     train: Encoded,
     point: Checkpoint,
     epochs: int,
@@ -22,12 +21,14 @@ def retrain(
     """Return a copy of a network trained for more epochs, and the mean loss of each.
 
     All parameters are trained, the factors too, with the recipe and the seed of the checkpoint.
+    A recipe with milestones is rewound: the schedule of its last `epochs` epochs is run again
+    (Renda et al., "Comparing rewinding and fine-tuning in neural network pruning", ICLR 2020).
 
     Raises
     ------
     LowRankError
         When the loss stops being finite.
     """
-    copied = copy.deepcopy(model)
-    recipe = {**after_recipe(point), "epochs": epochs}
-    return copied, finetune(copied, tokenizer, train, recipe, point.seed, device)
+    copied, recipe = copy.deepcopy(model), dict(after_recipe(point))
+    recipe |= {"epochs": epochs, "rewind_of": recipe["epochs"]}
+    return copied, modality_of(point).train(copied, processor, train, recipe, point.seed, device)

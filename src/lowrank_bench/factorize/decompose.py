@@ -21,8 +21,8 @@ from lowrank_bench.store import Store
 FILE = "decomposition.safetensors"
 
 
-def checkpoint_matrix(point: Checkpoint, store: Store) -> Tensor:
-    """Return the embedding table of a checkpoint, n×d float64, without loading the network."""
+def checkpoint_matrix(point: Checkpoint, spec: Spec, store: Store) -> Tensor:
+    """Return what a spec targets, the embedding table n×d, float64, without the network."""
     folder = ensure_checkpoint(point, store)
     name = store.manifest(folder)["embedding"]
     with safe_open(folder / "model.safetensors", framework="pt") as file:
@@ -49,7 +49,7 @@ def ensure_decomposition(
     found = store.folder("decomposition", key, deep=True)
     if found:
         return found
-    matrix = checkpoint_matrix(point, store) if matrix is None else matrix
+    matrix = checkpoint_matrix(point, spec, store) if matrix is None else matrix
     method = make_method(spec.method, **spec.params)
     rank = None if method.nested else method.rank_for(*matrix.shape, compression)
     problem = Problem(matrix, rank, **row_facts(point, store, spec.needs, len(matrix)))

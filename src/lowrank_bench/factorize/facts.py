@@ -3,23 +3,20 @@
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from lowrank_bench.cells import Checkpoint
 from lowrank_bench.checkpoint.make import ensure_checkpoint
+from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.device import best_device
 from lowrank_bench.digest import code_digest, digest
-from lowrank_bench.download.data import download_data
 from lowrank_bench.factorize.fisher import fisher_information
 from lowrank_bench.grid import FACT_SOURCES
+from lowrank_bench.modality import modality_of
 from lowrank_bench.store import Store
 from lowrank_bench.text.counts import token_counts
-from lowrank_bench.text.encode import Encoded
-from lowrank_bench.text.training import training_text
 
 FILE = "facts.safetensors"
 BATCH_TOKENS = 4096
@@ -55,14 +52,13 @@ def _frequency(point: Checkpoint, store: Store, rows: int) -> Tensor:
 
 
 def _counts(point: Checkpoint, store: Store, rows: int) -> Tensor:
-    encoded = checkpoint_text(point, store, _tokenizer(point, store))
+    encoded: Any = training_set(point, store, _tokenizer(point, store))
     return token_counts((row["input_ids"] for row in encoded.features), rows)
 
 
 def _fisher(point: Checkpoint, store: Store, rows: int) -> Tensor:
-    folder, tokenizer = ensure_checkpoint(point, store), _tokenizer(point, store)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    encoded = checkpoint_text(point, store, tokenizer)
+    model, tokenizer = modality_of(point).load_network(ensure_checkpoint(point, store))
+    encoded: Any = training_set(point, store, tokenizer)
     device = best_device()
     return fisher_information(model, tokenizer, encoded, BATCH_TOKENS, device, point.seed)
 
@@ -72,11 +68,3 @@ MAKERS = {"frequency": _frequency, "counts": _counts, "fisher": _fisher}
 
 def _tokenizer(point: Checkpoint, store: Store) -> Any:
     return AutoTokenizer.from_pretrained(ensure_checkpoint(point, store))
-
-
-def checkpoint_text(point: Checkpoint, store: Store, tokenizer: Any) -> Encoded:
-    """Return the tokenised training rows of a checkpoint, from the store."""
-    split = point.data.checks["train"]
-    rows = pd.read_parquet(download_data(point.data, store) / f"{split}.parquet")
-    order = store.manifest(ensure_checkpoint(point, store)).get("output_order")
-    return training_text(rows, point, tokenizer, order)

@@ -8,14 +8,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod, Method, NetworkMethod
 
-__all__ = ["Method", "make_method", "method_class", "method_names"]
+__all__ = [
+    "MatrixMethod",
+    "Method",
+    "NetworkMethod",
+    "make_method",
+    "method_class",
+    "method_names",
+    "methods_for",
+]
 
 
 def method_names() -> list[str]:
     """Return the names of all methods, sorted."""
     return sorted(found.name for found in iter_modules(__path__) if found.name != "base")
+
+
+def methods_for(target: str) -> list[str]:
+    """Return the names of the methods that can compress a target, sorted."""
+    return [name for name in method_names() if target in method_class(name).targets]
 
 
 def method_class(name: str) -> type[Method]:

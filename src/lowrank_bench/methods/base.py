@@ -1,4 +1,4 @@
-"""What a compression method is: validated parameters and one decomposition that serves all ranks.
+"""What a compression method is: validated parameters, and what it does to a matrix or a network.
 
 No module of this folder imports torch at its top, so that the workflow's parser can validate
 parameters and list methods in milliseconds; the numerical work imports it where it starts.
@@ -16,11 +16,12 @@ from lowrank_bench.errors import LowRankError
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Decomposition
+    from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
     from lowrank_bench.problem import Problem
 
 
 class Method(BaseModel, ABC):
-    """One way to approximate a matrix by factors; its fields are its parameters.
+    """One way to compress; its fields are its parameters.
 
     A method is one file `methods/<name>.py` that defines one subclass with `name = "<name>"`,
     and one file `conf/method/<name>.yaml`. Nothing else needs to know of it.
@@ -29,10 +30,10 @@ class Method(BaseModel, ABC):
     ----------
     name, title, source
         Its name, what figures call it, and where it comes from.
+    targets
+        The targets that it can compress: `embedding`, `conv`, `linear`.
     nested
         Whether one decomposition serves every rank; if not, each rank is decomposed for itself.
-    row_order
-        Whether the order of the rows can change the result, through random starts or parts.
     quiet
         Parameters that figures name only when they are not at their default.
     """
@@ -42,14 +43,38 @@ class Method(BaseModel, ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    nested: ClassVar[bool] = True
-    row_order: ClassVar[bool] = False
+    targets: ClassVar[tuple[str, ...]]
+    nested: ClassVar[bool]
     quiet: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return which facts about the rows are needed: names of `problem.FACTS`."""
+        """Return which facts beside the weights are needed: names of `problem.FACTS`."""
         return ()
+
+    def label(self) -> str:
+        """Return the name shown in figures: the method with its parameters, as `lp (p=1)`."""
+        fields = type(self).model_fields
+        shown = ", ".join(
+            f"{key}={_short(value)}"
+            for key, value in self.model_dump(mode="json").items()
+            if key not in self.quiet or value != fields[key].get_default(call_default_factory=True)
+        )
+        return f"{self.name} ({shown})" if shown else self.name
+
+
+class MatrixMethod(Method):
+    """A way to approximate a matrix by factors, as the table of an embedding.
+
+    Attributes
+    ----------
+    row_order
+        Whether the order of the rows can change the result, through random starts or parts.
+    """
+
+    targets: ClassVar[tuple[str, ...]] = ("embedding",)
+    nested: ClassVar[bool] = True
+    row_order: ClassVar[bool] = False
 
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:
@@ -101,15 +126,23 @@ class Method(BaseModel, ABC):
             )
         return rank
 
-    def label(self) -> str:
-        """Return the name shown in figures: the method with its parameters, as `lp (p=1)`."""
-        fields = type(self).model_fields
-        shown = ", ".join(
-            f"{key}={_short(value)}"
-            for key, value in self.model_dump(mode="json").items()
-            if key not in self.quiet or value != fields[key].default
-        )
-        return f"{self.name} ({shown})" if shown else self.name
+
+class NetworkMethod(Method):
+    """A way to compress all layers of a network under one budget."""
+
+    targets: ClassVar[tuple[str, ...]] = ("conv", "linear")
+    nested: ClassVar[bool] = False
+
+    @abstractmethod
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a compressed copy of `problem.model` within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is below the smallest that is reachable, a layer cannot be handled, or
+            calibration data are needed and absent.
+        """
 
 
 def _short(value: Any) -> str:

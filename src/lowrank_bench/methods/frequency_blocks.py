@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 from lowrank_bench.problem import USE
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lowrank_bench.problem import Problem
 
 
-class FrequencyBlocks(Method):
+class FrequencyBlocks(MatrixMethod):
     """Sort the rows by use, cut them into blocks, and give each block a rank or keep it whole.
 
     Idea

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 from lowrank_bench.problem import USE
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lowrank_bench.problem import Problem
 
 
-class FrequencySparse(Method):
+class FrequencySparse(MatrixMethod):
     """Keep the m rows that are used most; write every other row as a sum of a few of these.
 
     Idea

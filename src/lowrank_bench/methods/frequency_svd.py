@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 from lowrank_bench.problem import USE
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lowrank_bench.problem import Problem
 
 
-class FrequencySvd(Method):
+class FrequencySvd(MatrixMethod):
     """Project the rows onto the leading right singular vectors of the use-weighted matrix.
 
     Idea

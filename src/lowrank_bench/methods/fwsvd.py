@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
     from lowrank_bench.problem import Problem
 
 
-class Fwsvd(Method):
+class Fwsvd(MatrixMethod):
     """Project the rows onto the leading right singular vectors of the Fisher-weighted matrix.
 
     Idea

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Single
     from lowrank_bench.problem import Problem
 
 
-class Irls(Method):
+class Irls(MatrixMethod):
     """Lower Σ|entry|^p of the error over both factors, from the SVD and from the ℓp ellipsoid.
 
     Idea

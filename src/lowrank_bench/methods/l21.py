@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Single
     from lowrank_bench.problem import Problem
 
 
-class L21(Method):
+class L21(MatrixMethod):
     """Project the rows onto the subspace that lowers Σ‖a_i − a_i V Vᵀ‖₂^q.
 
     Idea

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 from lowrank_bench.methods.lp import Exponent
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lowrank_bench.problem import Problem
 
 
-class Lowner(Method):
+class Lowner(MatrixMethod):
     """Project the rows onto the longest directions of an ellipsoid cut around {x : ‖Ax‖_p ≤ 1}.
 
     Idea

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import AfterValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
@@ -36,7 +36,7 @@ Exponent = Annotated[
 ]
 
 
-class Lp(Method):
+class Lp(MatrixMethod):
     """Project the rows onto the k longest directions of the ellipsoid that stands for ‖Ax‖_p.
 
     Idea

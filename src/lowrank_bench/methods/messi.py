@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Single
     from lowrank_bench.problem import Problem
 
 
-class Messi(Method):
+class Messi(MatrixMethod):
     """Project each row onto the nearest of k subspaces of dimension j.
 
     Idea

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Decomposition
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lowrank_bench.problem import Problem
 
 
-class PartitionSvd(Method):
+class PartitionSvd(MatrixMethod):
     """Cut the rows into parts of equal size, and project each onto its own singular vectors.
 
     Idea

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
     from lowrank_bench.problem import Problem
 
 
-class Svd(Method):
+class Svd(MatrixMethod):
     """Project the rows onto the span of the k leading right singular vectors.
 
     Idea

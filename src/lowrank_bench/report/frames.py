@@ -30,7 +30,7 @@ LEVEL = 0.05  # of the tests against SVD
 COLUMNS = SCORES | SUMMARY
 TEXT = {"experiment", "model", "task", "split", "method", "params", "label", "target", "metric"}
 TEXT |= {"note", "status", "reason", "code_digest", "config_digest", "git_commit", "versions"}
-TEXT |= {"device", "created_at", "data_used"}
+TEXT |= {"device", "created_at", "data_used", "budget"}
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
 def _series(frame: pd.DataFrame) -> pd.Series:
     compressed = frame[~as_trained(frame)]
     series = frame["label"]
-    if compressed["target"].replace("", pd.NA).nunique() > 1:
+    if compressed["target"].replace("", pd.NA).groupby(compressed["model"]).nunique().max() > 1:
         series = series + ", " + frame["target"]
     if compressed["finetune_epochs"].nunique() > 1:
         series = series + ", " + frame["finetune_epochs"].map(epochs)

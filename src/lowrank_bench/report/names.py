@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 TABLE_NAMES = ("dense", "drop", "average", "versus_svd", "status")
+OWN_TABLES = {"halves": "leagues", "commensurate": "commensurate"}  # of further score tables
 TABLE_FORMATS = ("csv", "md", "tex")
 SHARED_FIGURES = ("average", "versus_svd", "error_vs_drop")
 FIGURE_FORMATS = ("png", "pdf")
@@ -31,9 +32,9 @@ def table_names(scored: Iterable[str] = ()) -> list[str]:
     Parameters
     ----------
     scored
-        Names of its score tables; with `halves` among them there is a table of winners.
+        Names of its score tables; some of them have a table of their own.
     """
-    names = [*TABLE_NAMES, *(["leagues"] if "halves" in scored else [])]
+    names = [*TABLE_NAMES, *(name for own, name in OWN_TABLES.items() if own in scored)]
     return [f"tables/{name}.{ending}" for name in names for ending in TABLE_FORMATS]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.report import frames
+from lowrank_bench.report.commensurate import commensurate_table
 from lowrank_bench.report.leagues import leagues_table
 from lowrank_bench.report.names import TABLE_NAMES
 from lowrank_bench.report.table_files import Table, write_table
@@ -26,7 +27,11 @@ MAJORITY = "majority_value"  # metric of always guessing the commonest class, wh
 
 
 def write_tables(
-    scores: pd.DataFrame, summary: pd.DataFrame, folder: Path, halves: pd.DataFrame | None = None
+    scores: pd.DataFrame,
+    summary: pd.DataFrame,
+    folder: Path,
+    halves: pd.DataFrame | None = None,
+    commensurate: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write every table of an experiment as csv, md and tex.
 
@@ -39,8 +44,9 @@ def write_tables(
         Columns of `score.schema.SCORES` and `SUMMARY`.
     folder
         Results folder of the experiment; the tables land in its `tables/`.
-    halves
-        Averages on two halves of the data, if the experiment has them.
+    halves, commensurate
+        Averages on two halves of the data, and the largest compressions that cost little, if the
+        experiment has them.
 
     Returns
     -------
@@ -58,6 +64,7 @@ def write_tables(
     place = Path(folder) / "tables"
     tables = [makers[name](scores, summary) for name in TABLE_NAMES]
     tables += [] if halves is None else [leagues_table(halves)]
+    tables += [] if commensurate is None else [commensurate_table(commensurate)]
     return [path for table in tables for path in write_table(table, place)]
 
 

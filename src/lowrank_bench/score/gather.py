@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lowrank_bench.budget import compression_of
-from lowrank_bench.cells import Cell, Checkpoint, split_and_limit
+from lowrank_bench.cells import Cell, Checkpoint, split_and_range
 from lowrank_bench.config.schema import Config
 from lowrank_bench.digest import canonical
 from lowrank_bench.download.data import download_data, read_split, unofficial
@@ -16,6 +16,7 @@ from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.grid import make_plan
 from lowrank_bench.problem import data_used
 from lowrank_bench.score.chosen import chosen_by_training
+from lowrank_bench.score.commensurate import choice_splits, commensurate
 from lowrank_bench.score.halves import score_halves
 from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.stages import failures_of
@@ -36,7 +37,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
     -------
     dict
         `scores` and `summary`, tables with the columns of `score.schema`, and, where the
-        experiment asks for them, `halves` (`score.halves`).
+        experiment asks for them, `halves` (`score.halves`) and `commensurate` (`score.commensurate`).
     """
     store = Store(config.store)
     cells = make_plan(config).cells()
@@ -47,7 +48,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
         about = store.manifest(download_data(point.data, store))
         notes[task] = _note(config, task, about)
         for split in point.evaluation:
-            whole, _ = split_and_limit(split)
+            whole, _ = split_and_range(split)
             if whole in about["missing"]:
                 missing[task, split] = about["missing"][whole]
             else:
@@ -68,6 +69,8 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
     found = {"scores": scores, "summary": summary}
     if statistics.halves:
         found["halves"] = score_halves(scored, tasks, references, **settings)
+    if choice_splits(tasks):
+        found["commensurate"] = commensurate(scores, tasks)
     return found
 
 
@@ -84,6 +87,7 @@ def _scored(
         "label": spec.label,
         "data_used": data_used(spec.needs),
         "target": spec.target,
+        "budget": spec.settings.get("budget", "parameters"),
         "compression": cell.compression,
         "seed": point.seed,
         "finetune_epochs": cell.finetune_epochs,
@@ -98,7 +102,8 @@ def _scored(
         return ScoredCell(meta, {}, "failed", failures.get(cell.key, "no record in the store"))
     facts = record.facts
     counts = (facts[name] for name in ("parameters_kept", "index_bits", "parameters_dense"))
-    meta["achieved_compression"] = compression_of(*counts)
+    reached = facts.get("achieved_compression")  # where the budget is not of parameters
+    meta["achieved_compression"] = compression_of(*counts) if reached is None else reached
     return ScoredCell({**facts, **meta}, record.predictions)
 
 
@@ -113,7 +118,7 @@ def _again(config: Config, cell: Cell, store: Store) -> Any:
 
 def _labels(point: Checkpoint, split: str, store: Store) -> np.ndarray:
     rows = read_split(download_data(point.data, store), split)
-    return rows[point.text["label"]].to_numpy()
+    return rows[point.inputs["label"]].to_numpy()
 
 
 def _note(config: Config, task: str, about: dict[str, Any]) -> str:

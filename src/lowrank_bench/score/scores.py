@@ -26,9 +26,10 @@ from lowrank_bench.score.summary import summary_records
 __all__ = ["ScoredCell", "build_scores"]
 
 WHOLE = ("seed", "n_examples", "n_seeds", "parameters_dense", "parameters_kept", "index_bits")
+WHOLE += ("network_parameters_dense", "network_parameters_kept", "macs_dense", "macs_kept")
 TEXT = (
     *("experiment", "model", "task", "split", "method", "params", "label", "data_used"),
-    *("target", "metric"),
+    *("target", "budget", "metric"),
     *("status", "reason", "note", "code_digest", "config_digest", "git_commit", "versions"),
     *("device", "created_at"),
 )

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-SUBSET_SEED = 0  # a limited training set is the same for every network and seed
 
 
 def pretrained_network(folder: Path, labels: Sequence[str], seed: int) -> tuple[nn.Module, Any]:
@@ -25,10 +22,3 @@ def pretrained_network(folder: Path, labels: Sequence[str], seed: int) -> tuple[
         folder, num_labels=max(1, len(labels)), dtype=torch.float32
     )
     return model, AutoTokenizer.from_pretrained(folder)
-
-
-def training_rows(rows: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """Return the first `limit` rows of a fixed shuffle, or all rows."""
-    if limit and limit < len(rows):
-        return rows.sample(n=limit, random_state=SUBSET_SEED)
-    return rows

@@ -1,0 +1,109 @@
+"""Layer-wise low rank: any approximation of each layer, any division of the budget over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from lowrank_bench.methods.base import NetworkMethod
+
+if TYPE_CHECKING:
+    from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+
+# Names of `problem.FACTS` that each data-aware approximator looks at.
+NEEDS = {"whitened": ("inputs",), "two_sided": ("inputs",), "fwsvd": ("inputs", "labels")}
+BUILT_IN = ("svd", *NEEDS)  # the others are matrix methods of the registry
+Rule = Literal["uniform", "rank", "energy", "minimax", "sum", "product"]
+
+
+class Layerwise(NetworkMethod):
+    """Approximate the matrix of every layer by low rank, and divide one budget over the layers.
+
+    Idea
+        Two choices that are independent. `approximator` says which error of a layer's matrix W is
+        least at a given rank: of the weight itself (`svd`, or any matrix method: `lp`, `irls`,
+        `l21`), of the layer's response on calibration inputs (`whitened`: ‖(W − Ŵ) C^{1/2}‖ with
+        the covariance C), weighted by the Fisher information of the inputs (`fwsvd`), or of the
+        network's loss to second order (`two_sided`: ‖G^{1/2} (W − Ŵ) C^{1/2}‖ with the moment G of
+        the gradient at the layer's output, the Kronecker-factored Fisher information).
+        `allocation` says how ranks follow from these errors. A layer stays dense where that is
+        cheaper or as good.
+    Cost
+        One pass over the calibration data for `whitened`, a second one with gradients for
+        `two_sided`; then an eigenproblem of the shorter side of each layer's matrix.
+    Guarantee
+        Each layer's error is the least of its rank in its metric, and `sum` is the least total to
+        1e-4. The total of `two_sided` equals the rise of the loss only for small errors that do
+        not meet between layers.
+
+    Parameters
+    ----------
+    approximator
+        `svd`, `whitened`, `two_sided`, `fwsvd`, or a matrix method that needs no facts.
+    approximator_params
+        Parameters of the matrix method.
+    allocation
+        `uniform`: each layer keeps the same share of its cost; `rank`: of its rank; `energy`: each
+        loses the same share of squared error; `minimax`: least largest relative spectral error;
+        `sum`: least total squared error; `product`: largest product of the energies kept.
+
+    References
+    ----------
+    Chen, Yu, Dhillon, Hsieh, "DRONE: Data-aware low-rank compression for large NLP models", NeurIPS
+    2021 (`whitened`); Hsu et al., ICLR 2022 (`fwsvd`); Martens and Grosse, ICML 2015 (G ⊗ C).
+    """
+
+    name: ClassVar[str] = "layerwise"
+    title: ClassVar[str] = "Layer-wise low rank"
+    source: ClassVar[str] = "Chen et al., NeurIPS 2021; Martens and Grosse, ICML 2015"
+    quiet: ClassVar[tuple[str, ...]] = ("approximator_params",)
+
+    approximator: str = Field(default="two_sided", description="what is approximated in each layer")
+    approximator_params: dict[str, Any] = Field(
+        default={}, validate_default=True, description="parameters of the approximator"
+    )
+    allocation: Rule = Field(default="sum", description="how the budget is divided")
+
+    @field_validator("approximator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        """Check that there is such an approximator before any work starts."""
+        from lowrank_bench.methods import MatrixMethod, method_class
+
+        if name not in BUILT_IN and not issubclass(method_class(name), MatrixMethod):
+            raise ValueError(f"{name} is no method for a single matrix")
+        return name
+
+    @field_validator("approximator_params")
+    @classmethod
+    def _fitting(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Check the parameters of the matrix method, and that weights are all that it needs."""
+        from lowrank_bench.methods import make_method
+
+        name = info.data.get("approximator", "svd")
+        if name in BUILT_IN:
+            if params:
+                raise ValueError(f"{name} takes no parameters here")
+        elif make_method(name, **params).needs:
+            raise ValueError(f"{name} needs more than the weights of a layer")
+        return params
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the calibration data that the approximator looks at."""
+        return NEEDS.get(self.approximator, ())
+
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a copy of the network with factorized layers, within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is out of reach, a layer cannot be handled, the approximator is unknown,
+            or calibration data are needed and absent.
+        """
+        from lowrank_bench.network.approximators import compress_layerwise
+
+        chosen = self.approximator, self.allocation, self.approximator_params
+        return compress_layerwise(problem, compression, *chosen)

@@ -1,0 +1,54 @@
+"""Each layer projected onto the principal components of its responses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from lowrank_bench.methods.base import NetworkMethod
+
+if TYPE_CHECKING:
+    from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+
+
+class Pca(NetworkMethod):
+    """Project every layer's responses onto their leading principal components.
+
+    Idea
+        With y = W x + b on calibration inputs, U_k the leading eigenvectors of the covariance of y
+        and ȳ its mean, y ≈ U_k U_kᵀ (y − ȳ) + ȳ: a factor U_kᵀ W, a factor U_k, and a new bias.
+        Ranks are chosen for the largest product over the layers of the share of variance kept,
+        within the budget: the paper's measure of the whole network's accuracy, which its greedy
+        search maximises. It is solved here to 1e-4 as a sum of logarithms.
+    Cost
+        One pass over the calibration data, and the eigenvectors of a matrix f×f for each layer.
+    Guarantee
+        Each layer's squared error on the calibration inputs is the least of its rank. Nothing is
+        said about errors that pass through several layers: this is the paper's linear case, without
+        its correction for the nonlinearity and for the layers before.
+
+    References
+    ----------
+    Zhang, Zou, Ming, He, Sun, "Efficient and accurate approximations of nonlinear convolutional
+    networks", CVPR 2015, sections 2.1 and 2.4.
+    """
+
+    name: ClassVar[str] = "pca"
+    title: ClassVar[str] = "PCA"
+    source: ClassVar[str] = "Zhang et al., CVPR 2015"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the calibration inputs."""
+        return ("inputs",)
+
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a copy of the network with factorized layers, within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is out of reach, or a layer cannot be handled.
+        """
+        from lowrank_bench.network.approximators import compress_layerwise
+
+        return compress_layerwise(problem, compression, "whitened", "product")

@@ -1,0 +1,44 @@
+"""Truncated SVD of every layer at one relative Frobenius error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from lowrank_bench.methods.base import NetworkMethod
+
+if TYPE_CHECKING:
+    from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+
+
+class SvdEnergy(NetworkMethod):
+    """Factorize every layer by the SVD of its folded weight; all lose the same share of energy.
+
+    Idea
+        Layer l keeps the least rank with Σ_{i>r} σ_i² ≤ t·Σ σ_i²; the share t is the least that
+        fits the budget. Layers whose factors would be larger stay dense.
+    Cost
+        One SVD for each layer.
+    Guarantee
+        The largest relative Frobenius error of a layer is the least within the budget.
+
+    References
+    ----------
+    Alvarez and Salzmann, "Compression-aware training of deep networks", NeurIPS 2017; the baseline
+    SVD-Energy of Liebenwein et al., NeurIPS 2021.
+    """
+
+    name: ClassVar[str] = "svd_energy"
+    title: ClassVar[str] = "SVD, energy"
+    source: ClassVar[str] = "Alvarez and Salzmann, NeurIPS 2017"
+
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a copy of the network with factorized layers, within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is out of reach, or a layer cannot be handled.
+        """
+        from lowrank_bench.network.approximators import compress_layerwise
+
+        return compress_layerwise(problem, compression, "svd", "energy")

@@ -1,0 +1,269 @@
+"""The layers of a network as ALDS cuts them: what each cut costs, its errors, and what it becomes.
+
+Every layer is seen as a convolution f×c×k1×k2; an embedding n×d as f = n, c = d without groups.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.convolution import FactorizedConv2d
+from lowrank_bench.layers.embedding import compressed_embedding
+from lowrank_bench.layers.linear import FactorizedLinear
+from lowrank_bench.linalg.factors import Factors
+from lowrank_bench.network.alds_search import Candidates, Choice, Cut
+from lowrank_bench.network.curves import Curve
+from lowrank_bench.network.errors import ERRORS, frobenius
+from lowrank_bench.network.fold import (
+    SCHEMES,
+    Shape,
+    divisors,
+    kernel_shape,
+    nearest_divisor,
+    weights_per_rank,
+)
+from lowrank_bench.network.layers import Layer
+from lowrank_bench.network.moments import Moments, input_moments, token_counts
+from lowrank_bench.network.problem import NetworkProblem
+from lowrank_bench.network.slices import Slices
+from lowrank_bench.network.whitened import Whitened, mean_shift
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Which cuts are looked at.
+
+    Attributes
+    ----------
+    error
+        `spectral`, `bound`, `unscaled`, `frobenius` or `data`.
+    groups
+        One number of groups, rounded to the nearest divisor of each layer's channels; None for all
+        divisors.
+    max_groups
+        Most groups; None for no limit.
+    schemes
+        Folding schemes.
+    align
+        Ranks are multiples of it.
+    """
+
+    error: str
+    groups: int | None = None
+    max_groups: int | None = None
+    schemes: tuple[int, ...] = (0,)
+    align: int = 1
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a layer costs, and what its cuts do.
+
+    Attributes
+    ----------
+    dense
+        Cost of the layer as it is.
+    fixed
+        Cost of a cut beside its factors: the bias.
+    positions
+        Cost of one weight: 1 parameter, or the multiply-adds of all places it is used at.
+    embedding
+        Whether it is a table, which is not cut into groups.
+    looked_up
+        Whether the left factor is looked up, which multiplies nothing.
+    """
+
+    dense: int
+    fixed: int = 0
+    positions: int = 1
+    embedding: bool = False
+    looked_up: bool = False
+
+    def unit(self, shape: Shape, scheme: int, groups: int) -> int:
+        """Return the cost of one unit of rank."""
+        weights = shape[1] if self.looked_up else weights_per_rank(shape, scheme, groups)
+        return weights * self.positions
+
+
+@dataclass(frozen=True, eq=False)
+class AldsLayer:
+    """One targeted layer with everything that it can become.
+
+    Attributes
+    ----------
+    layer
+        The layer.
+    weight
+        Tensor f×c×k1×k2, its values.
+    candidates
+        Costs and errors of its cuts.
+    slices
+        For each scheme the slices of the weight.
+    whitened
+        The slices under the covariance of the inputs, for the error `data`.
+    mean
+        Mean input, whose response the bias takes over; None for other errors.
+    """
+
+    layer: Layer
+    weight: Tensor
+    candidates: Candidates
+    slices: dict[int, Slices]
+    whitened: Whitened | None = None
+    mean: Tensor | None = None
+    tokens: Tensor | None = field(default=None, repr=False)
+
+    def factors(self, choice: Choice) -> tuple[Tensor, Tensor]:
+        """Return decoders k×rows×j and encoders k×j×columns."""
+        cut, rank = choice.cut, choice.rank
+        assert cut is not None
+        assert rank is not None
+        if self.whitened is not None:
+            return self.whitened.factors(cut.groups, rank)
+        if self.tokens is not None:
+            vectors = self.slices[0].bases(1).vectors[0, :rank]
+            return (self.weight.flatten(1).double() @ vectors.T)[None], vectors[None]
+        return self.slices[cut.scheme].factors(cut.groups, rank)
+
+    def replacement(self, dense: nn.Module, choice: Choice) -> nn.Module:
+        """Return the layer that replaces `dense`."""
+        left, right = self.factors(choice)
+        if self.layer.kind == "embedding":
+            return compressed_embedding(dense, Factors(left[0], right[0]))
+        bias = None
+        if self.mean is not None:
+            product = torch.cat(list(left @ right), dim=1)
+            bias = mean_shift(self.weight, product, self.mean)
+            if dense.bias is not None:
+                bias = bias + dense.bias.detach().to(bias)
+        if self.layer.kind == "linear":
+            return FactorizedLinear.from_dense(dense, left, right, bias)
+        assert choice.cut is not None
+        return FactorizedConv2d.from_dense(dense, left, right, choice.cut.scheme, bias)
+
+
+def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:
+    """Return the targeted layers with their cuts, shared by all compressions of a problem.
+
+    Raises
+    ------
+    LowRankError
+        When the budget is one that costs cannot be computed for, or calibration data are needed and
+        absent.
+    """
+    if problem.budget not in ("parameters", "macs"):
+        raise LowRankError(
+            f"alds takes a budget of parameters or macs, not {problem.budget!r}; cap max_groups "
+            "and align ranks to make it fast"
+        )
+    return problem.cached(
+        ("alds", cuts, problem.budget),
+        lambda: [_make(problem, own, cuts) for own in problem.layers],
+    )
+
+
+def _make(problem: NetworkProblem, layer: Layer, cuts: Cuts) -> AldsLayer:
+    module = problem.model.get_submodule(layer.name)
+    weight = module.weight.detach().cpu().reshape(kernel_shape(layer.shape))
+    moments: Moments | None = None
+    tokens: Tensor | None = None
+    scaled = weight
+    if cuts.error == "data" and layer.kind == "embedding":
+        tokens = token_counts(problem).to(torch.float64)
+        scaled = weight * tokens.sqrt().reshape(-1, 1, 1, 1)
+    elif cuts.error == "data":
+        moments = input_moments(problem)[layer.name]
+    schemes = _schemes(problem, layer, module, cuts)
+    slices = {scheme: _slices(problem, layer, scaled, scheme, cuts) for scheme in schemes}
+    whitened = None if moments is None else Whitened(weight, moments.covariance())
+    costs = _costs(problem, layer, has_bias=layer.has_bias or moments is not None)
+    candidates = candidates_of(slices, costs, cuts, whitened)
+    mean = None if moments is None else moments.mean
+    return AldsLayer(layer, weight, candidates, slices, whitened, mean, tokens)
+
+
+def candidates_of(
+    slices: Mapping[int, Slices], costs: Costs, cuts: Cuts, whitened: Whitened | None = None
+) -> Candidates:
+    """Return what a layer can become: for every cut the ranks that cost less than the layer.
+
+    Parameters
+    ----------
+    slices
+        For each folding scheme the slices of the weight.
+    costs
+        What the layer and its cuts cost.
+    whitened
+        The slices under the covariance of the inputs, for the error `data`.
+    """
+    found = []
+    for scheme, own in slices.items():
+        # Slices of many groups are the cheapest to look at, and bound those of few.
+        for groups in reversed([1] if costs.embedding else _groups(own.shape[1], cuts)):
+            unit = costs.unit(own.shape, scheme, groups)
+            most = min(-(-(costs.dense - costs.fixed) // unit) - 1, own.ranks(groups))
+            ranks = np.arange(cuts.align, most + 1, cuts.align, dtype=np.int64)
+            if len(ranks):
+                curve = _curve(cuts.error, own, whitened, groups, ranks)
+                found.append(Cut(scheme, groups, ranks, unit, costs.fixed, curve))
+    return Candidates(costs.dense, found)
+
+
+def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
+    embedding = layer.kind == "embedding"
+    if problem.budget == "macs":
+        return Costs(layer.macs, 0, layer.positions, embedding, looked_up=embedding)
+    fixed = layer.shape[0] if has_bias and not embedding else 0
+    return Costs(layer.parameters, fixed, 1, embedding)
+
+
+def _slices(
+    problem: NetworkProblem, layer: Layer, weight: Tensor, scheme: int, cuts: Cuts
+) -> Slices:
+    """Return the slices of a weight; without data all errors and budgets share them."""
+    if cuts.error == "data":
+        return Slices(weight, scheme)
+    return problem.cached(("slices", layer.name, scheme), lambda: Slices(weight, scheme))
+
+
+def _curve(
+    error: str, slices: Slices, whitened: Whitened | None, groups: int, ranks: np.ndarray
+) -> Curve:
+    if whitened is not None:
+        return whitened.curve(groups, ranks)
+    return (frobenius if error == "data" else ERRORS[error])(slices, groups, ranks)
+
+
+def _groups(channels: int, cuts: Cuts) -> list[int]:
+    if cuts.groups is not None:
+        return [nearest_divisor(channels, cuts.groups)]
+    return [k for k in divisors(channels) if k <= (cuts.max_groups or channels)]
+
+
+def _schemes(
+    problem: NetworkProblem, layer: Layer, module: nn.Module, cuts: Cuts
+) -> tuple[int, ...]:
+    """Return the folding schemes that differ for a layer, and whose cost is known.
+
+    Schemes 1 to 3 run the encoder at the size of the input; their multiply-adds follow from the
+    output's only where the layer keeps the size.
+    """
+    if layer.kind != "conv" or layer.shape[2:] == (1, 1) or cuts.error == "data":
+        return (0,)
+    if problem.budget == "macs" and not _keeps_size(module):
+        return (0,)
+    return tuple(scheme for scheme in SCHEMES if scheme in cuts.schemes)
+
+
+def _keeps_size(module: Any) -> bool:
+    if tuple(module.stride) != (1, 1):
+        return False
+    if isinstance(module.padding, str):
+        return module.padding == "same"
+    axes = zip(module.padding, module.dilation, module.kernel_size, strict=True)
+    return all(2 * padding == dilation * (size - 1) for padding, dilation, size in axes)

@@ -1,0 +1,75 @@
+"""Run a method on a whole network and count what is left, on the result itself."""
+
+from typing import Any
+
+from torch import nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods import NetworkMethod, methods_for
+from lowrank_bench.methods.base import Method
+from lowrank_bench.network.count import count
+from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+
+
+COUNTED = (
+    "parameters_dense",
+    "parameters_kept",
+    "index_bits",
+    "network_parameters_dense",
+    "network_parameters_kept",
+    "macs_dense",
+    "macs_kept",
+)
+
+
+def compress_within(
+    problem: NetworkProblem, method: Method, compression: float
+) -> CompressedNetwork:
+    """Return what a method makes of a network; `info` has the counts of `counted` as well.
+
+    Raises
+    ------
+    LowRankError
+        When the method cannot compress the target, or refuses the network or the budget.
+    """
+    if not isinstance(method, NetworkMethod) or problem.target not in method.targets:
+        raise LowRankError(
+            f"{method.name} does not compress the target {problem.target!r}; methods that do: "
+            f"{', '.join(methods_for(problem.target))}"
+        )
+    found = method.compress(problem, compression)
+    facts = counted(problem, found.model)
+    if problem.budget != "latency" and facts["achieved_compression"] < compression - 1e-9:
+        raise AssertionError(f"{method.label()} keeps more than {1 - compression:g}: {facts}")
+    return CompressedNetwork(found.model, found.layers, {**found.info, **facts})
+
+
+def counted(problem: NetworkProblem, model: nn.Module) -> dict[str, Any]:
+    """Return what a compressed copy of a problem's network keeps.
+
+    `parameters_*` are those of the targeted layers, `network_parameters_*` of all; `macs_*` are
+    multiply-adds of one example; `achieved_compression` is of what the budget limits, for a
+    budget of latency of the parameters.
+    """
+    problem = problem.origin or problem
+    dense = problem.cached("count", lambda: count(problem.model, problem.example))
+    kept = count(model, problem.example)
+    layers = [model.get_submodule(layer.name) for layer in problem.layers]
+    own = [
+        sum(layer.parameters for layer in problem.layers),
+        sum(p.numel() for layer in layers for p in layer.parameters()),
+        0,
+    ]
+    whole = [dense.parameters, kept.parameters, dense.macs, kept.macs]
+    facts = dict(zip(COUNTED, [*own, *whole], strict=True))
+    if problem.budget == "macs":
+        names = [layer.name for layer in problem.layers]
+        used = sum(macs for name, macs in kept.by_module.items() if _inside(name, names))
+        share = used / sum(layer.macs for layer in problem.layers)
+    else:
+        share = facts["parameters_kept"] / facts["parameters_dense"]
+    return {**facts, "achieved_compression": 1 - share}
+
+
+def _inside(name: str, layers: list[str]) -> bool:
+    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)

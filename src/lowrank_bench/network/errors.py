@@ -1,0 +1,177 @@
+"""The errors by which slicing and truncating a weight can be judged, all relative to the weight.
+
+Each is a function (slices, groups, ranks) → `Curve` over these ranks. Ŵ is W with each of its k
+slices W_i truncated at rank j; σ_{i,j+1} is the first singular value that slice i loses.
+
+========== ==============================================================
+spectral   ‖W − Ŵ‖ / ‖W‖, exact
+bound      √k · max_i σ_{i,j+1} / ‖W‖, which is at least the spectral one
+unscaled   max_i σ_{i,j+1} / ‖W‖, which is at most the spectral one
+frobenius  ‖W − Ŵ‖_F / ‖W‖_F, exact
+========== ==============================================================
+
+References
+----------
+Liebenwein et al., "Compressing Neural Networks: Towards Determining the Optimal Layer-wise
+Decomposition", NeurIPS 2021: Theorem 1 is `bound`. The code published with it minimizes
+`unscaled`, in which more groups cost nothing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowrank_bench.network.curves import Curve
+from lowrank_bench.network.slices import Slices
+
+LARGE = 256  # vectors; the singular values of longer slices are computed where they are asked for
+BLOCKS = 8
+
+Table = Callable[[Slices, int], np.ndarray]
+
+
+def unscaled(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
+    """Return the largest singular value that a slice loses, over ‖W‖."""
+
+    def below(k: int) -> np.ndarray:  # Weyl's inequality, the slices' Grams summing to that of W
+        return _pick(_largest(slices, 1), k * ranks) / np.sqrt(k)
+
+    return _table_curve(slices, groups, ranks, _largest, below, lambda finer: 1.0)
+
+
+def bound(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
+    """Return the bound of Theorem 1."""
+
+    def table(slices: Slices, k: int) -> np.ndarray:
+        return np.sqrt(k) * _largest(slices, k)
+
+    def below(k: int) -> np.ndarray:
+        return _pick(_largest(slices, 1), k * ranks)
+
+    return _table_curve(slices, groups, ranks, table, below, lambda k: np.sqrt(groups / k))
+
+
+def frobenius(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
+    """Return the relative error in the Frobenius norm."""
+
+    def table(slices: Slices, k: int) -> np.ndarray:
+        squares = slices.values(k).square().sum(dim=0)
+        lost = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)])
+        return (lost / max(float(lost[0]), np.finfo(float).tiny)).sqrt().numpy()
+
+    def below(k: int) -> np.ndarray:  # Ŵ has rank k·j at most
+        return _pick(table(slices, 1), k * ranks)
+
+    return _table_curve(slices, groups, ranks, table, below, lambda finer: 1.0)
+
+
+def spectral(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
+    """Return the relative error in the spectral norm: exact, each rank where it is asked for.
+
+    ‖W − Ŵ‖² is the largest eigenvalue of Σ_i Σ_{l>j} σ_il² u_il u_ilᵀ. It lies between that of one
+    slice, or the mean eigenvalue, and the sum of the slices' largest.
+    """
+    if groups == 1:
+        return Curve.known(_pick(_largest(slices, 1), ranks))
+    norm, rows = slices.norm or 1.0, slices.matrices(1).shape[1]
+    squares = (slices.values(groups).numpy() / norm) ** 2
+    first = _pick(np.append(squares.sum(axis=0), 0.0), ranks)
+    lost = _pick(np.append(squares.sum(axis=0)[::-1].cumsum()[::-1], 0.0), ranks)
+    low = np.maximum(_pick(_largest(slices, groups), ranks), np.sqrt(lost / rows))
+    low = np.maximum(low, _pick(_largest(slices, 1), groups * ranks))
+    residual: list[Residual] = []
+
+    def refine(index: int) -> float:
+        if not residual:
+            residual.append(Residual(slices.rotated(groups)))
+        return residual[0].norm(int(ranks[index])) / norm
+
+    # The bounds come from singular values with rounding of their own.
+    return Curve(low * (1 - 1e-7), np.sqrt(np.minimum(first, lost)) * (1 + 1e-7), refine)
+
+
+ERRORS: dict[str, Callable[[Slices, int, np.ndarray], Curve]] = {
+    "spectral": spectral,
+    "bound": bound,
+    "unscaled": unscaled,
+    "frobenius": frobenius,
+}
+
+
+class Residual:
+    """The spectral norm of what truncation loses, for one cut at any rank.
+
+    Parameters
+    ----------
+    rotated
+        Tensor k×r×rows: vectors σ_l u_l of each slice, of falling length.
+    """
+
+    def __init__(self, rotated: Tensor) -> None:
+        groups, ranks, rows = rotated.shape
+        # Rank first, so that what a truncation loses is the end of the list.
+        self.vectors = rotated.transpose(0, 1).reshape(ranks * groups, rows)
+        self.groups, self.short = groups, groups * ranks <= rows
+        if self.short:
+            self.products = self.vectors @ self.vectors.T
+            return
+        size = -(-ranks // BLOCKS) * groups
+        self.edges = [*range(0, ranks * groups, size), ranks * groups]
+        total, self.tails = rotated.new_zeros(rows, rows), []
+        for start, stop in reversed(list(zip(self.edges, self.edges[1:], strict=False))):
+            self.tails.insert(0, total)
+            part = self.vectors[start:stop]
+            total = total + part.T @ part
+        self.tails.insert(0, total)
+
+    def norm(self, rank: int) -> float:
+        """Return ‖W − Ŵ‖ at rank j."""
+        start = rank * self.groups
+        if self.short:
+            lost = self.products[start:, start:]
+        else:
+            place = next(n for n, edge in enumerate(self.edges) if edge >= start)
+            part = self.vectors[start : self.edges[place]]
+            lost = self.tails[place] + part.T @ part
+        if not len(lost):
+            return 0.0
+        return float(torch.linalg.eigvalsh(lost)[-1].clamp(min=0).sqrt())
+
+
+def _largest(slices: Slices, groups: int) -> np.ndarray:
+    """Return max_i σ_{i,j+1} / ‖W‖ for j = 0..r."""
+    largest = slices.values(groups).amax(dim=0).numpy() / (slices.norm or 1.0)
+    return np.append(largest, 0.0)
+
+
+def _pick(table: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Return the table at these ranks, its last entry beyond its end."""
+    return table[np.minimum(ranks, len(table) - 1)]
+
+
+def _table_curve(
+    slices: Slices,
+    groups: int,
+    ranks: np.ndarray,
+    table: Table,
+    below: Callable[[int], np.ndarray],
+    scale: Callable[[int], float],
+) -> Curve:
+    """Return the curve of a table, with lower bounds in place of it where slices are long.
+
+    A slice loses at least as much as each of its parts does at that rank: `scale`(k) times the
+    table of a multiple k of the groups is a bound too.
+    """
+    if slices.ranks(groups) <= LARGE or groups == 1:
+        return Curve.known(_pick(table(slices, groups), ranks))
+    low = below(groups)
+    for finer in slices.known:
+        if finer > groups and finer % groups == 0:
+            low = np.maximum(low, scale(finer) * _pick(table(slices, finer), ranks))
+
+    def refine(_: int) -> np.ndarray:
+        return _pick(table(slices, groups), ranks)
+
+    return Curve(low * (1 - 1e-7), np.full(len(ranks), np.inf), refine)

@@ -1,0 +1,172 @@
+"""How much a network's output depends on what each layer gives: gradients on calibration data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.network.forward import logits_of
+from lowrank_bench.network.hooks import watching
+from lowrank_bench.network.moments import check_examples, check_finite
+from lowrank_bench.network.problem import NetworkProblem
+from lowrank_bench.network.rows import input_rows, output_rows, real_positions
+
+# Sees a layer's name, the batch's inputs, the layer's input, and the gradient at its output.
+Visit = Callable[[str, Mapping[str, Tensor], Tensor, Tensor], None]
+# Returns the gradient of the loss with respect to the logits b×k, given the labels.
+LossGradient = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
+    """Return E[g gᵀ] of every targeted layer by name: f×f float64, an embedding's d×d.
+
+    g is the gradient, at one position of a layer's output, of the loss of one example under the
+    network's own prediction (`drawn_gradient`), as the Fisher information asks for. The draws
+    follow the problem's seed. Padded tokens do not count.
+
+    Raises
+    ------
+    LowRankError
+        When there are no calibration data.
+
+    References
+    ----------
+    Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature",
+    ICML 2015; Grosse and Martens, ICML 2016, for convolutions.
+    """
+    return problem.cached("output_gradients", lambda: _output_gradients(problem))
+
+
+def column_information(problem: NetworkProblem) -> dict[str, Tensor]:
+    """Return Σ_i E[(∂L/∂W_ij)²] for each column j of every layer's matrix W: d float64, by name.
+
+    For an embedding n×d it is Σ_j of each row, n. L is the loss with the true labels, each example
+    squared for itself: the empirical Fisher information.
+
+    Raises
+    ------
+    LowRankError
+        When there are no calibration data, or they have no labels.
+
+    References
+    ----------
+    Hsu et al., "Language model compression with weighted low-rank factorization", ICLR 2022,
+    section 3, where a layer is x ↦ xW, so that rows there are columns here.
+    """
+    return problem.cached("column_information", lambda: _column_information(problem))
+
+
+def visit_gradients(problem: NetworkProblem, gradient_of: LossGradient, visit: Visit) -> int:
+    """Run all calibration data forward and backward; return the number of examples.
+
+    The gradients are taken at probes, zeros that are added to the outputs: layers that overwrite
+    their input then do no harm, and no parameter needs a gradient.
+    """
+    caught: list[tuple[str, Tensor, Tensor]] = []
+
+    def watcher(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+        def probe(given: Tensor, output: Tensor) -> Tensor:
+            zeros = torch.zeros_like(output, requires_grad=True)
+            caught.append((name, given.detach(), zeros))
+            return output + zeros
+
+        return probe
+
+    examples = 0
+    watchers = {layer.name: watcher(layer.name) for layer in problem.layers}
+    with torch.enable_grad(), watching(problem.model, watchers):
+        for inputs, labels in problem.data():
+            caught.clear()
+            logits = logits_of(problem.model(**inputs))
+            examples += len(logits)
+            loss = (gradient_of(logits.detach(), labels) * logits).sum()
+            probes = [zeros for *_, zeros in caught]
+            gradients = torch.autograd.grad(loss, probes, materialize_grads=True, allow_unused=True)
+            for (name, given, _), gradient in zip(caught, gradients, strict=True):
+                visit(name, inputs, given, gradient)
+    check_examples(examples)
+    return examples
+
+
+def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
+    modules = {layer.name: problem.model.get_submodule(layer.name) for layer in problem.layers}
+    totals: dict[str, Tensor] = {}
+    counts = dict.fromkeys(modules, 0)
+
+    def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+        rows = output_rows(modules[name], gradient)
+        mask = real_positions(inputs, given)
+        rows = (rows.flatten(0, 1) if mask is None else rows[mask]).double()
+        totals[name] = totals.get(name, 0) + (rows.T @ rows).cpu()
+        counts[name] += len(rows)
+
+    visit_gradients(problem, drawn_gradient(problem.seed), visit)
+    check_finite(totals, "gradients at")
+    return {name: total / max(counts[name], 1) for name, total in totals.items()}
+
+
+def drawn_gradient(seed: int) -> LossGradient:
+    """Return random gradients v of the logits with E[v vᵀ] = diag(p) − p pᵀ, p the prediction.
+
+    That is their Fisher information, as for labels drawn from p. A normal vector takes the place
+    of the label: on examples of which the network is sure, a label is nearly always the likely one
+    and its gradient nearly zero, so that few draws would hold all the information. A single output,
+    of a regression, has variance one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def gradient_of(logits: Tensor, _: Tensor | None) -> Tensor:
+        normal = torch.randn(logits.shape, generator=generator).to(logits)
+        if logits.shape[-1] == 1:
+            return normal
+        shares = logits.softmax(dim=-1)
+        roots = shares.sqrt()
+        return roots * normal - shares * (roots * normal).sum(dim=-1, keepdim=True)
+
+    return gradient_of
+
+
+def true_labels(logits: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the gradient of cross-entropy, or of half the squared error for a single output.
+
+    Raises
+    ------
+    LowRankError
+        When there are no labels.
+    """
+    if labels is None:
+        raise LowRankError("the method needs labels; give them with the calibration batches")
+    labels = labels.to(logits.device)
+    if logits.shape[-1] == 1:
+        return logits - labels.reshape(logits.shape).to(logits)
+    return logits.softmax(dim=-1) - nn.functional.one_hot(labels, logits.shape[-1])
+
+
+def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
+    kinds = {layer.name: layer.kind for layer in problem.layers}
+    totals: dict[str, Any] = dict.fromkeys(kinds, 0)
+
+    def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+        module = problem.model.get_submodule(name)
+        if kinds[name] == "embedding":
+            totals[name] = totals[name] + _row_squares(module, given, gradient)
+            return
+        pairs = zip(input_rows(module, given), output_rows(module, gradient), strict=True)
+        for rows, own in pairs:
+            totals[name] = totals[name] + (own.T @ rows).square().sum(dim=0).double().cpu()
+
+    examples = visit_gradients(problem, true_labels, visit)
+    check_finite(totals, "gradients at")
+    return {name: total / examples for name, total in totals.items()}
+
+
+def _row_squares(module: nn.Module, tokens: Tensor, gradient: Tensor) -> Tensor:
+    """Return the squared gradient of each row of an embedding, summed over examples and columns."""
+    total = torch.zeros(module.num_embeddings, dtype=torch.float64)
+    for ids, own in zip(tokens, gradient, strict=True):
+        rows, place = torch.unique(ids, return_inverse=True)
+        sums = own.new_zeros(len(rows), own.shape[-1]).index_add_(0, place, own)
+        total[rows.cpu()] += sums.square().sum(dim=1).double().cpu()
+    return total

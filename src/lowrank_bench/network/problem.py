@@ -1,0 +1,113 @@
+"""What a method that compresses whole networks is given, and what it returns."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.network.layers import Layer, find_layers
+
+Inputs = Mapping[str, Tensor]
+Batches = Callable[[], Iterable[tuple[Inputs, Tensor | None]]]
+Made = TypeVar("Made")
+BUDGETS = ("parameters", "macs", "latency")
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkProblem:
+    """A network to compress, with all that a method may look at.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode and float32. Methods never change it.
+    target
+        `conv`: every convolution and linear layer of a CNN; `linear`: every linear layer and the
+        input embedding of a transformer.
+    example
+        Keyword arguments of one forward, batch size 1; decides shapes and multiply-adds.
+    batches
+        Gives calibration data, keyword arguments and labels, the same at every call; None when
+        there are none.
+    budget
+        What is limited, summed over the targeted layers: `parameters`, `macs` (multiply-adds of
+        the example) or `latency` (seconds, measured).
+    seed
+        Of all random choices.
+    origin
+        The problem of the network as it was at first, where it has been compressed before and
+        budgets are shares of that; None where this is the first time.
+    """
+
+    model: nn.Module
+    target: str
+    example: Inputs
+    batches: Batches | None = None
+    budget: str = "parameters"
+    seed: int = 0
+    origin: "NetworkProblem | None" = None
+    _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.budget not in BUDGETS:
+            raise LowRankError(f"unknown budget {self.budget!r}; known: {', '.join(BUDGETS)}")
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the targeted layers, in the order in which the network names them."""
+        return find_layers(self.model, self.target, self.example)
+
+    def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return `make()`, made once for each key and shared by methods and compressions."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def data(self) -> Iterable[tuple[Inputs, Tensor | None]]:
+        """Return the calibration batches.
+
+        Raises
+        ------
+        LowRankError
+            When there are none.
+        """
+        if self.batches is None:
+            raise LowRankError(
+                "the method looks at calibration inputs; give batches of the training data"
+            )
+        return self.batches()
+
+    def allowance(self, compression: float) -> float:
+        """Return how much of the budget's unit the targeted layers may keep."""
+        if self.origin is not None:
+            return self.origin.allowance(compression)
+        sizes = {"parameters": "parameters", "macs": "macs"}
+        if self.budget not in sizes:
+            from lowrank_bench.network.latency import dense_latency
+
+            dense: float = dense_latency(self)
+        else:
+            dense = sum(getattr(layer, sizes[self.budget]) for layer in self.layers)
+        return (1 - compression) * dense * (1 + 1e-12)  # rounding costs nothing
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedNetwork:
+    """A compressed copy of a network.
+
+    Attributes
+    ----------
+    model
+        A copy with layers replaced or sliced, in evaluation mode.
+    layers
+        For each targeted layer its `name`, dense `shape` and what was chosen, as JSON can hold it.
+    info
+        Facts about the result, as JSON can hold them: objective, errors.
+    """
+
+    model: nn.Module
+    layers: list[dict[str, Any]]
+    info: dict[str, Any]

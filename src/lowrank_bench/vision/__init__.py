@@ -1,0 +1,1 @@
+"""Images: networks for small ones, decoding, training and prediction, as the pipeline asks."""

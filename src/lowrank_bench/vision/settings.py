@@ -1,0 +1,56 @@
+"""What a network expects of an image."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lowrank_bench.errors import LowRankError
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How an image becomes a network's input.
+
+    Attributes
+    ----------
+    size
+        Side of the square input, in pixels.
+    mean, std
+        One number a channel, of pixels in [0, 1]: the input is (pixel − mean) / std.
+    channels
+        3 (red, green, blue) or 1 (grey).
+    resize
+        The shorter side is scaled to this many pixels and the centre of `size` cut out; None
+        scales to `size` itself.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int = 3
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise LowRankError(f"images have 1 or 3 channels, not {self.channels}")
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != self.channels:
+                raise LowRankError(
+                    f"image.{name} has {len(values)} numbers for {self.channels} channels"
+                )
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0:
+            raise LowRankError("image.std holds a number that is not positive")
+        if self.resize is not None and self.resize < self.size:
+            raise LowRankError(f"image.resize ({self.resize}) is below image.size ({self.size})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON can hold them."""
+        return asdict(self)
+
+
+def settings_of(inputs: Mapping[str, Any], **changes: Any) -> ImageSettings:
+    """Return the settings of a task's inputs, with what is not None of `changes` in their place."""
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    return ImageSettings(**{**inputs["image"], **chosen})

@@ -1,0 +1,324 @@
+"""ALDS: its errors against the definitions, its search against all allocations, its networks."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods import make_method
+from lowrank_bench.network.alds_layers import Costs, Cuts, candidates_of
+from lowrank_bench.network.alds_search import em, exact
+from lowrank_bench.network.compress import compress_within
+from lowrank_bench.network.curves import Curve
+from lowrank_bench.network.errors import ERRORS
+from lowrank_bench.network.fold import fold, unfold, weights_per_rank
+from lowrank_bench.network.problem import NetworkProblem
+from lowrank_bench.network.slices import Slices
+from lowrank_bench.network.whitened import Whitened
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weight(shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def truncated(values, scheme, groups, rank):
+    """The weight with each slice's SVD truncated."""
+    u, s, vh = torch.linalg.svd(fold(values, scheme, groups), full_matrices=False)
+    return u[..., :rank] * s[:, None, :rank] @ vh[:, :rank], s
+
+
+def naive(error, values, scheme, groups, rank):
+    """An error as it is defined, from the dense matrices."""
+    product, s = truncated(values, scheme, groups, rank)
+    whole = fold(values, scheme)[0]
+    lost = whole - fold(unfold(product, tuple(values.shape), scheme), scheme)[0]
+    norm = torch.linalg.matrix_norm(whole, 2)
+    if error == "spectral":
+        return float(torch.linalg.matrix_norm(lost, 2) / norm)
+    if error == "frobenius":
+        return float(lost.norm() / whole.norm())
+    first = s[:, rank].max() if rank < s.shape[1] else 0.0
+    return float(first / norm) * (groups**0.5 if error == "bound" else 1)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("scheme", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(8, 12, 3, 3), (30, 4, 2, 3), (5, 16, 1, 1)])
+def test_errors_are_as_defined(error, scheme, shape):
+    values = weight(shape)
+    slices = Slices(values, scheme)
+    for groups in slices.groups:
+        ranks = np.arange(1, slices.ranks(groups) + 1)
+        curve = ERRORS[error](slices, groups, ranks)
+        expected = [naive(error, values, scheme, groups, int(rank)) for rank in ranks]
+        assert (curve.low <= np.array(expected) + 1e-6).all()
+        assert (np.array(expected) <= curve.high + 1e-6).all()
+        found = [curve.at(index) for index in np.random.default_rng(0).permutation(len(ranks))]
+        order = np.random.default_rng(0).permutation(len(ranks))
+        np.testing.assert_allclose(found, np.array(expected)[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_long_slices_are_bounded_before_they_are_computed(error):
+    values = weight((300, 8, 9, 9)) * torch.logspace(0, -2, 8).reshape(1, 8, 1, 1)
+    slices = Slices(values)
+    ranks = np.arange(1, 90, 8)
+    for groups in (8, 4):
+        ERRORS[error](slices, groups, ranks)
+    curve = ERRORS[error](slices, 2, ranks)
+    low, high = curve.low.copy(), curve.high.copy()
+    assert (low < high).all()
+    known = curve.all()
+    assert (low <= known + 1e-12).all()
+    assert (known <= high + 1e-12).all()
+    expected = [naive(error, values, 0, 2, rank) for rank in (1, 41)]
+    np.testing.assert_allclose(known[[0, 5]], expected, atol=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 30), level=st.floats(0, 1.2))
+def test_a_curve_finds_the_first_rank_below_a_level_with_few_questions(seed, size, level):
+    rng = np.random.default_rng(seed)
+    errors = np.sort(rng.random(size))[::-1]
+    slack = rng.random(size) * 0.1
+    asked = []
+
+    def refine(index):
+        asked.append(index)
+        return float(errors[index])
+
+    curve = Curve(errors - slack, errors + slack, refine)
+    below = np.flatnonzero(errors <= level)
+    assert curve.first(level) == (below[0] if len(below) else size)
+    assert len(asked) <= np.ceil(np.log2(size + 1))
+
+
+def small_layers(seed, error="spectral", schemes=(0,)):
+    rng = np.random.default_rng(seed)
+    layers, table = [], []
+    for place in range(int(rng.integers(2, 4))):
+        f, c = int(rng.choice([3, 4, 6])), int(rng.choice([2, 4]))
+        values = weight((f, c, *rng.choice([(1, 1), (2, 2), (1, 3)])), seed + place)
+        slices = {scheme: Slices(values, scheme) for scheme in schemes}
+        layers.append(candidates_of(slices, Costs(values.numel()), Cuts(error)))
+        options = [(values.numel(), 0.0)]
+        for scheme in schemes:
+            for groups in [k for k in range(1, c + 1) if c % k == 0]:
+                unit = weights_per_rank(tuple(values.shape), scheme, groups)
+                most = slices[scheme].ranks(groups)
+                options += [
+                    (rank * unit, naive(error, values, scheme, groups, rank))
+                    for rank in range(1, most + 1)
+                ]
+        table.append(options)
+    least = sum(min(cost for cost, _ in options) for options in table)
+    dense = sum(options[0][0] for options in table)
+    return layers, table, float(rng.integers(least, dense + 1))
+
+
+@settings(deadline=None, max_examples=80)
+@given(seed=st.integers(0, 10**6), error=st.sampled_from(sorted(ERRORS)))
+def test_the_search_is_the_best_of_all_allocations(seed, error):
+    layers, table, budget = small_layers(seed, error, schemes=(0, 1) if seed % 2 else (0,))
+    chosen = exact(layers, budget)
+    assert sum(choice.cost for choice in chosen) <= budget
+    best = min(
+        max(error for _, error in options)
+        for options in product(*table)
+        if sum(cost for cost, _ in options) <= budget
+    )
+    assert max(choice.error for choice in chosen) == pytest.approx(best, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_random_starts_are_never_better_and_keep_the_budget(seed):
+    layers, _, budget = small_layers(seed)
+    best = max(choice.error for choice in exact(layers, budget))
+    found = em(layers, budget, seed=3)
+    assert sum(choice.cost for choice in found) <= budget
+    assert max(choice.error for choice in found) >= best - 1e-9
+    again = em(layers, budget, seed=3)
+    assert [(c.cut and c.cut.groups, c.rank) for c in again] == [
+        (c.cut and c.cut.groups, c.rank) for c in found
+    ]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(6, 8, 3, 3), (20, 8, 1, 1)])
+def test_the_data_error_is_what_the_outputs_lose(groups, shape):
+    values = weight(shape)
+    flat = values.flatten(1)
+    inputs = weight((500, flat.shape[1]), 1) @ weight((flat.shape[1],) * 2, 2)
+    covariance = inputs.T @ inputs / len(inputs)
+    own = Whitened(values, covariance)
+    ranks = np.arange(1, min(4, flat.shape[1] // groups) + 1)
+    errors = own.curve(groups, ranks).all()
+    sliced = inputs.reshape(len(inputs), groups, -1)
+    for rank, error in zip(ranks, errors, strict=True):
+        left, right = own.factors(groups, int(rank))
+        inner = torch.einsum("nki,kji->nkj", sliced, right).flatten(1)
+        outputs = torch.einsum("nkj,kfj->nf", inner.reshape(len(inputs), groups, -1), left)
+        dense = inputs @ flat.T
+        # At full rank what keeps the least squares solvable shows: the root of 1e-10.
+        assert float((dense - outputs).norm() / dense.norm()) == pytest.approx(error, abs=2e-5)
+        # No decoder fits these encoders better, by least squares on the inputs themselves.
+        fitted = torch.linalg.lstsq(inner, dense).solution
+        assert float((dense - inner @ fitted).norm() / dense.norm()) >= error - 2e-5
+    if groups == 1:  # the best of its rank: Eckart and Young on the whitened weight
+        square = torch.linalg.cholesky(covariance)
+        s = torch.linalg.svdvals(flat @ square)
+        expected = [(s[rank:].norm() / s.norm()).item() for rank in ranks]
+        np.testing.assert_allclose(errors, expected, atol=1e-6)
+
+
+def test_the_data_error_takes_inputs_that_say_the_same_twice():
+    values = weight((6, 4, 1, 1))
+    half = weight((50, 2), 1)
+    inputs = torch.cat([half, half], dim=1)  # both groups see the same
+    own = Whitened(values, inputs.T @ inputs / 50)
+    left, right = own.factors(2, 2)
+    product = torch.cat(list(left @ right), dim=1)
+    torch.testing.assert_close(inputs @ product.T, inputs @ values.flatten(1).T, atol=1e-4, rtol=0)
+    assert own.curve(2, np.arange(1, 3)).at(1) == pytest.approx(0, abs=1e-4)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.strided = nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False)
+        self.wide = nn.Conv2d(24, 24, (3, 5), padding=(1, 2))
+        self.last = nn.Linear(24, 10)
+
+    def forward(self, x):
+        for layer in (self.first, self.strided, self.wide):
+            x = torch.relu(layer(x))
+        return self.last(x.mean((2, 3)))
+
+
+def problem(budget="parameters", data=True):
+    torch.manual_seed(0)
+    images = torch.randn(32, 3, 8, 8)
+
+    def batches():
+        yield {"x": images}, None
+
+    net = Net().eval()
+    return NetworkProblem(net, "conv", {"x": images[:1]}, batches if data else None, budget)
+
+
+VARIANTS = [
+    {},
+    {"error": "bound"},
+    {"error": "unscaled"},
+    {"error": "frobenius", "objective": "sum"},
+    {"error": "data"},
+    {"error": "data", "objective": "sum", "max_groups": 4},
+    {"search": "em"},
+    {"groups": 3, "allocation": "uniform"},
+    {"allocation": "uniform"},
+    {"schemes": "all"},
+    {"max_groups": 4, "align": 4},
+]
+
+
+@pytest.mark.parametrize("budget", ["parameters", "macs"])
+def test_networks_keep_the_budget_and_report_what_they_are(budget):
+    given = problem(budget)
+    for params in VARIANTS:
+        method = make_method("alds", **params)
+        for compression in (0.3, 0.6):
+            found = compress_within(given, method, compression)  # counts what is kept itself
+            assert found.info["achieved_compression"] >= compression - 1e-12, params
+            for layer, row in zip(given.layers, found.layers, strict=True):
+                module = found.model.get_submodule(layer.name)
+                kept = sum(parameter.numel() for parameter in module.parameters())
+                assert row["parameters"] == kept
+                if row["rank"] is not None:
+                    assert row["rank"] % method.align == 0
+                    assert row["groups"] <= (method.max_groups or 24)
+                    dense = given.model.get_submodule(layer.name).weight.detach()
+                    both = dense - module.weight.detach(), dense
+                    shape = (*dense.shape, 1, 1)[:4]
+                    lost, whole = (fold(w.reshape(shape), row["scheme"])[0] for w in both)
+                    norms = [float(torch.linalg.matrix_norm(m, 2)) for m in (lost, whole)]
+                    assert row["spectral_error"] == pytest.approx(norms[0] / norms[1], rel=1e-4)
+                    if method.error == "spectral":
+                        assert row["error"] == pytest.approx(row["spectral_error"], abs=1e-5)
+                    if row["bound"] is not None:
+                        assert row["spectral_error"] <= row["bound"] + 1e-5
+
+
+def test_the_data_error_is_that_of_the_layer_with_its_new_bias():
+    given = problem()
+    found = make_method("alds", error="data", groups=2).compress(given, 0.5)
+    inputs, _ = next(iter(given.batches()))
+    images, old, new = inputs["x"], given.model, found.model
+    row = next(row for row in found.layers if row["name"] == "first")
+    assert row["rank"] is not None
+    dense, kept = old.first(images).detach(), new.first(images).detach()
+    centred = dense - dense.mean((0, 2, 3), keepdim=True)
+    assert float((dense - kept).norm() / centred.norm()) == pytest.approx(row["error"], rel=1e-3)
+    # The mean response is kept.
+    torch.testing.assert_close(kept.mean((0, 2, 3)), dense.mean((0, 2, 3)), atol=1e-4, rtol=0)
+
+
+def test_one_group_is_the_truncated_svd_of_each_layer():
+    given = problem()
+    found = make_method("alds", groups=1).compress(given, 0.5)
+    for row in found.layers:
+        dense = given.model.get_submodule(row["name"]).weight
+        kept = found.model.get_submodule(row["name"]).weight
+        if row["rank"] is None:
+            torch.testing.assert_close(kept, dense, rtol=0, atol=0)
+            continue
+        u, s, vh = torch.linalg.svd(dense.flatten(1), full_matrices=False)
+        expected = u[:, : row["rank"]] * s[: row["rank"]] @ vh[: row["rank"]]
+        torch.testing.assert_close(kept.flatten(1), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_more_choice_never_raises_the_objective():
+    given = problem()
+
+    def objective(**params):
+        return make_method("alds", **params).compress(given, 0.6).info["objective"]
+
+    assert objective(schemes="all") <= objective() <= objective(max_groups=4) <= objective(groups=1)
+    assert objective() <= objective(search="em")
+
+
+def test_a_budget_out_of_reach_names_the_largest_compression():
+    given = problem()
+    with pytest.raises(LowRankError, match=r"the largest compression is 0\.(\d+)") as caught:
+        make_method("alds").compress(given, 0.99)
+    least = float(str(caught.value).rpartition(" ")[2])
+    assert make_method("alds").compress(given, least - 1e-3).info["spent"] > 0
+
+
+def test_bad_requests_end_in_one_line():
+    with pytest.raises(LowRankError, match="calibration"):
+        make_method("alds", error="data").compress(problem(data=False), 0.5)
+    with pytest.raises(LowRankError, match="parameters or macs"):
+        make_method("alds").compress(problem("latency"), 0.5)
+    for params, match in [
+        ({"groups": 0}, "groups must be"),
+        ({"objective": "sum"}, "objective = sum takes"),
+        ({"error": "data", "schemes": "all"}, "schemes = 0"),
+        ({"search": "em", "allocation": "uniform"}, "nothing to search"),
+        ({"error": "energy"}, "error"),
+    ]:
+        with pytest.raises(LowRankError, match=match):
+            make_method("alds", **params)

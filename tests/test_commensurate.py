@@ -1,0 +1,81 @@
+"""The largest compression whose drop on the rows that choose is within half a point."""
+
+import pandas as pd
+import pytest
+
+from lowrank_bench.report.commensurate import commensurate_table
+from lowrank_bench.score.commensurate import choice_splits, commensurate
+
+TASKS = {
+    "cifar10": {
+        "evaluation": [
+            {"split": "test", "metrics": ["accuracy"], "choice": False},
+            {"split": "train[-9:]", "metrics": ["accuracy"], "choice": True},
+        ]
+    },
+    "sst2": {"evaluation": [{"split": "validation", "metrics": ["accuracy"], "choice": False}]},
+}
+
+
+def row(method, compression, split, drop, seed=0, task="cifar10"):
+    kept = 1 - compression
+    return {
+        **dict.fromkeys(("experiment", "params", "label", "data_used", "budget"), "x"),
+        "model": "net",
+        "task": task,
+        "method": method,
+        "target": "conv",
+        "finetune_epochs": 0,
+        "metric": "accuracy",
+        "status": "ok",
+        "seed": seed,
+        "split": split,
+        "compression": compression,
+        "achieved_compression": compression,
+        "value": 90 - drop,
+        "dense_value": 90.0,
+        "drop": drop,
+        "drop_ci_low": drop - 1,
+        "drop_ci_high": drop + 1,
+        "network_parameters_dense": 1000,
+        "network_parameters_kept": 1000 * kept,
+        "macs_dense": 400,
+        "macs_kept": 400 * kept,
+        "note": "a copy",
+    }
+
+
+def table(*rows):
+    return commensurate(pd.DataFrame(rows), TASKS)
+
+
+def test_only_tasks_with_both_splits_take_part():
+    assert choice_splits(TASKS) == {"cifar10": ("train[-9:]", "test")}
+
+
+def test_one_split_chooses_and_the_other_is_reported():
+    drops = {0.2: (0.1, 3.0), 0.5: (0.4, 2.0), 0.7: (0.6, 0.0)}  # the test set would choose 0.7
+    rows = [row("a", c, "train[-9:]", own) for c, (own, _) in drops.items()]
+    rows += [row("a", c, "test", other) for c, (_, other) in drops.items()]
+    (found,) = table(*rows).to_dict("records")
+    assert found["compression"] == 0.5
+    assert found["choice_drop"] == 0.4
+    assert (found["drop"], found["drop_ci_low"]) == (2.0, 1.0)
+    assert found["parameter_reduction"] == pytest.approx(50)
+    assert found["macs_reduction"] == pytest.approx(50)
+
+
+def test_seeds_are_averaged_before_the_choice():
+    rows = [row("a", 0.5, "train[-9:]", drop, seed) for seed, drop in enumerate((0.1, 0.8))]
+    rows += [row("a", 0.5, "test", drop, seed) for seed, drop in enumerate((1.0, 2.0))]
+    (found,) = table(*rows).to_dict("records")
+    assert found["compression"] == 0.5
+    assert (found["drop"], found["n_seeds"]) == (1.5, 2)
+
+
+def test_a_method_without_any_is_listed_all_the_same():
+    rows = [row("bad", 0.5, split, 9.0) for split in ("test", "train[-9:]")]
+    found = table(*rows, *[row("good", 0.5, split, 0.0) for split in ("test", "train[-9:]")])
+    assert found.set_index("method")["compression"].isna().to_dict() == {"bad": True, "good": False}
+    shown = commensurate_table(found).sections["net"].set_index("method")
+    assert list(shown["drop"]) == ["0.00 [-1.00, 1.00]", "none within"]
