@@ -58,7 +58,7 @@ def test_chosen_cells_are_scored_like_others(world):
 
 
 def test_halves_share_no_row_and_leave_none_out(world):
-    tables = score_halves(world.cells, world.tasks, world.references, resamples=RESAMPLES)
+    tables, scores = score_halves(world.cells, world.tasks, world.references, resamples=RESAMPLES)
     sizes = tables.groupby("half")["n_examples"].first()
     assert sizes.to_dict() == {"selection": 40, "confirmation": 42}  # 20 and 21 of each task
     order = np.random.default_rng(0).permutation(41)
@@ -75,6 +75,9 @@ def test_halves_share_no_row_and_leave_none_out(world):
             )
             line = tables[(tables["half"] == half) & (tables["method"] == method)].iloc[0]
             assert line["value"] == pytest.approx(100 * expected)
+            own = scores[(scores["split"] == half) & (scores["method"] == method)]
+            own = own[own["task"].isin(world.tasks)]
+            assert own["value"].mean() == pytest.approx(100 * expected)
 
 
 def test_the_winner_is_named_by_the_selection_half_alone():

@@ -123,11 +123,7 @@ def test_the_multiply_adds_are_those_that_torch_counts(case):
 
 
 def test_a_budget_of_multiply_adds_is_kept(case):
-    try:
-        _, report = run(case, 0.4, budget="macs")
-    except LowRankError as refusal:
-        assert "macs" in str(refusal) or "multiply-adds" in str(refusal)
-        return
+    _, report = run(case, 0.4, budget="macs")
     assert report.compression >= 0.4 - 1e-9
     assert report.macs_kept < report.macs_dense
 

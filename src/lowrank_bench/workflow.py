@@ -96,10 +96,11 @@ class Workflow:
 
     def score_tables(self) -> list[str]:
         """Return the names of the score tables that the experiment asks for."""
-        splits = [split for task in self.config.task.values() for split in task.evaluation]
+        config = self.config
+        targets = {config.target_of(model) for model in config.model.values()}
         asked = {
-            "halves": self.config.statistics.halves,
-            "commensurate": any(split.choice for split in splits),
+            "halves": config.statistics.halves,
+            "commensurate": targets != {"embedding"},
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 

@@ -49,6 +49,7 @@ def compress_network(options: Namespace) -> None:
     params = parse_settings(options.set)
     method = make_method(options.method, **params)
     texts = _texts(options, method.needs)
+    _check_images(options, method.needs)
     if not 0 < options.compression < 1:
         raise LowRankError(f"--compression {options.compression:g} is not between 0 and 1")
     from tqdm import tqdm
@@ -69,6 +70,8 @@ def compress_network(options: Namespace) -> None:
             layer=options.layer,
             tokenizer=tokenizer,
             texts=texts,
+            batches=_batches(options, method.needs, model, tokenizer, texts),
+            budget=options.budget,
             **params,
         )
         bar.update()
@@ -87,14 +90,20 @@ def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
             f"{options.method} needs the Fisher information of a task, which the workflow computes;"
             " run an experiment with it, or call lowrank_bench.compress(..., fisher=...)"
         )
-    if "counts" not in needs:
+    if "labels" in needs:
+        raise LowRankError(
+            f"{options.method} needs labelled examples; run an experiment with it, or call "
+            "lowrank_bench.compress(..., batches=...)"
+        )
+    wanted = "counts" in needs or ("inputs" in needs and options.target == "linear")
+    if not wanted:
         if options.text is not None:
             raise LowRankError(
                 f"{options.method} with these settings reads no text; leave out --text"
             )
         return None
     if options.text is None:
-        raise LowRankError(f"{options.method} counts the tokens of a text; give one with --text")
+        raise LowRankError(f"{options.method} looks at a training text; give one with --text")
     try:
         lines = options.text.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -102,6 +111,31 @@ def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
     if not any(line.strip() for line in lines):
         raise LowRankError(f"--text {options.text} holds no text")
     return lines
+
+
+def _check_images(options: Namespace, needs: tuple[str, ...]) -> None:
+    wanted = "inputs" in needs and options.target == "conv"
+    if wanted and options.images is None:
+        raise LowRankError(f"{options.method} looks at training images; give some with --images")
+    if not wanted and options.images is not None:
+        raise LowRankError(f"{options.method} on {options.target} reads no images; omit --images")
+    if options.images is not None and not options.images.is_dir():
+        raise LowRankError(f"--images {options.images} is no folder")
+
+
+def _batches(
+    options: Namespace, needs: tuple[str, ...], model: Any, tokenizer: Any, texts: Any
+) -> Any:
+    """Return the calibration data that a method for whole networks needs."""
+    if "inputs" not in needs:
+        return None
+    from lowrank_bench.cli.calibration import image_batches, text_batches
+
+    if options.target == "conv":
+        return image_batches(options.images, model, options.model)
+    if tokenizer is None:
+        raise LowRankError(f"{options.model} has no tokenizer, and --text must become tokens")
+    return text_batches(texts, tokenizer)
 
 
 def evaluate_network(options: Namespace) -> None:
@@ -121,11 +155,11 @@ def _print_scores(options: Namespace, config: Any) -> None:
 
     from lowrank_bench.device import best_device
     from lowrank_bench.download.data import download_data
-    from lowrank_bench.text.predict import predict
     from lowrank_bench.grid import task_data
     from lowrank_bench.score.metrics import compute, predict_labels
     from lowrank_bench.store import Store
     from lowrank_bench.text.encode import encode
+    from lowrank_bench.text.predict import predict
 
     task, store = config.task[options.task], Store(options.store)
     folder = download_data(task_data(config, options.task), store)

@@ -71,9 +71,26 @@ def _add_compress(group: argparse._SubParsersAction) -> None:
         "--text",
         type=Path,
         metavar="FILE",
-        help="training text, one example a line, for methods that count tokens",
+        help="training text, one example a line, for methods that count tokens or look at inputs",
     )
-    command.add_argument("--target", default="embedding", help="layers to compress")
+    command.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="training images, for methods that look at the inputs of a CNN",
+    )
+    command.add_argument(
+        "--target",
+        default="embedding",
+        help="layers to compress: embedding, linear (every linear layer and the embedding), or "
+        "conv (every convolution and linear layer of a CNN)",
+    )
+    command.add_argument(
+        "--budget",
+        default="parameters",
+        choices=["parameters", "macs", "latency"],
+        help="what --compression is a share of, for whole networks",
+    )
     command.add_argument("--layer", help="dotted name of the layer, where it is not clear")
     command.add_argument("--revision", help="revision of a hub repository")
     command.set_defaults(run=commands.compress_network)

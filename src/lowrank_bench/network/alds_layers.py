@@ -28,10 +28,10 @@ from lowrank_bench.network.fold import (
     weights_per_rank,
 )
 from lowrank_bench.network.layers import Layer
-from lowrank_bench.network.moments import Moments, input_moments, token_counts
+from lowrank_bench.network.moments import Moments, input_moments, token_use
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.slices import Slices
-from lowrank_bench.network.whitened import Whitened, mean_shift
+from lowrank_bench.network.whitened import Whitened, mean_shift, shrunk
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,15 @@ def _make(problem: NetworkProblem, layer: Layer, cuts: Cuts) -> AldsLayer:
     tokens: Tensor | None = None
     scaled = weight
     if cuts.error == "data" and layer.kind == "embedding":
-        tokens = token_counts(problem).to(torch.float64)
+        tokens = token_use(problem).to(torch.float64)
         scaled = weight * tokens.sqrt().reshape(-1, 1, 1, 1)
     elif cuts.error == "data":
         moments = input_moments(problem)[layer.name]
     schemes = _schemes(problem, layer, module, cuts)
     slices = {scheme: _slices(problem, layer, scaled, scheme, cuts) for scheme in schemes}
-    whitened = None if moments is None else Whitened(weight, moments.covariance())
+    whitened = None
+    if moments is not None:
+        whitened = Whitened(weight, shrunk(moments.covariance(), moments.count))
     costs = _costs(problem, layer, has_bias=layer.has_bias or moments is not None)
     candidates = candidates_of(slices, costs, cuts, whitened)
     mean = None if moments is None else moments.mean

@@ -15,6 +15,7 @@ from lowrank_bench.network.allocate import SLACK, Options, energy, least_sum, sp
 from lowrank_bench.network.allocate import uniform as uniform_options
 from lowrank_bench.network.curves import Curve
 
+WIDE = 0.01  # of a level; while more is open, its middle alone is looked at
 SEEDS = 15
 ALTERNATIONS = 4
 FIXED = (3, 5, 7, 9)  # numbers of groups that the first seeds start from
@@ -148,13 +149,14 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
         When the budget is below the smallest that is reachable.
     """
     while True:
-        low = _level(layers, budget, "low")
-        found = [layer.cheapest(low) for layer in layers]
-        if sum(choice.cost for choice in found) <= budget * (1 + SLACK):
-            break
-        high = _level(layers, budget, "high")
+        low, high = (_level(layers, budget, bound) for bound in ("low", "high"))
+        wide = np.isfinite(high) and high - low > WIDE * high
+        if not wide:
+            found = [layer.cheapest(low) for layer in layers]
+            if sum(choice.cost for choice in found) <= budget * (1 + SLACK):
+                break
         for layer in layers:
-            layer.cheapest((low + high) / 2 if np.isfinite(high) else 2 * low)
+            layer.cheapest((low + high) / 2 if np.isfinite(high) else low)
     options = [layer.options("high") for layer in layers]
     places = [layer.place(choice) for layer, choice in zip(layers, found, strict=True)]
     spent = spend(options, places, budget)

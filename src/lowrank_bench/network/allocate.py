@@ -50,8 +50,8 @@ def pareto(options: Options) -> np.ndarray:
     """Return the options that no other beats: int64 indices, cost rising and error falling."""
     order = np.lexsort((options.error, options.cost))
     error = options.error[order]
-    before = np.concatenate([[np.inf], np.minimum.accumulate(error)[:-1]])
-    return order[error < before]
+    better = error[1:] < np.minimum.accumulate(error)[:-1]
+    return order[np.concatenate([[True], better])]
 
 
 def minimax(layers: Sequence[Options], budget: float) -> list[int]:

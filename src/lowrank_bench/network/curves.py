@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-Refine = Callable[[int], np.ndarray | float]
+Refine = Callable[[int], np.ndarray | float | tuple[float, np.ndarray]]
 
 
 class Curve:
@@ -15,13 +15,15 @@ class Curve:
     low, high
         float64 m: bounds of the m errors, both falling. Equal entries are known errors.
     refine
-        Called with an index: returns the error there, or all m of them.
+        Called with an index: returns the error there, or with it lower bounds of all m that touch
+        it there, or all m errors.
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, refine: Refine | None = None) -> None:
         self.low = np.minimum(np.minimum.accumulate(low), high)
         self.high = np.minimum.accumulate(high)
         self.refine = refine
+        self.tight = False  # whether a bound has touched an error
 
     @classmethod
     def known(cls, errors: np.ndarray) -> "Curve":
@@ -45,12 +47,17 @@ class Curve:
         return self.high
 
     def first(self, level: float) -> int:
-        """Return the first index whose error is at most `level`; m where there is none."""
+        """Return the first index whose error is at most `level`; m where there is none.
+
+        Halves what is open; once bounds touch, every second question is where they cross the level.
+        """
+        halve = not self.tight
         while True:
             least, most = self.optimistic(level), _first(self.high, level)
             if least == most:
                 return least
-            self.at((least + most) // 2)
+            self.at((least + most) // 2 if halve else least)
+            halve = not (halve and self.tight)
 
     def optimistic(self, level: float) -> int:
         """Return the first index whose error may be at most `level`, for all that is known."""
@@ -61,10 +68,15 @@ class Curve:
             self.high = np.minimum.accumulate(found)
             self.low = self.high
             return
+        if isinstance(found, tuple):
+            found, touching = found
+            self.low = np.minimum(np.maximum(self.low, touching), self.high)
+            self.tight = True
         # Rounding may put it a hair outside of its bounds, which must stay in order.
         value = min(max(found, self.low[index]), self.high[index])
         self.low[: index + 1] = np.maximum(self.low[: index + 1], value)
         self.high[index:] = np.minimum(self.high[index:], value)
+        self.low = np.minimum(self.low, self.high)
 
 
 def _first(falling: np.ndarray, level: float) -> int:

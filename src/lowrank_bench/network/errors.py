@@ -18,9 +18,12 @@ Decomposition", NeurIPS 2021: Theorem 1 is `bound`. The code published with it m
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from lowrank_bench.network.curves import Curve
@@ -28,6 +31,7 @@ from lowrank_bench.network.slices import Slices
 
 LARGE = 256  # vectors; the singular values of longer slices are computed where they are asked for
 BLOCKS = 8
+ITERATE = 100  # rows; the largest eigenvalue of larger matrices is iterated
 
 Table = Callable[[Slices, int], np.ndarray]
 
@@ -83,10 +87,12 @@ def spectral(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
     low = np.maximum(low, _pick(_largest(slices, 1), groups * ranks))
     residual: list[Residual] = []
 
-    def refine(index: int) -> float:
+    def refine(index: int) -> tuple[float, np.ndarray]:
         if not residual:
             residual.append(Residual(slices.rotated(groups)))
-        return residual[0].norm(int(ranks[index])) / norm
+        value, below = residual[0].norm(int(ranks[index]))
+        # What a vector shows is right to rounding, the norm itself to the iteration's tolerance.
+        return value / norm, _pick(below, ranks) / norm * (1 - 1e-9)
 
     # The bounds come from singular values with rounding of their own.
     return Curve(low * (1 - 1e-7), np.sqrt(np.minimum(first, lost)) * (1 + 1e-7), refine)
@@ -112,6 +118,7 @@ class Residual:
     def __init__(self, rotated: Tensor) -> None:
         groups, ranks, rows = rotated.shape
         # Rank first, so that what a truncation loses is the end of the list.
+        self.start: Tensor | None = None
         self.vectors = rotated.transpose(0, 1).reshape(ranks * groups, rows)
         self.groups, self.short = groups, groups * ranks <= rows
         if self.short:
@@ -126,8 +133,11 @@ class Residual:
             total = total + part.T @ part
         self.tails.insert(0, total)
 
-    def norm(self, rank: int) -> float:
-        """Return ‖W − Ŵ‖ at rank j."""
+    def norm(self, rank: int) -> tuple[float, np.ndarray]:
+        """Return ‖W − Ŵ‖ at rank j, and a lower bound at every rank 0..r that touches it there.
+
+        The bound is the length that W − Ŵ gives to the vector that is longest at rank j.
+        """
         start = rank * self.groups
         if self.short:
             lost = self.products[start:, start:]
@@ -135,9 +145,52 @@ class Residual:
             place = next(n for n, edge in enumerate(self.edges) if edge >= start)
             part = self.vectors[start : self.edges[place]]
             lost = self.tails[place] + part.T @ part
-        if not len(lost):
-            return 0.0
-        return float(torch.linalg.eigvalsh(lost)[-1].clamp(min=0).sqrt())
+        square, vector = largest_eigenpair(lost, self.start)
+        if self.short:  # from the space of the products to that of the rows
+            vector = vector @ self.vectors[start:]
+            vector = vector / vector.norm().clamp(min=1e-300)
+        self.start = None if self.short else vector
+        image = (self.vectors @ vector).square().reshape(-1, self.groups).sum(dim=1)
+        below = torch.cat([image.flip(0).cumsum(0).flip(0), image.new_zeros(1)])
+        return max(square, 0.0) ** 0.5, below.sqrt().numpy()
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def largest_eigenpair(matrix: Tensor, start: Tensor | None = None) -> tuple[float, Tensor]:
+    """Return the largest eigenvalue of a symmetric matrix, to 1e-9, and its vector.
+
+    Parameters
+    ----------
+    start
+        A vector near the one that is sought.
+    """
+    size = len(matrix)
+    if size >= ITERATE:
+        # Something of every direction, lest the start be an eigenvector of another eigenvalue.
+        guess = torch.ones(size, dtype=matrix.dtype) / size**0.5
+        wave = torch.arange(size, dtype=matrix.dtype).mul(2.399963).cos() / size**0.5
+        guess = (guess if start is None else start) + 0.3 * wave
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            return (matrix @ torch.from_numpy(vector).reshape(-1)).numpy()
+
+        operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        try:
+            # Threads would wait for one another: the iteration's own vectors are short.
+            with _blas().limit(limits=1, user_api="blas"):
+                values, vectors = eigsh(operator, 1, which="LA", v0=guess.numpy(), tol=1e-9)
+        except ArpackError:
+            pass
+        else:
+            return float(values[0]), torch.from_numpy(vectors[:, 0].copy())
+    if not size:
+        return 0.0, matrix.new_zeros(0)
+    values, vectors = torch.linalg.eigh(matrix)
+    return float(values[-1]), vectors[:, -1]
 
 
 def _largest(slices: Slices, groups: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lowrank_bench.network.curves import Curve
 from lowrank_bench.network.fold import divisors, fold, kernel_shape
-from lowrank_bench.network.slices import FLOOR
 
+FLOOR = 1e-6  # of the length of all outputs; directions that say less are left out
 JITTER = 1e-10  # on a Gram matrix with unit diagonal, where slices say the same
 
 
@@ -120,9 +120,9 @@ class Whitened:
         blocks = seen.reshape(count, groups, size).transpose(0, 1) @ rows.mT  # k×(J·k)×J
         gram = blocks.permute(1, 2, 0).reshape(count, count)
         empty = gram.diagonal() < 0.5  # rows of zeros, where a slice has no further direction
-        gram.diagonal().add_(empty.to(gram) + JITTER)
+        gram.diagonal().add_(empty.to(gram))
         target = seen @ self.weight.flatten(1).T
-        return Encoders(rows, torch.linalg.cholesky(gram), target)
+        return Encoders(rows, _cholesky(gram), target)
 
     def _rows(self, parts: Tensor, groups: int, most: int) -> Tensor:
         """Return for each slice the rows uᵀ W_i / s of its leading whitened singular vectors."""
@@ -138,9 +138,40 @@ class Whitened:
             image = vectors.mT.flip(1)[:, :most] @ whitened.mT
             left = image / image.norm(dim=2, keepdim=True).clamp(min=1e-300)
         values = squares.flip(1)[:, :most].clamp(min=0).sqrt()
-        kept = values > FLOOR * max(self.total, 1e-300) ** 0.5
-        rows = torch.where(kept.unsqueeze(2), left, 0.0) @ parts
-        return rows / torch.where(kept, values, 1.0).unsqueeze(2)
+        kept = (values > FLOOR * max(self.total, 1e-300) ** 0.5).unsqueeze(2)
+        rows = torch.where(kept, left, 0.0) @ parts
+        # Small values are not right to all digits; what the inputs say of the rows is.
+        lengths = ((rows @ own) * rows).sum(dim=2, keepdim=True).clamp(min=0).sqrt()
+        return rows / torch.where(kept & (lengths > 0), lengths, 1.0)
+
+
+def _cholesky(gram: Tensor) -> Tensor:
+    """Return the factor of a Gram matrix with unit diagonal, with as much added as it takes."""
+    added = JITTER
+    while True:
+        unit = torch.eye(len(gram), dtype=gram.dtype)
+        factor, failed = torch.linalg.cholesky_ex(gram + added * unit)
+        if not failed:
+            return factor
+        added *= 100
+
+
+def shrunk(covariance: Tensor, count: int) -> Tensor:
+    """Return a covariance d×d of `count` rows, drawn towards a multiple of the identity.
+
+    Few rows span few directions, and decoders fitted to these alone would be wild on others. How
+    far to draw follows from the rows and the spectrum; for many rows it is next to nothing.
+
+    References
+    ----------
+    Chen, Wiesel, Eldar, Hero, "Shrinkage algorithms for MMSE covariance estimation", IEEE
+    Transactions on Signal Processing 58 (2010), eq. (23): the oracle approximating shrinkage.
+    """
+    size = len(covariance)
+    trace, squares = float(covariance.trace()), float(covariance.square().sum())
+    spread = (count + 1 - 2 / size) * (squares - trace**2 / size)
+    share = 1.0 if spread <= 0 else min(((1 - 2 / size) * squares + trace**2) / spread, 1.0)
+    return (1 - share) * covariance + share * trace / size * torch.eye(size).to(covariance)
 
 
 def symmetric_root(matrices: Tensor) -> Tensor:

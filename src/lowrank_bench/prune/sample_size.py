@@ -79,7 +79,7 @@ def images_needed(layers: Sequence[Layer], delta: float) -> int:
 def least_error(
     pools: Sequence[Pool], cost: Callable[[list[int]], float], allowance: float
 ) -> tuple[float, list[int]]:
-    """Return the least error for all pools whose channels are within the budget, and their numbers.
+    """Return the least error that the budget allows all pools, and what number each then keeps.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def least_error(
 
     low, high = log(LEAST_ERROR), log(MOST_ERROR)
     if cost(at(np.exp(low))) <= allowance:
-        return float(np.exp(low)), at(np.exp(low))
+        return 0.0, at(np.exp(low))  # the budget leaves every channel that is ever used
     while high - low > 1e-12 * max(1.0, abs(high)):
         middle = (low + high) / 2
         if middle in (low, high):

@@ -58,9 +58,17 @@ def sensitivities(
     """
     probes = {name: Probe(model.get_submodule(name)) for name in names}
     probed = replaced(model, dict(probes))
-    for batch in inputs:
-        for part in _pieces(batch):
-            probed(**part)
+    last = True
+    for part in (part for batch in inputs for part in _pieces(batch)):
+        if last:
+            try:
+                probed(**_channels_last(part))
+                continue
+            except RuntimeError:  # its code views numbers in the order of the usual layout
+                last = False
+                for probe in probes.values():
+                    probe.usual_layout = True
+        probed(**part)
     best = {name: probe.best.cpu() for name, probe in probes.items()}
     return {name: torch.where(values >= SATURATED, 1, values) for name, values in best.items()}
 
@@ -82,6 +90,12 @@ def _pieces(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         yield {name: value[start : start + IMAGES] for name, value in batch.items()}
 
 
+def _channels_last(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return images with their channels side by side in memory, which convolutions prefer."""
+    layout = torch.channels_last
+    return {k: v.contiguous(memory_format=layout) if v.ndim == 4 else v for k, v in part.items()}
+
+
 class Probe(nn.Module):
     """A layer that computes the two parts of its output apart, and keeps the largest shares.
 
@@ -89,10 +103,13 @@ class Probe(nn.Module):
     ----------
     best
         Largest share so far of each input channel, c float32.
+    usual_layout
+        Whether outputs must lie in memory as those of the layer would.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
+        self.usual_layout = False
         weight = layer.weight.detach()
         self.linear = weight.ndim == 2
         weight = weight.view(*weight.shape, *[1] * (4 - weight.ndim))
@@ -118,28 +135,27 @@ class Probe(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
         """Return what the layer returns, up to rounding."""
         x = given.reshape(-1, given.shape[-1], 1, 1) if self.linear else given
-        signs = (1, -1) if (x < 0).any() else (1,)
-        output = x.new_zeros(())
-        for sign in signs:
-            part = (sign * x).clamp(min=0) if len(signs) > 1 else x
-            both = self._parts(part)
-            positive, negative = both.chunk(2, dim=1)
-            output = output + sign * (positive - negative)
+        if x.numel() and x.amin() < 0:
+            output = self._half(x.clamp(min=0)) - self._half((-x).clamp(min=0))
+        else:
+            output = self._half(x)
         if self.bias is not None:
             output = output + self.bias.view(1, -1, 1, 1)
+        if self.usual_layout:
+            output = output.contiguous()
         return output.flatten(1).view(*given.shape[:-1], -1) if self.linear else output
 
-    def _parts(self, x: Tensor) -> Tensor:
-        """Return W⁺x and W⁻x one after the other, n×2f×h×w, of x ≥ 0, and look at the shares."""
+    def _half(self, x: Tensor) -> Tensor:
+        """Return the output without bias, n×f×h×w, for an input x ≥ 0, and look at the shares."""
         if any(self.padding):
             mode = "constant" if self.mode == "zeros" else self.mode
             x = functional.pad(x, self.padding, mode)
         if self.last:
             x = x.contiguous(memory_format=torch.channels_last)
         parts = functional.conv2d(x, self.weight, stride=self.stride, dilation=self.dilation)
-        patches = _Patches(self, x.permute(0, 2, 3, 1), parts.permute(0, 2, 3, 1))
-        patches.search()
-        return parts
+        _Patches(self, x.permute(0, 2, 3, 1), parts.permute(0, 2, 3, 1)).search()
+        positive, negative = parts.chunk(2, dim=1)
+        return positive - negative
 
     @property
     def limits(self) -> Tensor:
@@ -164,11 +180,15 @@ class _Patches:
         self.probe, self.x = probe, x.contiguous()
         self.images, self.height, self.width, _ = parts.shape
         parts = parts.reshape(-1, parts.shape[-1])
-        self.sums = functional.threshold(parts, TINY, torch.inf)
-        self.peaks = self._peaks().reshape(len(parts), -1)
+        peaks = self._peaks().reshape(len(parts), -1)
+        self.rows = self._open(parts, peaks)
+        self.peaks = peaks.index_select(0, self.rows)
+        self.sums = functional.threshold(parts.index_select(0, self.rows), TINY, torch.inf)
 
     def search(self) -> None:
         """Raise `probe.best` to the largest shares in these patches."""
+        if not len(self.rows):
+            return
         probe, bounds = self.probe, self._bounds()
         if not probe.best.any():
             self._start(bounds)
@@ -184,14 +204,27 @@ class _Patches:
             self._evaluate(rows[block][open_], channels[block][open_])
             start, size = start + size, min(2 * size, most)
 
+    def _open(self, parts: Tensor, peaks: Tensor) -> Tensor:
+        """Return the patches in which the largest factors of a share leave it open, int64.
+
+        A share is at most the largest weight of any filter over its sum, both in units of the
+        filter's largest weight, times the largest input.
+        """
+        probe = self.probe
+        if not probe.best.any():
+            return torch.arange(len(parts), device=parts.device)
+        top = (probe.scale / parts).amax(1)  # infinite for sums of 0, which `_bounds` leaves out
+        gain = (peaks * (probe.level / probe.limits.clamp(min=1e-30))).amax(1)
+        return (top * gain > 1).nonzero()[:, 0]
+
     def _start(self, bounds: Tensor) -> None:
-        """Evaluate the most promising patch of each image, for a first idea of the best."""
+        """Compute the most promising share of each channel and image: a first idea of the best."""
         channels = bounds.shape[1]
         of_image = bounds.view(self.images, -1, channels).argmax(1)
         where = {"device": bounds.device}
         first = torch.arange(self.images, **where)[:, None] * self.height * self.width
         every = torch.arange(channels, **where).repeat(self.images)
-        self._evaluate((of_image + first).flatten(), every)
+        self._evaluate((of_image + first).flatten(), every, True)
 
     def _peaks(self) -> Tensor:
         """Return the largest input in each patch, n×h×w×c."""
@@ -221,14 +254,19 @@ class _Patches:
         bounds.sqrt_().sqrt_().sqrt_().sqrt_().clamp_(min=FLOOR)
         return bounds.mul_(top).mul_(probe.level).mul_(self.peaks)
 
-    def _evaluate(self, rows: Tensor, channels: Tensor) -> None:
-        """Compute the shares of some channels in some patches, as far as they can be the best."""
+    def _evaluate(self, rows: Tensor, channels: Tensor, first: bool = False) -> None:
+        """Compute the shares of some channels in some patches, as far as they can be the best.
+
+        With `first` only that of the filter with the largest bound.
+        """
         if not len(rows):
             return
-        probe, sums = self.probe, self.sums[rows]
-        most = probe.largest[channels] / sums
+        probe, sums = self.probe, self.sums.index_select(0, rows)
+        most = probe.largest.index_select(0, channels).div_(sums)
         value, filters = most.max(1)
         self._compute(rows, channels, filters, sums.gather(1, filters[:, None])[:, 0])
+        if first:
+            return
         limit = probe.limits[channels] / self.peaks[rows, channels]
         left = (value > limit).nonzero()[:, 0]
         where, filters = (most[left] > limit[left, None]).nonzero(as_tuple=True)
@@ -238,6 +276,7 @@ class _Patches:
     def _compute(self, rows: Tensor, channels: Tensor, filters: Tensor, sums: Tensor) -> None:
         """Compute the shares of single filters, channels and patches, and keep the best."""
         probe, (_, height, width, count) = self.probe, self.x.shape
+        rows = self.rows[rows]
         column, row = rows % self.width, rows // self.width % self.height
         image = rows // (self.width * self.height)
         first = (image * height + row * probe.stride[0]) * width + column * probe.stride[1]

@@ -19,7 +19,7 @@ DROPS = ["drop", "drop_ci_low", "drop_ci_high"]
 
 def choice_splits(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     """Return for each task with a split that chooses: that split, and the one that is reported."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for name, task in tasks.items():
         chooses = [split["split"] for split in task["evaluation"] if split["choice"]]
         others = [split["split"] for split in task["evaluation"] if not split["choice"]]
@@ -31,16 +31,21 @@ def choice_splits(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str
 def commensurate(
     scores: pd.DataFrame,
     tasks: Mapping[str, Mapping[str, Any]],
+    pairs: Mapping[str, tuple[str, str]],
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
     """Return one row for each network, task, method and number of epochs after.
+
+    Only cells whose whole network was compressed take part.
 
     Parameters
     ----------
     scores
         Columns of `score.schema.SCORES`; each task's headline metric counts, averaged over seeds.
     tasks
-        The tasks' configurations; those without a split that chooses are left out.
+        The tasks' configurations.
+    pairs
+        For each task that takes part the split that chooses and the one that is reported.
     tolerance
         Largest drop on the split that chooses, in points.
 
@@ -54,8 +59,9 @@ def commensurate(
         `note`.
     """
     rows = scores[(scores["status"] == "ok") & (scores["method"] != "dense")]
+    rows = rows[rows["macs_dense"].notna()]
     found = []
-    for task, (chooses, reported) in choice_splits(tasks).items():
+    for task, (chooses, reported) in pairs.items():
         own = rows[rows["task"] == task]
         metric = tasks[task]["evaluation"][0]["metrics"][0]
         own = own[own["metric"] == metric]

@@ -17,7 +17,7 @@ from lowrank_bench.grid import make_plan
 from lowrank_bench.problem import data_used
 from lowrank_bench.score.chosen import chosen_by_training
 from lowrank_bench.score.commensurate import choice_splits, commensurate
-from lowrank_bench.score.halves import score_halves
+from lowrank_bench.score.halves import HALVES, score_halves
 from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.stages import failures_of
 from lowrank_bench.store import Store
@@ -37,7 +37,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
     -------
     dict
         `scores` and `summary`, tables with the columns of `score.schema`, and, where the
-        experiment asks for them, `halves` (`score.halves`) and `commensurate` (`score.commensurate`).
+        experiment asks for them, `halves` and `commensurate` (the modules of these names).
     """
     store = Store(config.store)
     cells = make_plan(config).cells()
@@ -68,9 +68,12 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
     scores, summary = build_scores(scored, tasks, references, **settings)
     found = {"scores": scores, "summary": summary}
     if statistics.halves:
-        found["halves"] = score_halves(scored, tasks, references, **settings)
-    if choice_splits(tasks):
-        found["commensurate"] = commensurate(scores, tasks)
+        found["halves"], by_half = score_halves(scored, tasks, references, **settings)
+    if any(cell.spec.target != "embedding" for cell in cells):
+        if statistics.halves:
+            found["commensurate"] = commensurate(by_half, tasks, dict.fromkeys(tasks, HALVES))
+        else:
+            found["commensurate"] = commensurate(scores, tasks, choice_splits(tasks))
     return found
 
 

@@ -20,8 +20,12 @@ def score_halves(
     references: Mapping[tuple[str, str], np.ndarray],
     seed: int = 0,
     **settings: Any,
-) -> pd.DataFrame:
-    """Return the averages over tasks on each half, columns of `schema.SUMMARY` and `half`.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the averages over tasks on each half, and all scores on each half.
+
+    The averages have the columns of `schema.SUMMARY` and `half`; a network outside of GLUE has its
+    only task's headline metric in their place. The scores have those of `schema.SCORES`, with the
+    half as their `split`.
 
     Parameters
     ----------
@@ -30,7 +34,8 @@ def score_halves(
     seed
         Seed of the shuffle whose first half of the rows is `selection`; the same for all cells.
     """
-    parts = []
+    parts, whole = [], []
+    first = {(task, entry["evaluation"][0]["split"]) for task, entry in tasks.items()}
     for number, half in enumerate(HALVES):
         rows = {
             place: np.random.default_rng(seed).permutation(len(labels))[
@@ -40,9 +45,25 @@ def score_halves(
         }
         some = [_restricted(cell, rows) for cell in cells]
         labels = {place: references[place][chosen] for place, chosen in rows.items()}
-        _, summary = build_scores(some, tasks, labels, seed=seed, **settings)
-        parts.append(summary[summary["task"] == AVERAGE].assign(half=half))
-    return pd.concat(parts, ignore_index=True)
+        scores, summary = build_scores(some, tasks, labels, seed=seed, **settings)
+        parts.append(_headlines(summary, tasks).assign(half=half))
+        own = [place in first for place in zip(scores["task"], scores["split"], strict=True)]
+        whole.append(scores[own].assign(split=half))
+    return pd.concat(parts, ignore_index=True), pd.concat(whole, ignore_index=True)
+
+
+def _headlines(summary: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the GLUE averages, and for networks without one their only task's headline metric."""
+    averages = summary["task"] == AVERAGE
+    others = ~summary["model"].isin(set(summary.loc[averages, "model"]))
+    counts = summary[others].groupby("model")["task"].nunique()
+    lonely = others & summary["model"].map(counts).eq(1)
+    first = {name: task["evaluation"][0] for name, task in tasks.items()}
+    entry = summary["task"].map(first)
+    split = entry.map(lambda part: part["split"] if isinstance(part, Mapping) else None)
+    metric = entry.map(lambda part: part["metrics"][0] if isinstance(part, Mapping) else None)
+    lonely &= (summary["split"] == split) & (summary["metric"] == metric)
+    return summary[averages | lonely]
 
 
 def _restricted(cell: ScoredCell, rows: Mapping[tuple[str, str], np.ndarray]) -> ScoredCell:

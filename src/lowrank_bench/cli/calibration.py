@@ -1,0 +1,74 @@
+"""Calibration data for `lowrank compress`: lines of a text file, or images of a folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.network.problem import Batches
+
+ROWS, BATCH_SIZE, MAX_LENGTH = 256, 32, 128
+
+
+def text_batches(lines: list[str], tokenizer: Any) -> Batches:
+    """Return batches of the first lines that are not empty, padded and cut to 128 tokens."""
+    chosen = [line for line in lines if line.strip()][:ROWS]
+    options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": MAX_LENGTH}
+
+    def _batches() -> Iterator[tuple[dict[str, Tensor], None]]:
+        for start in range(0, len(chosen), BATCH_SIZE):
+            rows = chosen[start : start + BATCH_SIZE]
+            yield dict(tokenizer(rows, return_tensors="pt", **options)), None
+
+    return _batches
+
+
+def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
+    """Return batches of the images of a folder, prepared as the network's repository says.
+
+    Raises
+    ------
+    LowRankError
+        When there is no image, or one cannot be decoded.
+    """
+    from lowrank_bench.vision.decode import centre, open_image
+    from lowrank_bench.vision.folder import IMAGES
+    from lowrank_bench.vision.images import normalise
+
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGES)[:ROWS]
+    if not files:
+        raise LowRankError(f"--images {folder} holds no images ({', '.join(sorted(IMAGES))})")
+    settings = _settings(model, name)
+
+    def _batches() -> Iterator[tuple[dict[str, Tensor], None]]:
+        for start in range(0, len(files), BATCH_SIZE):
+            some = [{"path": str(file)} for file in files[start : start + BATCH_SIZE]]
+            pixels = [centre(open_image(item, settings.channels), settings) for item in some]
+            images = torch.stack([torch.from_numpy(p) for p in pixels])
+            yield {"pixel_values": normalise(images, settings)}, None
+
+    return _batches
+
+
+def _settings(model: nn.Module, name: str) -> Any:
+    from transformers import ImageProcessingMixin
+
+    from lowrank_bench.vision.settings import ImageSettings
+
+    try:
+        said, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except (OSError, ValueError) as error:
+        fault = str(error).splitlines()[0]
+        raise LowRankError(
+            f"{name} does not say how its images are prepared (preprocessor_config.json): {fault}"
+        ) from None
+    size = getattr(model.config, "image_size", None) or said.get("crop_size") or said.get("size")
+    while isinstance(size, dict):
+        size = next(iter(size.values()))
+    channels = getattr(model.config, "num_channels", 3)
+    half = [0.5] * channels
+    mean, std = said.get("image_mean") or half, said.get("image_std") or half
+    return ImageSettings(int(size or 224), tuple(mean), tuple(std), channels)

@@ -1,0 +1,356 @@
+"""PFP: sensitivities and kept channels against its formulas in loops, budgets, what it refuses."""
+
+import copy
+from itertools import product
+from math import ceil, log
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loop_sensitivity import inputs_of, kept_units, layer_sensitivity
+from torch import nn
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods import make_method
+from lowrank_bench.network.count import count
+from lowrank_bench.network.layers import find_layers
+from lowrank_bench.network.problem import NetworkProblem
+from lowrank_bench.prune.draw import calibrated, draw
+from lowrank_bench.prune.graph import slice_network, trace
+from lowrank_bench.prune.provable import unit_sensitivities
+from lowrank_bench.prune.sample_size import Pool, expected_distinct, images_needed
+from lowrank_bench.prune.sensitivity import first_examples, sensitivities
+from lowrank_bench.vision.build import build_network
+
+torch.set_num_threads(1)
+
+NETWORKS = {
+    "resnet20": {"size": 8, "width": 4, "shortcut": "A"},
+    "vgg16_bn": {"size": 32, "width": 2},
+    "densenet22": {"size": 8, "layers": 1, "width": 4},
+    "wrn16_8": {"size": 8, "blocks": 1, "width": 6},
+}
+
+
+def network(name):
+    """A small network whose activations are partly dead, as those of trained ones are."""
+    torch.manual_seed(0)
+    model = build_network(name, 4, **NETWORKS[name])
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, -0.2, 0.3)
+    return model
+
+
+def images(name, count=3):
+    side = NETWORKS[name]["size"]
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def problem(name="resnet20", count=3, **more):
+    pixels = images(name, count)
+    batches = [({"pixel_values": part}, None) for part in pixels.split(2)]
+    example = {"pixel_values": pixels[:1]}
+    return NetworkProblem(network(name), "conv", example, lambda: iter(batches), **more)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sensitivities_and_kept_channels_equal_the_formula_in_loops(name):
+    given_problem = problem(name)
+    model, layers = given_problem.model, given_problem.layers
+    pixels = images(name)
+    names = [layer.name for layer in layers]
+    found = sensitivities(model, names, [{"pixel_values": pixels}])
+    inputs = inputs_of(model, names, pixels)
+    truth = {one: layer_sensitivity(model.get_submodule(one), inputs[one]) for one in names}
+    for one in names:
+        np.testing.assert_allclose(found[one].numpy(), truth[one], rtol=2e-5, atol=1e-7)
+    graph = trace(model, given_problem.example)
+    scores = np.zeros(graph.n_units)
+    for one in names:
+        for unit, value in zip(graph.reads[one], truth[one], strict=True):
+            scores[unit] = max(scores[unit], value)
+    dense = sum(layer.parameters for layer in layers)
+
+    def size(kept):
+        small = slice_network(model, graph, graph.mask([np.array(kept)]))
+        own = find_layers(small, "conv", given_problem.example)
+        return sum(layer.parameters for layer in own)
+
+    for compression in (0.3, 0.7):
+        method = make_method("pfp", samples=3)
+        result = method.compress(given_problem, compression)
+        if name != "vgg16_bn" or compression == 0.3:  # the loop slices at every step it tries
+            budget = (1 - compression) * dense
+            expected = kept_units(graph, layers, scores, _cached(size), budget, 1e-16)
+            for layer, facts in zip(layers, result.layers, strict=True):
+                units = graph.writes[layer.name]
+                kept = [place for place, u in enumerate(units) if u == 0 or u in expected]
+                assert facts["kept"] == kept
+
+
+def _cached(size):
+    known = {}
+
+    def look_up(kept):
+        key = frozenset(kept)
+        if key not in known:
+            known[key] = size(kept)
+        return known[key]
+
+    return look_up
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    channels=st.integers(1, 6),
+    filters=st.integers(1, 9),
+    kernel=st.sampled_from([(1, 1), (3, 3), (2, 3)]),
+    stride=st.sampled_from([1, 2, (2, 1)]),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from([0, 1, (0, 2)]),
+    mode=st.sampled_from(["zeros", "reflect"]),
+    dense=st.sampled_from([0.05, 0.5, 1.0]),
+    signed=st.booleans(),
+    spread=st.sampled_from([0.3, 3.0]),
+)
+def test_one_layer_equals_the_formula_in_loops(
+    seed, channels, filters, kernel, stride, dilation, padding, mode, dense, signed, spread
+):
+    torch.manual_seed(seed)
+    layer = nn.Conv2d(channels, filters, kernel, stride, padding, dilation, padding_mode=mode)
+    layer.weight.data *= (spread * torch.randn(layer.weight.shape)).exp()
+    layer.weight.data[torch.rand(layer.weight.shape) < 0.2] = 0
+    x = torch.randn(2, channels, 6, 7) * (torch.rand(2, channels, 6, 7) < dense)
+    x = x if signed else x.relu()
+    model = nn.Sequential(layer)
+    found = sensitivities(model, ["0"], [{"input": x[:1]}, {"input": x[1:]}])["0"]
+    np.testing.assert_allclose(found.numpy(), layer_sensitivity(layer, x), rtol=2e-5, atol=1e-7)
+
+
+def test_a_linear_layer_and_the_output_of_the_probes():
+    torch.manual_seed(0)
+    layer = nn.Linear(7, 5)
+    x = torch.randn(4, 3, 7)
+    found = sensitivities(nn.Sequential(layer), ["0"], [{"input": x}])["0"]
+    np.testing.assert_allclose(found.numpy(), layer_sensitivity(layer, x), rtol=2e-5)
+    # Two layers: the second one sees what the first one gives, bias and all.
+    second = nn.Linear(5, 2)
+    found = sensitivities(nn.Sequential(layer, second), ["0", "1"], [{"input": x}])["1"]
+    truth = layer_sensitivity(second, layer(x).detach())
+    np.testing.assert_allclose(found.numpy(), truth, rtol=2e-4)
+
+
+def test_the_number_of_images_is_the_papers():
+    for name, count_ in (("resnet20", 183), ("vgg16_bn", 188)):
+        model = build_network(name, 10)
+        layers = find_layers(model, "conv", {"pixel_values": torch.randn(1, 3, 32, 32)})
+        assert images_needed(layers, 1e-16) == count_
+    batches = [({"x": torch.arange(4)}, None), ({"x": torch.arange(4, 8)}, None)]
+    parts = [part["x"].tolist() for part in first_examples(batches, 6)]
+    assert parts == [[0, 1, 2, 3], [4, 5]]
+    assert len(list(first_examples(batches, 100))) == 2
+
+
+def test_sample_sizes_by_hand():
+    pool = Pool(np.array([0.5, 0.3, 0.2, 0.0]), alpha=2.0)
+    assert pool.samples(2.0) == ceil(3 * (6 + 4) * 1.0 * 2.0 / 4)
+    chances = pool.probabilities
+    # All outcomes of three samples, each with its probability.
+    exact = sum(
+        np.prod([chances[i] for i in draws]) * len(set(draws))
+        for draws in product(range(4), repeat=3)
+    )
+    assert expected_distinct(chances, 3) == pytest.approx(exact)
+    assert (pool.keep(1e-100), pool.keep(1e100)) == (3, 1)
+    assert Pool(np.zeros(4), alpha=2.0).keep(1.0) == 1
+    counts = [pool.keep(error) for error in np.geomspace(1e-3, 1e4, 200)]
+    assert counts == sorted(counts, reverse=True)
+    assert set(counts) == {1, 2, 3}
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 10**6), channels=st.integers(2, 30), data=st.data())
+def test_random_samples_are_reweighted_by_the_formula(seed, channels, data):
+    rng = np.random.default_rng(seed)
+    chances = rng.exponential(size=channels) ** 2
+    chances[rng.random(channels) < 0.1] = 0
+    chances[0] = 1
+    chances /= chances.sum()
+    distinct = data.draw(st.integers(1, channels))
+    positive = int((chances > 0).sum())
+    kept, factors = draw(chances, distinct, "random", rng)
+    assert 1 <= len(set(kept)) == len(kept) <= distinct
+    if distinct < positive:
+        size = calibrated(chances, distinct)
+        assert expected_distinct(chances, size + 1) > distinct
+        assert (factors @ chances[kept]) == pytest.approx(1)  # Σ n_i/m'
+    kept, factors = draw(chances, distinct, "mixed", rng)
+    assert 1 <= len(set(kept)) == len(kept) <= distinct
+    if distinct < positive:
+        certain = set(np.flatnonzero(chances >= 1 / calibrated(chances, distinct)))
+        assert certain <= set(kept) or len(certain) > distinct
+        assert all(f == 1 for i, f in zip(kept, factors, strict=True) if i in certain)
+    kept, factors = draw(chances, distinct, "deterministic", rng)
+    assert sorted(chances[kept]) == sorted(np.sort(chances)[::-1][:distinct])
+    assert (factors == 1).all()
+
+
+def test_random_sampling_keeps_outputs_on_average():
+    """Σ p_i x_i/p_i over reweighted samples is what the layer computes, for a budget of samples."""
+    rng = np.random.default_rng(0)
+    chances = np.array([0.4, 0.3, 0.2, 0.1])
+    sums = np.zeros(4)
+    for _ in range(4000):
+        kept, factors = draw(chances, 3, "random", rng)
+        np.add.at(sums, kept, factors)
+    # Draws with more than three distinct channels are drawn again, which favours the frequent.
+    assert np.abs(sums / 4000 - 1).max() < 0.25
+
+
+@pytest.mark.parametrize("variant", ["deterministic", "random", "mixed"])
+@pytest.mark.parametrize("budget", ["parameters", "macs"])
+def test_the_budget_is_never_exceeded_and_the_report_is_true(variant, budget):
+    given_problem = problem("densenet22", budget=budget)
+    before = copy.deepcopy(given_problem.model.state_dict())
+    method = make_method("pfp", variant=variant, samples=3)
+    sizes = []
+    for compression in (0.1, 0.35, 0.6, 0.85):
+        result = method.compress(given_problem, compression)
+        own = [result.model.get_submodule(one["name"]) for one in result.layers]
+        stored = [sum(p.numel() for p in layer.parameters()) for layer in own]
+        assert stored == [one["parameters"] for one in result.layers]
+        if budget == "macs":
+            used = sum(count(result.model, given_problem.example).by_module.values())
+        else:
+            used = sum(stored)
+        dense = sum(getattr(layer, budget) for layer in given_problem.layers)
+        assert used <= (1 - compression) * dense
+        if variant == "deterministic" and compression > 0.5:  # below it only dead ones go
+            assert used >= (1 - compression) * dense * 0.8
+        sizes.append(used)
+        again = method.compress(given_problem, compression)
+        assert again.layers == result.layers
+        for one, two in zip(again.model.parameters(), result.model.parameters(), strict=True):
+            assert torch.equal(one, two)
+    assert sizes == sorted(sizes, reverse=True)
+    after = given_problem.model.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+
+
+def test_random_variants_scale_the_weights_that_read_a_channel():
+    given_problem = problem("densenet22", seed=3)
+    result = make_method("pfp", variant="random", samples=3).compress(given_problem, 0.8)
+    graph = trace(given_problem.model, given_problem.example)
+    kept = {one["name"]: one["kept"] for one in result.layers}
+    name, before = "dense1.0.conv2", "dense1.0.conv1"
+    small = result.model.get_submodule(name).weight
+    dense = given_problem.model.get_submodule(name).weight[kept[name]][:, kept[before]]
+    factors = (small / dense).flatten(2).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors))
+    found = sensitivities(given_problem.model, [name], [{"pixel_values": images("densenet22")}])
+    scores = unit_sensitivities(graph, {name: found[name].numpy()})[graph.writes[before]]
+    chances = scores / scores.sum()
+    assert (factors[:, 0].detach().numpy() @ chances[kept[before]]) == pytest.approx(1, rel=1e-4)
+    other = make_method("pfp", variant="random", samples=3).compress(
+        problem("densenet22", seed=4), 0.8
+    )
+    assert other.layers != result.layers
+
+
+def test_few_images_are_said_and_unused_channels_go_first():
+    given_problem = problem("resnet20", count=2)
+    model = given_problem.model
+    with torch.no_grad():
+        model.layer1[0].bn1.weight[1] = 0
+        model.layer1[0].bn1.bias[1] = -1  # dead behind the ReLU
+    result = make_method("pfp").compress(given_problem, 0.05)
+    wanted = images_needed(given_problem.layers, 1e-16)
+    assert (result.info["images"], result.info["images_wanted"]) == (2, wanted)
+    outputs = [layer.positions * layer.shape[0] for layer in given_problem.layers]
+    assert wanted == ceil(3 * log(8 * sum(outputs) * max(outputs) / 1e-16))
+    facts = next(one for one in result.layers if one["name"] == "layer1.0.conv1")
+    assert 1 not in facts["kept"]
+
+
+@pytest.mark.parametrize(
+    ("params", "more", "compression", "words"),
+    [
+        ({}, {"batches": None}, 0.5, "calibration inputs; give batches"),
+        ({}, {}, 0.999, r"compression 0.999 of parameters is out of reach: .* allows 0\.9"),
+        ({}, {"budget": "macs"}, 0.9999, r"compression 0.9999 of macs is out of reach"),
+        (
+            {},
+            {"budget": "latency"},
+            0.5,
+            "pruned to a budget of parameters or macs, not of latency",
+        ),
+    ],
+)
+def test_what_is_refused(params, more, compression, words):
+    given_problem = problem(**more) if "batches" not in more else None
+    if given_problem is None:
+        example = {"pixel_values": images("resnet20", 1)}
+        given_problem = NetworkProblem(network("resnet20"), "conv", example, None)
+    with pytest.raises(LowRankError, match=words) as caught:
+        make_method("pfp", **params).compress(given_problem, compression)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_largest_compression_that_an_error_names_is_possible():
+    given_problem = problem("vgg16_bn")
+    with pytest.raises(LowRankError, match="out of reach") as caught:
+        make_method("pfp").compress(given_problem, 0.9999)
+    most = float(str(caught.value).rpartition(" ")[2])
+    result = make_method("pfp").compress(given_problem, most)
+    assert all(one["outputs"] == 1 for one in result.layers[:-1])
+    with pytest.raises(LowRankError, match="out of reach"):
+        make_method("pfp").compress(given_problem, most + 2e-4)
+
+
+class Viewed(nn.Module):
+    """A network whose code says how many features there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 64, 3)
+
+    def forward(self, pixel_values):
+        return self.head(self.conv(pixel_values).relu().view(-1, 8 * 64))
+
+
+class Shared(nn.Module):
+    """Two convolutions with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.two.weight = self.one.weight
+
+    def forward(self, pixel_values):
+        return self.two(self.one(pixel_values))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(Viewed(), "Viewed does not run without"), (Shared(), "shares its memory")],
+)
+def test_networks_that_are_refused(model, words):
+    pixels = torch.randn(2, 3, 8, 8)
+    batches = [({"pixel_values": pixels}, None)]
+    given_problem = NetworkProblem(
+        model.eval(), "conv", {"pixel_values": pixels[:1]}, lambda: batches
+    )
+    with pytest.raises(LowRankError, match=words):
+        make_method("pfp").compress(given_problem, 0.4)
+
+
+@pytest.mark.parametrize(
+    "params", [{"variant": "best"}, {"delta": 0}, {"delta": 1}, {"samples": 0}]
+)
+def test_parameters_out_of_range(params):
+    with pytest.raises(LowRankError, match="method 'pfp'"):
+        make_method("pfp", **params)

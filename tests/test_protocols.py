@@ -1,0 +1,88 @@
+"""Training after compression: rewound, and compression and training in turn."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lowrank_bench.cells import Cell, Job
+from lowrank_bench.checkpoint.training import training_set
+from lowrank_bench.config import load_config
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.evaluate.cell import CheckpointEvaluator
+from lowrank_bench.evaluate.record import read_record
+from lowrank_bench.evaluate.retrain import retrain
+from lowrank_bench.factorize.network import network_problem
+from lowrank_bench.grid import make_plan
+from lowrank_bench.methods import make_method
+from lowrank_bench.network.problem import NetworkProblem
+from lowrank_bench.network.restore import densified
+from lowrank_bench.store import Store
+
+CONF = Path(__file__).parents[1] / "conf"
+ITERATIVE = ["finetune_epochs=[1]", "protocol=iterative", "statistics.halves=false"]
+SMALL = [
+    *ITERATIVE,
+    "model=[quick_resnet]",
+    "task=[digits]",
+    "model.quick_resnet.recipe.epochs=2",
+    "model.quick_resnet.recipe.milestones=[1]",
+    "task.digits.train.limit=200",
+    "compressions=[0.3,0.6]",
+    "calibration.rows=32",
+]
+
+
+def plan(method: str, *more: str):
+    return make_plan(load_config(CONF, [*SMALL, f"method=[{method}]", *more]))
+
+
+def step(problem: NetworkProblem, cell: Cell, processor, rows) -> torch.nn.Module:
+    """One compression and the training after it, by the library's functions alone."""
+    method = make_method(cell.spec.method, **cell.spec.params)
+    small = method.compress(problem, cell.compression).model
+    torch.manual_seed(0)
+    return retrain(small, processor, rows, cell.checkpoint, 1, "cpu")[0]
+
+
+@pytest.mark.parametrize("method", ["alds", "pfp"])
+def test_each_compression_starts_from_the_last_one_trained(method, tmp_path):
+    job: Job = plan(method).finetune[-1]
+    first, second = job.cells()[:2]
+    assert (first.path, second.path) == ((), (0.3,))
+    store = Store(tmp_path / "store")
+    evaluator = CheckpointEvaluator(first.checkpoint, store, 4096, "cpu")
+    evaluator.evaluate(second)  # makes the first on its way
+    found = read_record(second, store)
+
+    problem = network_problem(second.checkpoint, second.spec, store)
+    _, processor = evaluator.modality.load_network(store.place("checkpoint", first.checkpoint.key))
+    rows = training_set(second.checkpoint, store, processor)
+    once = step(problem, first, processor, rows)
+    again = replace(problem, model=densified(once).eval(), origin=problem, _memo={})
+    twice = step(again, second, processor, rows).eval()
+    test = evaluator.splits["test"]
+    wanted = evaluator.modality.predict(twice, processor, test, 4096)
+    np.testing.assert_allclose(found.predictions["test"], wanted, atol=1e-4)
+    kept = found.facts["parameters_kept"] / found.facts["parameters_dense"]
+    assert kept <= 0.4  # of the network as it was at first
+    assert kept == pytest.approx(1 - found.facts["achieved_compression"])
+
+
+def test_iterated_cells_are_not_those_of_one_shot():
+    once = plan("alds", "protocol=one_shot").finetune[-1].cells()
+    turns = plan("alds").finetune[-1].cells()
+    assert not {cell.key for cell in once} & {cell.key for cell in turns}
+
+
+def test_iteration_without_training_is_refused():
+    with pytest.raises(LowRankError, match="take 0 out of finetune_epochs"):
+        plan("alds", "finetune_epochs=[0,1]")
+
+
+def test_iteration_of_embeddings_is_refused():
+    more = ["model=[quick_bert]", "task=[quick_rte]", "method=[svd]"]
+    with pytest.raises(LowRankError, match="for the targets conv and linear"):
+        load_config(CONF, [*ITERATIVE, *more])
