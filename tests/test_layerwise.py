@@ -18,7 +18,7 @@ from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.spectra import Metric, MetricSpectrum
 
 APPROXIMATORS = ["svd", "lp", "l21", "irls", "whitened", "two_sided", "fwsvd"]
-PRESETS = ["svd_uniform", "svd_energy", "pca", "lrank"]
+PRESETS = ["svd", "svd_energy", "pca", "lrank"]
 PARAMS = {"irls": {"sweeps": 3}, "l21": {"steps": 3}}
 
 
@@ -241,7 +241,7 @@ def test_the_sum_is_least_among_all_ranks():
 
 def test_uniform_svd_takes_one_relative_rank():
     problem = cnn_problem()
-    found = make_method("svd_uniform").compress(problem, 0.5)
+    found = make_method("svd").compress(problem, 0.5)
     ranks = {layer["name"]: layer["rank"] for layer in found.layers}
     full = {layer.name: min(layer.matrix_shape) for layer in problem.layers}
 

@@ -288,7 +288,7 @@ def test_a_lossy_copy_is_noticed_refused_and_labelled(fake_hub, tmp_path):
     assert unofficial(facts, {"rows": 1}) == ""
 
 
-def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
+def test_a_folder_of_class_folders_is_a_data_set(tmp_path, monkeypatch):
     for number, name in enumerate(["n02", "n01", "n10"]):
         for split in ("train", "val"):
             place = tmp_path / split / name
@@ -296,6 +296,8 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
             (place / "note.txt").write_text("no image")
             for copy in range(number + 1):
                 Image.new("RGB", (5, 4), (number, copy, 0)).save(place / f"{copy}.png")
+    listed = Path.iterdir  # file systems list in any order
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listed(self), reverse=True)))
     spec = {"kind": "folder", "path": str(tmp_path)}
     source = data_source(spec, train={}, validation={}, test={})
     folder = download_data(source, Store(tmp_path / "store"))

@@ -74,10 +74,10 @@ def test_learning_rate_follows_the_papers_tables():
 
 def rates_of(recipe, encoded, monkeypatch):
     """Return the learning rate of each step as the optimizer sees it."""
-    rates, made = [], training.make_optimizer
+    rates = []
 
     def watched(model, recipe):
-        optimizer = made(model, recipe)
+        optimizer = make_optimizer(model, recipe)
         optimizer.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
         return optimizer
 

@@ -1,22 +1,24 @@
-"""Truncated SVD: the best approximation in the Frobenius norm."""
+"""Truncated SVD: the best approximation in the Frobenius norm, and every layer's at one share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from lowrank_bench.methods.base import MatrixMethod
+from lowrank_bench.methods.base import MatrixMethod, NetworkMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
+    from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
     from lowrank_bench.problem import Problem
 
 
-class Svd(MatrixMethod):
+class Svd(MatrixMethod, NetworkMethod):
     """Project the rows onto the span of the k leading right singular vectors.
 
     Idea
         Of all matrices of rank k, A V_k V_kᵀ is nearest to A in the Frobenius and the spectral
-        norm.
+        norm. In a whole network layer l keeps the rank ⌈t·r_l⌉ of its full rank r_l; the share t
+        is the largest that fits the budget, and layers whose factors would be larger stay dense.
     Cost
         One Gram matrix, n·d² operations, and the eigenvectors of a d×d matrix; a QR factorization
         in place of the Gram matrix where the spectrum is too steep for it.
@@ -26,12 +28,15 @@ class Svd(MatrixMethod):
     References
     ----------
     Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1
-    (1936).
+    (1936). For whole networks: Denton, Zaremba, Bruna, LeCun, Fergus, "Exploiting linear structure
+    within convolutional networks for efficient evaluation", NeurIPS 2014; the baseline SVD of
+    Liebenwein et al., NeurIPS 2021.
     """
 
     name: ClassVar[str] = "svd"
     title: ClassVar[str] = "Truncated SVD"
     source: ClassVar[str] = "Eckart and Young, Psychometrika 1, 1936"
+    targets: ClassVar[tuple[str, ...]] = ("embedding", "linear", "conv")
 
     def decompose(self, problem: Problem) -> Projection:
         """Return the projection onto the right singular vectors of the matrix."""
@@ -42,3 +47,15 @@ class Svd(MatrixMethod):
         values, vectors = right_singular(matrix)
         info = {"matrix_rank": numerical_rank(values, *matrix.shape)}
         return Projection(matrix, orient(vectors), info)
+
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a copy of the network with factorized layers, within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is out of reach, or a layer cannot be handled.
+        """
+        from lowrank_bench.network.approximators import compress_layerwise
+
+        return compress_layerwise(problem, compression, "svd", "rank")

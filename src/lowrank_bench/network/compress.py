@@ -10,7 +10,6 @@ from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
-
 COUNTED = (
     "parameters_dense",
     "parameters_kept",
