@@ -1,5 +1,6 @@
 """Composition and validation: what is accepted, and what each fault's one line says."""
 
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from lowrank_bench.config import load_config
 from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.grid import make_plan
+from lowrank_bench.methods import methods_for
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -27,14 +29,28 @@ def test_every_experiment_composes_and_plans(name):
     config = load_config(CONF, [f"experiment={name}"])
     plan = make_plan(config)
     assert config.name == name
-    networks = len(config.model) * len(config.task) * len(config.seeds)
-    specs = {spec.label for job in plan.evaluate for spec in job.specs}
-    grid = networks * len(specs) * len(config.compressions)
+    networks, grid = 0, 0  # every network runs on the tasks of its kind, by the methods for it
+    for model in config.model.values():
+        tasks = sum(task.modality == model.modality for task in config.task.values())
+        known = methods_for(config.target_of(model))
+        entries = [entry for entry in config.method.values() if entry.name in known]
+        specs = sum(prod(map(len, entry.grid.values())) for entry in entries)
+        networks += tasks * len(config.seeds)
+        grid += tasks * len(config.seeds) * specs * len(config.compressions)
     cells = [cell for job in plan.evaluate for cell in job.cells()]
-    assert len(cells) == grid
+    assert len(cells) == grid * (0 in config.finetune_epochs)
     after = [cell for job in plan.finetune for cell in job.cells()]
-    assert len(after) == (grid + networks) * sum(epochs > 0 for epochs in config.finetune_epochs)
+    assert len(after) == (grid + networks) * sum(epochs != 0 for epochs in config.finetune_epochs)
     assert len({cell.key for cell in plan.cells()}) == len(cells) + len(after) + networks
+
+
+def test_all_epochs_are_those_of_each_network():
+    words = ["experiment=alds_cifar", "model=[resnet20,vgg16_bn]", "finetune_epochs=[all]"]
+    cells = [c for job in make_plan(load_config(CONF, words)).finetune for c in job.cells()]
+    assert {(c.checkpoint.model, c.finetune_epochs) for c in cells} == {
+        ("resnet20", 182),
+        ("vgg16_bn", 300),
+    }
 
 
 @pytest.mark.parametrize("group", ["model", "task", "method"])
@@ -87,7 +103,7 @@ def test_snakemake_settings_become_overrides():
         ("method.lp.grid.p=[1,1.0]", ["grid", "twice"]),
         ("+method.twice={name: svd}", ["method.twice runs svd", "method.svd does already"]),
         ("select={svd: k}", ["select.svd", "method.svd.grid.k"]),
-        ("statistics.baseline=foo", ["'foo'", "lp, messi"]),
+        ("statistics.baseline=foo", ["'foo'", "lrank, messi"]),
         ("checkpoints=published", ["published", "quick_bert"]),
         ("nonsense", ["nonsense", "key=value"]),
     ],

@@ -139,31 +139,30 @@ def make_plan(config: Config) -> Plan:
 
 def _retrained(config: Config, points: Points, specs: Mapping[str, Specs]) -> list[Job]:
     """Return the jobs that train after compression, the dense network as a reference too."""
-    epochs = tuple(number for number in config.finetune_epochs if number)
-    if not epochs:
-        return []
     jobs = []
     for name, batch in _batches(config, points, 1):
+        epochs = _epochs(config, batch[0])
+        if not epochs:
+            continue
         dense = _dense(config, batch)
-        code = digest([dense.pop("code"), code_digest(*RETRAINING)])
+        own = code_digest(*RETRAINING, *TRAINING[batch[0].modality])
+        code = digest([dense.pop("code"), own])
         rates = {"compressions": tuple(config.compressions), "protocol": config.protocol}
         found = specs[config.target_of(config.model[batch[0].model])]
-        parts = {
-            DENSE: dense,
-            **{method: {**rates, "specs": some} for method, some in found.items()},
-        }
+        methods = {method: {**rates, "specs": some} for method, some in found.items()}
+        both: dict[str, Any] = {"checkpoints": batch, "finetune_epochs": epochs, "code": code}
         jobs += [
-            _job(
-                "finetune",
-                f"{name}.{title}",
-                checkpoints=batch,
-                finetune_epochs=epochs,
-                code=code,
-                **part,
-            )
-            for title, part in parts.items()
+            _job("finetune", f"{name}.{title}", **both, **parts)
+            for title, parts in {DENSE: dense, **methods}.items()
         ]
     return jobs
+
+
+def _epochs(config: Config, point: Checkpoint) -> tuple[int, ...]:
+    """Return how many epochs networks are trained after compression, those that are."""
+    whole = point.recipe.get("after", point.recipe)["epochs"]
+    asked = (whole if number == "all" else number for number in config.finetune_epochs)
+    return tuple(dict.fromkeys(number for number in asked if number))
 
 
 def _targets(config: Config) -> set[str]:

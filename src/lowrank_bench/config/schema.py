@@ -9,6 +9,7 @@ from lowrank_bench.config.members import Model, Recipe, Strict, Target, Task
 __all__ = ["Config", "Model", "Task"]
 
 Compression = Annotated[float, Field(gt=0, lt=1)]
+Epochs = Annotated[int, Field(ge=0)] | Literal["all"]  # all: as many as the network was trained for
 
 
 class MethodGrid(Strict):
@@ -91,7 +92,7 @@ class Config(Strict):
     target: Target
     budget: Literal["parameters", "macs", "latency"]
     calibration: Calibration
-    finetune_epochs: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    finetune_epochs: list[Epochs] = Field([0], min_length=1)
     protocol: Literal["one_shot", "iterative"]
     checkpoints: Literal["finetune", "published"]
     store: str

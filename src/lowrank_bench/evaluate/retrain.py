@@ -30,5 +30,6 @@ def retrain(
         When the loss stops being finite.
     """
     copied, recipe = copy.deepcopy(model), dict(after_recipe(point))
-    recipe |= {"epochs": epochs, "rewind_of": recipe["epochs"]}
+    recipe |= {"rewind_of": recipe["epochs"]} if recipe.get("rewind", True) else {}
+    recipe["epochs"] = epochs
     return copied, modality_of(point).train(copied, processor, train, recipe, point.seed, device)

@@ -43,7 +43,9 @@ class Alds(NetworkMethod):
     allocation
         `minimax`, or `uniform`: each layer keeps the same share of its cost.
     objective
-        `minimax`, or `sum`: the least sum of squared errors, for `data` and `frobenius`.
+        `minimax`, or `sum`: the least sum of squared errors, for `data` and `frobenius`. Null:
+        `sum` for `data`, whose largest error of one layer tells little of the network's, else
+        `minimax` as in the paper.
     schemes
         `0`: the kernel stays with the groups; `all`: each layer takes the best of the four ways to
         divide it between the two convolutions (ALDS+).
@@ -79,8 +81,8 @@ class Alds(NetworkMethod):
     allocation: Literal["minimax", "uniform"] = Field(
         default="minimax", description="how the budget is divided"
     )
-    objective: Literal["minimax", "sum"] = Field(
-        default="minimax", description="least largest error, or least sum of squares"
+    objective: Literal["minimax", "sum"] | None = Field(
+        default=None, description="least largest error, or least sum of squares"
     )
     schemes: Literal["0", "all"] = Field(default="0", description="folding schemes, 0 or all")
     max_groups: int | None = Field(default=None, ge=1, description="most groups")
@@ -99,6 +101,12 @@ class Alds(NetworkMethod):
         if self.search == "em" and self.objective == "sum":
             raise ValueError("search = em takes objective = minimax")
         return self
+
+    @property
+    def rule(self) -> str:
+        """Return the objective, by default the one that fits the error."""
+        free = self.search == "exact" and self.allocation == "minimax"
+        return self.objective or ("sum" if self.error == "data" and free else "minimax")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -135,7 +143,7 @@ class Alds(NetworkMethod):
             return alds_search.em(candidates, budget, seed)
         if self.allocation == "uniform":
             return alds_search.uniform(candidates, budget)
-        if self.objective == "sum":
+        if self.rule == "sum":
             return alds_search.least_total(candidates, budget)
         return alds_search.exact(candidates, budget)
 
@@ -166,7 +174,7 @@ class Alds(NetworkMethod):
         }
         seconds = {"search": searched - start, "factors": time.process_time() - searched}
         rows = describe(layers, chosen, new)
-        info: dict[str, Any] = summary(self.error, self.objective, rows, chosen)
+        info: dict[str, Any] = summary(self.error, self.rule, rows, chosen)
         return CompressedNetwork(
             replaced(problem.model, new), rows, {**info, "cpu_seconds": seconds}
         )
