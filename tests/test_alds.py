@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -333,3 +334,31 @@ def test_bad_requests_end_in_one_line():
     ]:
         with pytest.raises(LowRankError, match=match):
             make_method("alds", **params)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_loss_error_is_that_of_its_factors_in_both_metrics(groups):
+    generator = torch.Generator().manual_seed(groups)
+    weight = torch.randn(6, 8, 1, 1, generator=generator).double()
+    c, g = (torch.randn(n, n, generator=generator).double() for n in (8, 6))
+    c, g = c @ c.T, g @ g.T
+    whitened = Whitened(weight, c, gradients=g, scale=0.7)
+    errors = whitened.curve(groups, np.arange(1, 3)).all()
+    floored = g + 0.01 * g.trace() / 6 * torch.eye(6)
+    for rank, error in zip((1, 2), errors, strict=True):
+        left, right = whitened.factors(groups, rank)
+        lost = weight.flatten(1) - torch.cat(list(left @ right), dim=1)
+        assert error**2 == pytest.approx(0.7 * float((floored @ lost @ c @ lost.T).trace()))
+
+
+def test_one_group_of_the_loss_error_is_the_best_of_its_rank():
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(6, 8, 1, 1, generator=generator).double()
+    c, g = (torch.randn(n, n, generator=generator).double() for n in (8, 6))
+    c, g = c @ c.T, g @ g.T + 5 * torch.eye(6)
+    floored = (g + 0.01 * g.trace() / 6 * torch.eye(6)).numpy()
+    roots = [scipy.linalg.sqrtm(m).real for m in (floored, c.numpy())]
+    values = np.linalg.svd(roots[0] @ weight.flatten(1).numpy() @ roots[1], compute_uv=False)
+    found = Whitened(weight, c, gradients=g).curve(1, np.arange(5)).all()
+    wanted = np.sqrt([np.square(values[k:]).sum() for k in range(5)])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)

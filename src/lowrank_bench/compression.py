@@ -23,6 +23,7 @@ from lowrank_bench.layers.plain import refuse_unusual
 from lowrank_bench.linalg.certificate import certificate_columns, certify, relative_errors
 from lowrank_bench.linalg.factors import Approximation
 from lowrank_bench.methods import MatrixMethod, Method, make_method
+from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
 from lowrank_bench.network.forward import example_of
 from lowrank_bench.network.problem import Batches, NetworkProblem
@@ -208,8 +209,11 @@ def compress(
     _check_request(model, compression, target)
     chosen = make_method(method, **params)
     if target != "embedding":
+        _refuse_given(target, layer=layer, frequency=frequency, counts=counts, fisher=fisher)
         given = {"example": example, "batches": batches, "budget": budget}
         return _compress_network(model, chosen, float(compression), target, given)
+    other = None if budget == "parameters" else budget
+    _refuse_given(target, example=example, batches=batches, budget=other)
     if not isinstance(chosen, MatrixMethod):
         raise LowRankError(f"{method} compresses whole networks; say target=conv or target=linear")
     name, embedding = find_embedding(model, layer)
@@ -230,8 +234,12 @@ def compress(
 def _compress_network(
     model: Network, method: Method, compression: float, target: str, given: dict[str, Any]
 ) -> tuple[Network, CompressionReport]:
+    own = _copied(model).eval()
     given["example"] = example_of(model) if given["example"] is None else given["example"]
-    problem = NetworkProblem(copy.deepcopy(model).eval(), target, **given)
+    check_example(own, given["example"])
+    if given["batches"] is not None:
+        given["batches"] = checked_batches(own, given["batches"], "labels" in method.needs)
+    problem = NetworkProblem(own, target, **given)
     start = time.perf_counter()
     found = compress_within(problem, method, compression)
     facts = dict(found.info)
@@ -247,7 +255,26 @@ def _compress_network(
         info=facts,
         **known,
     )
-    return found.model.train(model.training), report
+    take_modes(found.model, model)
+    return found.model, report
+
+
+def _copied(model: Network) -> Network:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        fault = f"{error}".splitlines()[0]
+        raise LowRankError(
+            f"{type(model).__name__} cannot be copied ({fault}); an old weight_norm is undone by "
+            "torch.nn.utils.remove_weight_norm"
+        ) from None
+
+
+def _refuse_given(target: str, **given: Any) -> None:
+    """Check that nothing is given that the target would not look at."""
+    odd = [name for name, value in given.items() if value is not None]
+    if odd:
+        raise LowRankError(f"{odd[0]} means nothing for target {target!r}; leave it out")
 
 
 def _check_request(model: nn.Module, compression: float, target: str) -> None:

@@ -91,7 +91,7 @@ class CompressedEmbedding(nn.Module):
         for name, value in factors.tensors().items():
             real = value.is_floating_point()
             dtype = like.dtype if real else value.dtype
-            value = value.detach().to(like.device, dtype, copy=True).contiguous()
+            value = plain_copy(value, like.device, dtype)
             if real:
                 value = nn.Parameter(value, requires_grad=like.requires_grad)
             self.set_value(name, value)
@@ -132,6 +132,16 @@ class CompressedEmbedding(nn.Module):
         shown = own | {"padding_idx": self.padding_idx, "sparse": self.sparse or None}
         words = [f"{key}={value}" for key, value in shown.items() if value not in (None, False)]
         return ", ".join([f"{self.num_embeddings}, {self.embedding_dim}", *words])
+
+
+def plain_copy(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a copy of a tensor whose strides are those of a new one, as it is after loading.
+
+    Along axes of length 1 `contiguous` leaves strides as they are; products then take another path
+    and round otherwise.
+    """
+    layout = torch.contiguous_format
+    return value.detach().to(device, dtype, copy=True, memory_format=layout)
 
 
 def by_label(labels: Tensor, parts: int) -> list[Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.base import plain_copy
 
 SCHEMES = (0, 1, 2, 3)
 Padding = str | tuple[int, int]
@@ -250,5 +251,5 @@ def _pick(axes: tuple[bool, bool], values: tuple[int, int], neutral: int) -> tup
 
 def as_parameter(value: Tensor, like: nn.Parameter) -> nn.Parameter:
     """Return a copy of `value` on the device and in the precision of `like`."""
-    value = value.detach().to(like.device, like.dtype, copy=True).contiguous()
+    value = plain_copy(value, like.device, like.dtype)
     return nn.Parameter(value, requires_grad=like.requires_grad)

@@ -104,9 +104,11 @@ class FactorizedLinear(nn.Module):
         if self.groups == 1:
             inner = functional.linear(inputs, self.right)
         else:
-            sliced = inputs.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
+            # One product for each group, over all rows: broadcasting would copy `right` for each.
             right = self.right.reshape(self.groups, self.rank, -1).transpose(1, 2)
-            inner = torch.matmul(sliced, right).flatten(-3)
+            sliced = inputs.reshape(-1, self.groups, right.shape[1]).transpose(0, 1)
+            inner = torch.bmm(sliced, right).transpose(0, 1)
+            inner = inner.reshape(*inputs.shape[:-1], self.groups * self.rank)
         return functional.linear(inner, self.left, self.bias)
 
     def spec(self) -> dict[str, Any]:

@@ -67,12 +67,12 @@ def make_method(name: str, /, **params: Any) -> Method:
         return cls(**params)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "extra_forbidden":
             known = ", ".join(cls.model_fields) or "none"
             raise LowRankError(
                 f"method {name!r} has no parameter {key!r}; known: {known}"
             ) from None
-        raise LowRankError(
-            f"method {name!r}: {key} = {first['input']!r} is not valid: {first['msg']}"
-        ) from None
+        fault = first["msg"].removeprefix("Value error, ")
+        value = f"{key} = {first['input']!r} is not valid: " if key else ""
+        raise LowRankError(f"method {name!r}: {value}{fault}") from None

@@ -35,7 +35,8 @@ class Alds(NetworkMethod):
         `spectral`: ‖W − Ŵ‖/‖W‖, exact; `bound`: Theorem 1 of the paper; `unscaled`: that without
         √k, which the published code minimizes; `frobenius`; `data`: relative error of the
         outputs on calibration inputs, decoders fitted to all groups at once, the mean kept by the
-        bias.
+        bias; `loss`: the same with the outputs weighted by the gradients of the loss there, in
+        units of the loss.
     search
         `exact`, or `em`: the paper's Algorithm 1, the best of 15 random starts.
     groups
@@ -43,9 +44,9 @@ class Alds(NetworkMethod):
     allocation
         `minimax`, or `uniform`: each layer keeps the same share of its cost.
     objective
-        `minimax`, or `sum`: the least sum of squared errors, for `data` and `frobenius`. Null:
-        `sum` for `data`, whose largest error of one layer tells little of the network's, else
-        `minimax` as in the paper.
+        `minimax`, or `sum`: the least sum of squared errors, for the last three errors. Null:
+        `sum` for `data` and `loss`, where the largest error of one layer tells little of the
+        network's, else `minimax` as in the paper.
     schemes
         `0`: the kernel stays with the groups; `all`: each layer takes the best of the four ways to
         divide it between the two convolutions (ALDS+).
@@ -73,7 +74,7 @@ class Alds(NetworkMethod):
         "align",
     )
 
-    error: Literal["spectral", "bound", "unscaled", "frobenius", "data"] = Field(
+    error: Literal["spectral", "bound", "unscaled", "frobenius", "data", "loss"] = Field(
         default="spectral", description="what is least"
     )
     search: Literal["exact", "em"] = Field(default="exact", description="how it is found")
@@ -92,10 +93,10 @@ class Alds(NetworkMethod):
     def _consistent(self) -> Alds:
         if self.groups != "best" and self.groups < 1:
             raise ValueError("groups must be best or at least 1")
-        if self.objective == "sum" and self.error not in ("data", "frobenius"):
-            raise ValueError("objective = sum takes error = data or frobenius")
-        if self.error == "data" and self.schemes != "0":
-            raise ValueError("error = data takes schemes = 0")
+        if self.objective == "sum" and self.error not in ("data", "loss", "frobenius"):
+            raise ValueError("objective = sum takes error = data, loss or frobenius")
+        if self.error in ("data", "loss") and self.schemes != "0":
+            raise ValueError(f"error = {self.error} takes schemes = 0")
         if (self.search == "em" or self.objective == "sum") and self.allocation == "uniform":
             raise ValueError("allocation = uniform leaves nothing to search; drop the other")
         if self.search == "em" and self.objective == "sum":
@@ -106,12 +107,12 @@ class Alds(NetworkMethod):
     def rule(self) -> str:
         """Return the objective, by default the one that fits the error."""
         free = self.search == "exact" and self.allocation == "minimax"
-        return self.objective or ("sum" if self.error == "data" and free else "minimax")
+        return self.objective or ("sum" if self.error in ("data", "loss") and free else "minimax")
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the calibration data that the error looks at."""
-        return ("inputs",) if self.error == "data" else ()
+        return ("inputs",) if self.error in ("data", "loss") else ()
 
     def cuts(self) -> Cuts:
         """Return which cuts the parameters allow."""

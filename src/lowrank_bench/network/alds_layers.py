@@ -3,15 +3,15 @@
 Every layer is seen as a convolution f×c×k1×k2; an embedding n×d as f = n, c = d without groups.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.embedding import compressed_embedding
 from lowrank_bench.layers.linear import FactorizedLinear
@@ -27,11 +27,16 @@ from lowrank_bench.network.fold import (
     nearest_divisor,
     weights_per_rank,
 )
+from lowrank_bench.network.gradients import output_gradients
+from lowrank_bench.network.latency import dense_seconds
+from lowrank_bench.network.latency_tables import MAX_GROUPS, rank_seconds
 from lowrank_bench.network.layers import Layer
 from lowrank_bench.network.moments import Moments, input_moments, token_use
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.slices import Slices
 from lowrank_bench.network.whitened import Whitened, mean_shift, shrunk
+
+DATA = ("data", "loss")  # errors that look at calibration inputs
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Cuts:
     Attributes
     ----------
     error
-        `spectral`, `bound`, `unscaled`, `frobenius` or `data`.
+        `spectral`, `bound`, `unscaled`, `frobenius`, `data` or `loss`.
     groups
         One number of groups, rounded to the nearest divisor of each layer's channels; None for all
         divisors.
@@ -76,18 +81,37 @@ class Costs:
         Whether it is a table, which is not cut into groups.
     looked_up
         Whether the left factor is looked up, which multiplies nothing.
+    seconds
+        For a folding scheme and a number of groups the cost at every rank, float64, where it is
+        measured; None where it is `fixed` and `unit` times the rank.
     """
 
-    dense: int
+    dense: float
     fixed: int = 0
     positions: int = 1
     embedding: bool = False
     looked_up: bool = False
+    seconds: Callable[[int, int], np.ndarray] | None = None
 
     def unit(self, shape: Shape, scheme: int, groups: int) -> int:
         """Return the cost of one unit of rank."""
         weights = shape[1] if self.looked_up else weights_per_rank(shape, scheme, groups)
         return weights * self.positions
+
+    def paying(self, slices: Slices, groups: int, align: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ranks that cost less than the layer, rising, and the cost of each.
+
+        Multiples of `align`; without those that cost as much as a larger one.
+        """
+        if self.seconds is not None:
+            own = self.seconds(slices.scheme, groups)[align - 1 :: align]
+            above = np.append(np.minimum.accumulate(own[::-1])[::-1][1:], self.dense)
+            kept = np.flatnonzero(own < np.minimum(above, self.dense))
+            return align * (kept + 1), own[kept]
+        unit = self.unit(slices.shape, slices.scheme, groups)
+        most = min(int(-(-(self.dense - self.fixed) // unit)) - 1, slices.ranks(groups))
+        ranks = np.arange(align, most + 1, align, dtype=np.int64)
+        return ranks, self.fixed + float(unit) * ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +129,7 @@ class AldsLayer:
     slices
         For each scheme the slices of the weight.
     whitened
-        The slices under the covariance of the inputs, for the error `data`.
+        The slices under the covariance of the inputs, for the errors `data` and `loss`.
     mean
         Mean input, whose response the bias takes over; None for other errors.
     """
@@ -153,14 +177,10 @@ def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:
     Raises
     ------
     LowRankError
-        When the budget is one that costs cannot be computed for, or calibration data are needed and
-        absent.
+        When calibration data are needed and absent.
     """
-    if problem.budget not in ("parameters", "macs"):
-        raise LowRankError(
-            f"alds takes a budget of parameters or macs, not {problem.budget!r}; cap max_groups "
-            "and align ranks to make it fast"
-        )
+    if problem.budget == "latency" and cuts.max_groups is None:
+        cuts = replace(cuts, max_groups=MAX_GROUPS)
     return problem.cached(
         ("alds", cuts, problem.budget),
         lambda: [_make(problem, own, cuts) for own in problem.layers],
@@ -173,20 +193,38 @@ def _make(problem: NetworkProblem, layer: Layer, cuts: Cuts) -> AldsLayer:
     moments: Moments | None = None
     tokens: Tensor | None = None
     scaled = weight
-    if cuts.error == "data" and layer.kind == "embedding":
+    if cuts.error in DATA and layer.kind == "embedding":
         tokens = token_use(problem).to(torch.float64)
         scaled = weight * tokens.sqrt().reshape(-1, 1, 1, 1)
-    elif cuts.error == "data":
+    elif cuts.error in DATA:
         moments = input_moments(problem)[layer.name]
     schemes = _schemes(problem, layer, module, cuts)
     slices = {scheme: _slices(problem, layer, scaled, scheme, cuts) for scheme in schemes}
     whitened = None
     if moments is not None:
-        whitened = Whitened(weight, shrunk(moments.covariance(), moments.count))
+        covariance = shrunk(moments.covariance(), moments.count)
+        weights: dict[str, Any] = {}
+        if cuts.error == "loss":
+            weights["gradients"] = output_gradients(problem)[layer.name]
+            weights["scale"] = moments.positions / 2
+        whitened = Whitened(weight, covariance, **weights)
     costs = _costs(problem, layer, has_bias=layer.has_bias or moments is not None)
     candidates = candidates_of(slices, costs, cuts, whitened)
+    if cuts.error == "loss" and tokens is not None:
+        candidates = _in_nats(candidates, problem, layer, slices[0])
     mean = None if moments is None else moments.mean
     return AldsLayer(layer, weight, candidates, slices, whitened, mean, tokens)
+
+
+def _in_nats(
+    candidates: Candidates, problem: NetworkProblem, layer: Layer, slices: Slices
+) -> Candidates:
+    """Return an embedding's cuts with errors in units of the loss, all directions alike."""
+    gradients = output_gradients(problem)[layer.name]
+    squares = float(slices.values(1).square().sum()) * float(gradients.trace()) / len(gradients)
+    length = (squares / 2) ** 0.5
+    cuts = [replace(cut, curve=Curve.known(length * cut.curve.all())) for cut in candidates.cuts]
+    return replace(candidates, cuts=cuts)
 
 
 def candidates_of(
@@ -207,17 +245,18 @@ def candidates_of(
     for scheme, own in slices.items():
         # Slices of many groups are the cheapest to look at, and bound those of few.
         for groups in reversed([1] if costs.embedding else _groups(own.shape[1], cuts)):
-            unit = costs.unit(own.shape, scheme, groups)
-            most = min(-(-(costs.dense - costs.fixed) // unit) - 1, own.ranks(groups))
-            ranks = np.arange(cuts.align, most + 1, cuts.align, dtype=np.int64)
+            ranks, prices = costs.paying(own, groups, cuts.align)
             if len(ranks):
                 curve = _curve(cuts.error, own, whitened, groups, ranks)
-                found.append(Cut(scheme, groups, ranks, unit, costs.fixed, curve))
+                found.append(Cut(scheme, groups, ranks, prices, curve))
     return Candidates(costs.dense, found)
 
 
 def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
     embedding = layer.kind == "embedding"
+    if problem.budget == "latency":
+        dense = dense_seconds(problem)[layer.name]
+        return Costs(dense, embedding=embedding, seconds=partial(rank_seconds, problem, layer))
     if problem.budget == "macs":
         return Costs(layer.macs, 0, layer.positions, embedding, looked_up=embedding)
     fixed = layer.shape[0] if has_bias and not embedding else 0
@@ -228,7 +267,7 @@ def _slices(
     problem: NetworkProblem, layer: Layer, weight: Tensor, scheme: int, cuts: Cuts
 ) -> Slices:
     """Return the slices of a weight; without data all errors and budgets share them."""
-    if cuts.error == "data":
+    if cuts.error in DATA:
         return Slices(weight, scheme)
     return problem.cached(("slices", layer.name, scheme), lambda: Slices(weight, scheme))
 
@@ -238,7 +277,7 @@ def _curve(
 ) -> Curve:
     if whitened is not None:
         return whitened.curve(groups, ranks)
-    return (frobenius if error == "data" else ERRORS[error])(slices, groups, ranks)
+    return (frobenius if error in DATA else ERRORS[error])(slices, groups, ranks)
 
 
 def _groups(channels: int, cuts: Cuts) -> list[int]:
@@ -255,7 +294,7 @@ def _schemes(
     Schemes 1 to 3 run the encoder at the size of the input; their multiply-adds follow from the
     output's only where the layer keeps the size.
     """
-    if layer.kind != "conv" or layer.shape[2:] == (1, 1) or cuts.error == "data":
+    if layer.kind != "conv" or layer.shape[2:] == (1, 1) or cuts.error in DATA:
         return (0,)
     if problem.budget == "macs" and not _keeps_size(module):
         return (0,)

@@ -31,8 +31,8 @@ class Cut:
         Which.
     ranks
         int64 m, rising: the ranks that pay.
-    unit, fixed
-        Cost of one unit of rank, and of what does not depend on it.
+    costs
+        float64 m, rising: the cost at each rank.
     curve
         The m errors.
     """
@@ -40,14 +40,8 @@ class Cut:
     scheme: int
     groups: int
     ranks: np.ndarray
-    unit: float
-    fixed: float
+    costs: np.ndarray
     curve: Curve
-
-    @property
-    def costs(self) -> np.ndarray:
-        """Return the cost at each rank, float64 m."""
-        return self.fixed + self.unit * self.ranks
 
     def within(self, cost: float) -> int:
         """Return the index of the largest rank that costs at most `cost`; −1 where none does."""

@@ -1,5 +1,6 @@
 """Run a method on a whole network and count what is left, on the result itself."""
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -8,6 +9,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import NetworkMethod, methods_for
 from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
+from lowrank_bench.network.latency import within_latency
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 COUNTED = (
@@ -26,17 +28,23 @@ def compress_within(
 ) -> CompressedNetwork:
     """Return what a method makes of a network; `info` has the counts of `counted` as well.
 
+    A budget of latency is kept as measured on the network that is made (`latency.within_latency`).
+
     Raises
     ------
     LowRankError
-        When the method cannot compress the target, or refuses the network or the budget.
+        When the method cannot compress the target, or refuses the network or the budget, or no
+        network is fast enough.
     """
     if not isinstance(method, NetworkMethod) or problem.target not in method.targets:
         raise LowRankError(
             f"{method.name} does not compress the target {problem.target!r}; methods that do: "
             f"{', '.join(methods_for(problem.target))}"
         )
-    found = method.compress(problem, compression)
+    if problem.budget == "latency":
+        found = within_latency(problem, compression, partial(method.compress, problem))
+    else:
+        found = method.compress(problem, compression)
     facts = counted(problem, found.model)
     if problem.budget != "latency" and facts["achieved_compression"] < compression - 1e-9:
         raise AssertionError(f"{method.label()} keeps more than {1 - compression:g}: {facts}")

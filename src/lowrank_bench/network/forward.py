@@ -1,5 +1,6 @@
 """What networks take and return."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,22 @@ from lowrank_bench.errors import LowRankError
 def logits_of(output: Any) -> Tensor:
     """Return the logits of what a network's `forward` returned: a tensor, or it has `.logits`."""
     return output if isinstance(output, Tensor) else output.logits
+
+
+def repeated(example: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
+    """Return a batch that holds one example so many times; batches stay as they are.
+
+    Raises
+    ------
+    LowRankError
+        When the batch has no rows.
+    """
+    if batch < 1:
+        raise LowRankError(f"a batch needs at least one row, not {batch}")
+    return {
+        name: value.repeat_interleave(batch, dim=0) if value.ndim and len(value) == 1 else value
+        for name, value in example.items()
+    }
 
 
 def example_of(model: nn.Module) -> dict[str, Tensor]:

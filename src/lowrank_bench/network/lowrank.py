@@ -15,6 +15,8 @@ from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.linalg.factors import Factors
 from lowrank_bench.network import allocate
 from lowrank_bench.network.allocate import Options
+from lowrank_bench.network.latency import dense_seconds
+from lowrank_bench.network.latency_tables import rank_seconds
 from lowrank_bench.network.layers import Layer, replaced
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.network.spectra import Spectrum
@@ -76,9 +78,7 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: np.ndarray
         if layer.kind == "embedding":  # its left factor is looked up
             costs = ranks * layer.shape[1] * layer.positions
     else:
-        raise LowRankError(
-            f"layer-wise low rank takes a budget of parameters or macs, not {problem.budget!r}"
-        )
+        costs, dense = rank_seconds(problem, layer), dense_seconds(problem)[layer.name]
     return Options(np.append(costs, dense).astype(float), np.append(errors[1:], 0.0))
 
 

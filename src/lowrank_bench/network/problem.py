@@ -37,6 +37,8 @@ class NetworkProblem:
         the example) or `latency` (seconds, measured).
     seed
         Of all random choices.
+    batch
+        Rows of the forward whose seconds are measured, for a budget of latency.
     origin
         The problem of the network as it was at first, where it has been compressed before and
         budgets are shares of that; None where this is the first time.
@@ -48,6 +50,7 @@ class NetworkProblem:
     batches: Batches | None = None
     budget: str = "parameters"
     seed: int = 0
+    batch: int = 16
     origin: "NetworkProblem | None" = None
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 

@@ -5,6 +5,9 @@ the bias by (W − Ŵ)·E[x] takes the mean's part. Each slice keeps the leading
 of W_i C_ii^{1/2}, C_ii its own block of C. Inputs of different slices are correlated, so the
 decoder is then fitted to all slices at once, by least squares under the full C; the error is that
 of the refitted pair.
+
+With G the second moment of the loss's gradient at the outputs as well, half the square of
+‖G^{1/2} (W − Ŵ) C^{1/2}‖_F is what the loss rises by, to second order: the same slices, of G^{1/2} W.
 """
 
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from lowrank_bench.network.curves import Curve
 from lowrank_bench.network.fold import divisors, fold, kernel_shape
 
 FLOOR = 1e-6  # of the length of all outputs; directions that say less are left out
+RIDGE = 1e-2  # of the gradients' moment, of the mean of its diagonal
 JITTER = 1e-10  # on a Gram matrix with unit diagonal, where slices say the same
 
 
@@ -48,14 +52,30 @@ class Whitened:
         Tensor f×c×k1×k2 or out×in.
     covariance
         Tensor d×d float64, d = c·k1·k2 ordered channel by channel.
+    gradients
+        Tensor f×f float64: how much errors of the outputs matter; None: all alike.
+    scale
+        Errors are then sqrt(`scale`)·‖G^{1/2} (W − Ŵ) C^{1/2}‖_F; without `gradients` they are
+        relative.
     """
 
-    def __init__(self, weight: Tensor, covariance: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        covariance: Tensor,
+        gradients: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
         self.shape = kernel_shape(tuple(weight.shape))
         self.weight = weight.detach().to(torch.float64).reshape(self.shape)
         self.covariance = covariance
+        self.back: Tensor | None = None
+        if gradients is not None:
+            root, self.back = roots_of(gradients)
+            self.weight = (root @ self.weight.flatten(1)).reshape(self.shape)
         flat = self.weight.flatten(1)
         self.total = max(float(((flat @ covariance) * flat).sum()), 0.0)
+        self.unit = max(self.total if gradients is None else 1 / scale, 1e-300)
         self._tables: dict[int, np.ndarray] = {}
 
     @property
@@ -64,7 +84,7 @@ class Whitened:
         return divisors(self.shape[1])
 
     def curve(self, groups: int, ranks: np.ndarray) -> Curve:
-        """Return the relative errors ‖(W − Ŵ) C^{1/2}‖_F / ‖W C^{1/2}‖_F at these ranks."""
+        """Return the errors at these ranks, ‖(W − Ŵ) C^{1/2}‖_F / ‖W C^{1/2}‖_F if relative."""
         best = self._best()
         low = best[np.minimum(groups * ranks, len(best) - 1)]
         if groups == 1:
@@ -80,6 +100,7 @@ class Whitened:
         found = self._encoders(groups, rank)
         solved = torch.cholesky_solve(found.target, found.factor)
         left = solved.reshape(rank, groups, -1).permute(1, 2, 0)
+        left = left if self.back is None else self.back @ left
         right = found.rows
         lengths = left.norm(dim=1), right.norm(dim=2)
         both = (lengths[0] > 0) & (lengths[1] > 0)
@@ -96,7 +117,7 @@ class Whitened:
             gram = whitened @ whitened.T if wide else whitened.T @ whitened
             squares = torch.linalg.eigvalsh(gram).clamp(min=0)
             lost = torch.cat([squares.cumsum(0).flip(0), squares.new_zeros(1)])
-            self._tables[1] = (lost / max(self.total, 1e-300)).clamp(max=1).sqrt().numpy()
+            self._tables[1] = (lost.clamp(max=self.total) / self.unit).sqrt().numpy()
         return self._tables[1]
 
     def _table(self, groups: int, most: int) -> np.ndarray:
@@ -105,8 +126,8 @@ class Whitened:
             found = self._encoders(groups, most)
             kept = torch.linalg.solve_triangular(found.factor, found.target, upper=False)
             gains = kept.square().sum(dim=1).reshape(-1, groups).sum(dim=1).cumsum(0)
-            left = 1 - torch.cat([gains.new_zeros(1), gains]) / max(self.total, 1e-300)
-            self._tables[groups] = left.clamp(min=0).sqrt().numpy()
+            left = self.total - torch.cat([gains.new_zeros(1), gains])
+            self._tables[groups] = (left.clamp(min=0) / self.unit).sqrt().numpy()
         return self._tables[groups]
 
     def _encoders(self, groups: int, most: int) -> Encoders:
@@ -178,6 +199,18 @@ def symmetric_root(matrices: Tensor) -> Tensor:
     """Return the roots of a batch of positive semidefinite matrices."""
     squares, vectors = torch.linalg.eigh(matrices)
     return (vectors * squares.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
+
+
+def roots_of(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the root of a second moment f×f and its inverse.
+
+    Directions in which nothing was seen get a hundredth of the mean: few rows do not prove that an
+    error there is free.
+    """
+    floor = RIDGE * float(moment.trace()) / len(moment)
+    squares, vectors = torch.linalg.eigh(moment)
+    values = (squares.clamp(min=0) + max(floor, 1e-300)).sqrt()
+    return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
 
 
 def mean_shift(weight: Tensor, replaced: Tensor, mean: Tensor) -> Tensor:

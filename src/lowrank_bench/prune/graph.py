@@ -130,12 +130,17 @@ def kept_cost(
     """
     total = 0
     for layer in layers:
-        inputs = int(mask[graph.reads[layer.name]].sum())
-        outputs = int(mask[graph.writes[layer.name]].sum())
+        inputs, outputs = channels_of(graph, layer, mask)
         weights = inputs * outputs * prod(layer.shape[2:])
         total += weights * layer.positions if unit == "macs" else weights
         total += 0 if unit == "macs" else layer.has_bias * outputs
     return total
+
+
+def channels_of(graph: ChannelGraph, layer: Layer, mask: np.ndarray) -> tuple[int, int]:
+    """Return how many input and output channels of a layer stay."""
+    inputs, outputs = (mask[of[layer.name]].sum() for of in (graph.reads, graph.writes))
+    return int(inputs), int(outputs)
 
 
 def slice_network(
@@ -150,12 +155,13 @@ def slice_network(
     mask
         Whether each unit stays; at least one of each pool.
     scale
-        Factor of each unit by which all layers that read it multiply its weights.
+        Factor of each unit by which all layers that read it multiply its weights. A depthwise
+        convolution hands it on: its own readers multiply.
     """
     small = copy.deepcopy(model).eval()
     for name, units in graph.reads.items():
         layer = small.get_submodule(name)
-        if scale is not None:
+        if scale is not None and getattr(layer, "groups", 1) == 1:
             _scale(layer, scale[units])
         _slice(layer, mask[units], mask[graph.writes[name]])
     for name, units in graph.norms.items():

@@ -74,7 +74,7 @@ class Trace(TorchDispatchMode):
                     trace._give(value, torch.zeros((), dtype=torch.int64))
                 with trace:
                     output = model.eval()(**inputs)
-            for value in _tensors(output):
+            for value in tensors_in(output):
                 trace.unite(trace._of(value), torch.zeros((), dtype=torch.int64))
         finally:
             for module in training:
@@ -106,11 +106,11 @@ class Trace(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: tuple, kwargs: dict[str, Any], out: Any) -> None:
-        given = [value for value in _tensors((args, kwargs)) if id(value) in self._labels]
+        given = [value for value in tensors_in((args, kwargs)) if id(value) in self._labels]
         if not given:
             return
         name = func._schema.name.removeprefix("aten::").removesuffix("_")
-        results = [value for value in _tensors(out) if value.is_floating_point()]
+        results = [value for value in tensors_in(out) if value.is_floating_point()]
         if all((self.find(self._small(value)) == FIXED).all() for value in given):
             for value in results:
                 self._give(value, torch.zeros((), dtype=torch.int64))
@@ -121,9 +121,9 @@ class Trace(TorchDispatchMode):
             for other in labels[1:]:
                 self.unite(labels[0], other)
             self._give(results[0], max(labels, key=lambda part: (part.ndim, part.numel())))
-        elif kind == "moved" and len(given) == len(list(_tensors(args))):
+        elif kind == "moved" and len(given) == len(list(tensors_in(args))):
             moved = self._moved(name, func, args, kwargs, results)
-            for value, labels in zip(results, _tensors(moved), strict=True):
+            for value, labels in zip(results, tensors_in(moved), strict=True):
                 self._give(value, labels)
         elif kind == "averaged" and len(args) > 1:
             self._give(results[0], self._averaged(given[0], results[0], args[1]))
@@ -148,7 +148,7 @@ class Trace(TorchDispatchMode):
     def _plain(self, args: tuple, given: list[Tensor]) -> bool:
         """Whether all tensors but the labelled ones are single numbers."""
         known = {id(value) for value in given}
-        return all(v.numel() == 1 or id(v) in known for v in _tensors(args))
+        return all(v.numel() == 1 or id(v) in known for v in tensors_in(args))
 
     def _averaged(self, given: Tensor, result: Tensor, dims: Sequence[int]) -> Tensor:
         """Return the labels after the numbers along some dimensions became fewer, or one."""
@@ -203,7 +203,7 @@ class Trace(TorchDispatchMode):
         self._stack.pop()
 
     def _through(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], out: Any) -> None:
-        given = next(_tensors((args, kwargs)), None)
+        given = next(tensors_in((args, kwargs)), None)
         if isinstance(module, nn.Conv2d | nn.Linear):
             self._through_layer(module, given, out)
         elif isinstance(module, _BatchNorm):
@@ -307,11 +307,12 @@ class Trace(TorchDispatchMode):
         return repr(name) if name else "the network"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and mappings."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_in(part)

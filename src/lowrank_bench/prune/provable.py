@@ -33,6 +33,7 @@ def prune(
     budget = Budget(problem, compression, order)
     budget.check()
     error, counts = least_error(pools, budget.cost, budget.allowance)
+    counts = budget.whole_blocks(counts)
     kept, scale = [], np.ones(graph.n_units)
     for place, (units, count) in enumerate(zip(graph.pools, counts, strict=True)):
         rng = np.random.default_rng([problem.seed, place])

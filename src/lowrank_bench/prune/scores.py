@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from lowrank_bench.network.hooks import Watcher, watching
 from lowrank_bench.prune.graph import ChannelGraph
+from lowrank_bench.prune.sensitivity import check_finite
 
 
 def filter_norms(model: nn.Module, graph: ChannelGraph, power: int) -> np.ndarray:
@@ -74,6 +75,11 @@ def sampled_products(
     dict
         For each layer `samples`×units float64, divided by the root mean square of the outputs, so
         that layers that read the same channels count the same.
+
+    Raises
+    ------
+    LowRankError
+        When what the network gives is NaN or infinite.
     """
     sizes = [len(next(iter(batch.values()))) for batch in batches]
     rng = np.random.default_rng(seed)
@@ -95,7 +101,7 @@ def sampled_products(
     plain = [n for n in graph.reads if getattr(model.get_submodule(n), "groups", 1) == 1]
     with torch.inference_mode(), watching(model, {name: watch(name) for name in plain}):
         for batch, size in zip(batches, sizes, strict=True):
-            model(**batch)
+            check_finite(model(**batch))
             start += size
     return {name: _scaled(np.stack(found[name])) for name in plain}
 

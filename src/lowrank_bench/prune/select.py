@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.network.latency_tables import rounded_up, sliced_seconds
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
-from lowrank_bench.prune.graph import ChannelGraph, kept_cost, slice_network, trace
-
-COUNTED = ("parameters", "macs")
+from lowrank_bench.prune.graph import ChannelGraph, channels_of, kept_cost, slice_network, trace
 
 
 def graph_of(problem: NetworkProblem) -> ChannelGraph:
@@ -19,12 +18,8 @@ def graph_of(problem: NetworkProblem) -> ChannelGraph:
     Raises
     ------
     LowRankError
-        When a layer cannot be pruned around, or the budget is measured in seconds.
+        When a layer cannot be pruned around.
     """
-    if problem.budget not in COUNTED:
-        raise LowRankError(
-            f"filters are pruned to a budget of {' or '.join(COUNTED)}, not of {problem.budget}"
-        )
     return problem.cached("channel graph", lambda: _traced(problem))
 
 
@@ -61,16 +56,32 @@ class Budget:
         self.allowance = problem.allowance(compression)
         self.compression = compression
 
-    def cost(self, counts: Sequence[int]) -> int:
+    def cost(self, counts: Sequence[int]) -> float:
         """Return the cost of keeping so many units of each pool."""
         kept = [pool[:count] for pool, count in zip(self.order, counts, strict=True)]
         return self.cost_of(kept)
 
-    def cost_of(self, kept: Sequence[np.ndarray]) -> int:
+    def cost_of(self, kept: Sequence[np.ndarray]) -> float:
         """Return the cost of keeping these units of each pool."""
-        return kept_cost(
-            self.graph, self.problem.layers, self.graph.mask(kept), self.problem.budget
-        )
+        mask, layers = self.graph.mask(kept), self.problem.layers
+        if self.problem.budget == "latency":
+            return sum(
+                sliced_seconds(self.problem, layer, *channels_of(self.graph, layer, mask))
+                for layer in layers
+            )
+        return kept_cost(self.graph, layers, mask, self.problem.budget)
+
+    def whole_blocks(self, counts: Sequence[int]) -> list[int]:
+        """Return the counts with those that run no slower where larger raised, for latency."""
+        found = list(counts)
+        if self.problem.budget != "latency":
+            return found
+        for place, pool in enumerate(self.order):
+            raised = [*found]
+            raised[place] = rounded_up(found[place], len(pool))
+            if self.cost(raised) <= max(self.cost(found), self.allowance):
+                found = raised
+        return found
 
     def check(self) -> None:
         """Check that one unit in each pool fits.
@@ -105,7 +116,8 @@ def uniform_counts(budget: Budget) -> list[int]:
     def at(level: float) -> list[int]:
         return [max(1, int(level * size + 1e-9)) for size in sizes]
 
-    return at(levels[last_that_fits(len(levels), lambda i: _fits(budget, at(levels[i])))])
+    last = last_that_fits(len(levels), lambda i: _fits(budget, at(levels[i])))
+    return budget.whole_blocks(at(levels[last]))
 
 
 def last_that_fits(count: int, fits: Callable[[int], bool]) -> int:
@@ -156,9 +168,9 @@ def pruned(
         ) from None
     layers = []
     for layer in problem.layers:
-        inputs, outputs = (mask[of[layer.name]] for of in (graph.reads, graph.writes))
+        inputs, outputs = channels_of(graph, layer, mask)
         one = {"name": layer.name, "shape": list(layer.shape)}
-        one |= {"inputs": int(inputs.sum()), "outputs": int(outputs.sum())}
-        one["kept"] = np.flatnonzero(outputs).tolist()
+        one |= {"inputs": inputs, "outputs": outputs}
+        one["kept"] = np.flatnonzero(mask[graph.writes[layer.name]]).tolist()
         layers.append(one | {"parameters": kept_cost(graph, [layer], mask)})
     return CompressedNetwork(model, layers, info)

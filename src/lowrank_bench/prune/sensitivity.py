@@ -7,14 +7,18 @@ filters i bounds their largest share from above and costs one small product of m
 bound cannot exclude is computed.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.layers import replaced
+from lowrank_bench.prune.labels import tensors_in
 
 # Sums up to this size are taken for 0, and so are the shares in them.
 TINY = torch.finfo(torch.float32).eps
@@ -26,6 +30,7 @@ SAFE = 1 - 1e-4
 SATURATED = 1 - 1e-6
 IMAGES = 16  # at a time, so that a layer's numbers stay in the cache
 ENTRIES = 2**20  # of shares at a time
+HALF = (torch.float16, torch.bfloat16)
 
 
 @torch.inference_mode()
@@ -49,26 +54,34 @@ def sensitivities(
         Tensors c float32 in [0, 1]: for each channel or feature the maximum over images x, filters
         i, positions t of the kernel and patches p of
         max(W⁺_it a_tp / (W⁺a)_ip, W⁻_it a_tp / (W⁻a)_ip), a share of a sum up to `TINY` being 0.
-        Inputs of either sign are split into a⁺ − a⁻, as if each were an image.
+        Inputs of either sign are split into a⁺ − a⁻, as if each were an image. Half precision is
+        computed in float32.
+
+    Raises
+    ------
+    LowRankError
+        When what the network gives is NaN or infinite.
 
     References
     ----------
     Liebenwein, Baykal, Lang, Feldman, Rus, "Provable Filter Pruning for Efficient Neural Networks",
     ICLR 2020, section 3 (empirical sensitivity).
     """
+    last, half = True, any(p.dtype in HALF for p in model.parameters())
+    model = copy.deepcopy(model).float() if half else model
     probes = {name: Probe(model.get_submodule(name)) for name in names}
     probed = replaced(model, dict(probes))
-    last = True
     for part in (part for batch in inputs for part in _pieces(batch)):
+        part = {k: v.float() if v.dtype in HALF else v for k, v in part.items()} if half else part
         if last:
             try:
-                probed(**_channels_last(part))
+                check_finite(probed(**_channels_last(part)))
                 continue
             except RuntimeError:  # its code views numbers in the order of the usual layout
                 last = False
                 for probe in probes.values():
                     probe.usual_layout = True
-        probed(**part)
+        check_finite(probed(**part))
     best = {name: probe.best.cpu() for name, probe in probes.items()}
     return {name: torch.where(values >= SATURATED, 1, values) for name, values in best.items()}
 
@@ -76,13 +89,38 @@ def sensitivities(
 def first_examples(
     batches: Iterable[tuple[Mapping[str, Tensor], Tensor | None]], count: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the inputs of the first `count` examples of some batches."""
+    """Yield the inputs of the first `count` examples of some batches.
+
+    Raises
+    ------
+    LowRankError
+        When there are none.
+    """
+    seen = 0
     for inputs, _ in batches:
         size = len(next(iter(inputs.values())))
-        yield {name: value[:count] for name, value in inputs.items()}
-        count -= size
-        if count <= 0:
+        if size:
+            yield {name: value[: count - seen] for name, value in inputs.items()}
+        seen += size
+        if seen >= count:
             return
+    if not seen:
+        raise LowRankError("the calibration batches are empty; give some training inputs")
+
+
+def check_finite(output: Any) -> None:
+    """Check what a network gives on calibration data.
+
+    Raises
+    ------
+    LowRankError
+        When there are NaN or infinite values in it.
+    """
+    if not all(value.isfinite().all() for value in tensors_in(output)):
+        raise LowRankError(
+            "the network's outputs are NaN or infinite on the calibration data; check that the "
+            "inputs are finite and preprocessed as in training"
+        )
 
 
 def _pieces(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

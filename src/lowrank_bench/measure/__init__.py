@@ -1,0 +1,1 @@
+"""What networks cost when they run: seconds, memory, bytes on disk."""

@@ -1,0 +1,217 @@
+"""The seconds of a layer at other ranks, groups and numbers of channels, each form measured.
+
+Kernels work in blocks of channels, so that seconds rise in steps and some ranks are slower than
+larger ones. So forms are measured at few sizes, in turn with the dense layer on the input that it
+gets in the network, and any other size costs what the next larger measured one does. What is kept
+is the ratio to the dense layer; its own seconds are those in the running network.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.layers.convolution import FactorizedConv2d
+from lowrank_bench.layers.linear import FactorizedLinear
+from lowrank_bench.measure.timing import (
+    Clock,
+    device_of,
+    fixed_threads,
+    rounds_within,
+    taken_in_turn,
+)
+from lowrank_bench.network.fold import kernel_shape, matrix_shape, weights_per_rank
+from lowrank_bench.network.hooks import watching
+from lowrank_bench.network.latency import batch_of, dense_seconds
+from lowrank_bench.network.layers import Layer
+from lowrank_bench.network.problem import NetworkProblem
+
+GRAIN = 16  # numbers of one register, the block that kernels work in
+SMALL = (4, 8)  # sizes below it that have kernels of their own
+FINE, COARSE = 1.15, 1.6  # growth of measured sizes: of ranks, and of channels on two axes
+MAX_GROUPS = 4  # of a cut, where nothing else is asked for: grouped kernels are slow
+BUDGET = 0.5  # seconds for the rounds of one table
+ROUNDS = (3, 9)  # least and most
+
+
+def ladder(most: int, growth: float = FINE) -> list[int]:
+    """Return the sizes up to `most` that are measured, rising; at least one."""
+    sizes = [size for size in (*SMALL, GRAIN) if size <= most]
+    size = GRAIN
+    while (size := _up(max(size + GRAIN, round(size * growth)))) <= most:
+        sizes.append(size)
+    return sizes or [most]
+
+
+def rounded_up(size: int, full: int) -> int:
+    """Return the largest size that costs no more than `size`, of `full` at most."""
+    return min(next((small for small in SMALL if size <= small), _up(size)), full)
+
+
+def rank_seconds(
+    problem: NetworkProblem, layer: Layer, scheme: int = 0, groups: int = 1
+) -> np.ndarray:
+    """Return the seconds of a layer at every rank, float64 r.
+
+    Ranks that are slower than the dense layer, or not measured for having as many multiply-adds,
+    cost what it does. So do all of an embedding's: a look-up is faster than any product.
+
+    Parameters
+    ----------
+    scheme, groups
+        How the layer is cut (`layers.convolution`).
+    """
+    dense = dense_seconds(problem)[layer.name]
+    seconds = np.full(min(matrix_shape(kernel_shape(layer.shape), scheme, groups)), dense)
+    if layer.kind == "embedding":
+        return seconds
+    given = _given(problem)[layer.name]
+    module = problem.model.get_submodule(layer.name)
+    ratios = problem.cached(
+        ("latency", "ranks", _about(module, given), scheme, groups),
+        lambda: _rank_ratios(module, given, scheme, groups),
+    )
+    start = 0
+    for rank, ratio in ratios.items():
+        seconds[start:rank] = min(ratio, 1.0) * dense
+        start = rank
+    return seconds
+
+
+def sliced_seconds(problem: NetworkProblem, layer: Layer, inputs: int, outputs: int) -> float:
+    """Return the seconds of a layer with so many input and output channels.
+
+    Numbers between those measured are interpolated, after they are rounded up to whole blocks; a
+    layer with more channels never costs less.
+    """
+    given = _given(problem)[layer.name]
+    module = problem.model.get_submodule(layer.name)
+    rows, columns, ratios = problem.cached(
+        ("latency", "channels", _about(module, given)), lambda: _channel_ratios(module, given)
+    )
+    at = rounded_up(inputs, rows[-1])
+    across = [float(np.interp(at, rows, ratios[:, place])) for place in range(len(columns))]
+    ratio = float(np.interp(rounded_up(outputs, columns[-1]), columns, across))
+    return ratio * dense_seconds(problem)[layer.name]
+
+
+def _up(size: int) -> int:
+    return -(-size // GRAIN) * GRAIN
+
+
+def _given(problem: NetworkProblem) -> dict[str, torch.Size]:
+    """Return the shape of each targeted layer's input, the largest one of several calls."""
+
+    def found() -> dict[str, torch.Size]:
+        shapes: dict[str, torch.Size] = {}
+
+        def watcher(name: str, given: Tensor, _: object) -> None:
+            if name not in shapes or given.numel() > shapes[name].numel():
+                shapes[name] = given.shape
+
+        names = [layer.name for layer in problem.layers]
+        with torch.no_grad(), watching(problem.model, {n: partial(watcher, n) for n in names}):
+            problem.model(**batch_of(problem))
+        return shapes
+
+    return problem.cached(("latency", "shapes", problem.batch), found)
+
+
+def _about(module: nn.Module, given: torch.Size) -> tuple[object, ...]:
+    """Return what decides the speed of a layer: what `repr` shows and its input's shape."""
+    return repr(module), tuple(given)
+
+
+def _rank_ratios(
+    module: nn.Module, given: torch.Size, scheme: int, groups: int
+) -> dict[int, float]:
+    """Return the seconds over the dense layer's for the measured ranks, rising."""
+    weight = module.weight
+    shape = kernel_shape(tuple(weight.shape))
+    most = -(-weight.numel() // weights_per_rank(shape, scheme, groups)) - 1
+    most = min(most, *matrix_shape(shape, scheme, groups))
+    if most < 1:
+        return {}
+    ranks = ladder(most)
+    seconds = _seconds(
+        [module, *(factorized(module, rank, groups, scheme) for rank in ranks)],
+        [given] * (len(ranks) + 1),
+        module.weight,
+    )
+    return {rank: own / seconds[0] for rank, own in zip(ranks, seconds[1:], strict=True)}
+
+
+def _channel_ratios(
+    module: nn.Module, given: torch.Size
+) -> tuple[list[int], list[int], np.ndarray]:
+    """Return measured numbers of input and output channels, and the ratios at all pairs."""
+    axis = 1 if isinstance(module, nn.Conv2d) else len(given) - 1
+    rows, columns = (
+        sorted({*ladder(size, COARSE), size}) for size in (given[axis], len(module.weight))
+    )
+    pairs = [(inputs, outputs) for inputs in rows for outputs in columns]
+    shapes = [torch.Size([*given[:axis], inputs, *given[axis + 1 :]]) for inputs, _ in pairs]
+    modules = [sliced(module, *pair) for pair in pairs]
+    seconds = _seconds([module, *modules], [given, *shapes], module.weight)
+    ratios = np.array(seconds[1:]).reshape(len(rows), len(columns)) / seconds[0]
+    ratios = np.maximum.accumulate(np.maximum.accumulate(ratios, axis=0), axis=1)
+    return rows, columns, ratios / ratios[-1, -1]
+
+
+def factorized(dense: nn.Module, rank: int, groups: int, scheme: int) -> nn.Module:
+    """Return an empty layer, on the meta device, as factors of a dense one would be."""
+    has_bias = dense.bias is not None
+    if isinstance(dense, nn.Linear):
+        sizes = dense.in_features, dense.out_features, rank, groups
+        return FactorizedLinear(*sizes, bias=has_bias, device="meta")
+    options = {
+        name: getattr(dense, name) for name in ("stride", "padding", "dilation", "padding_mode")
+    }
+    sizes = dense.in_channels, dense.out_channels, dense.kernel_size, rank, groups, scheme
+    return FactorizedConv2d(*sizes, **options, bias=has_bias, device="meta")
+
+
+def sliced(dense: nn.Module, inputs: int, outputs: int) -> nn.Module:
+    """Return an empty layer, on the meta device, like a dense one with fewer channels."""
+    has_bias = dense.bias is not None
+    if isinstance(dense, nn.Linear):
+        return nn.Linear(inputs, outputs, bias=has_bias, device="meta")
+    names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+    options = {name: getattr(dense, name) for name in names}
+    return nn.Conv2d(inputs, outputs, **options, bias=has_bias, device="meta")
+
+
+def _seconds(
+    modules: Sequence[nn.Module], shapes: Sequence[torch.Size], like: Tensor
+) -> list[float]:
+    """Return the least seconds of each layer on a random input of its shape."""
+    where = {"dtype": like.dtype, "device": like.device}
+    count = max(
+        max(prod(shape) for shape in shapes),
+        max(part.numel() for module in modules for part in module.parameters()),
+    )
+    generator = torch.Generator().manual_seed(0)
+    values = (0.1 * torch.randn(count, generator=generator)).to(**where)
+    clock = Clock(device_of(modules[0]))
+    calls: list[Callable[[], object]] = [
+        partial(_filled(module, values), values[: prod(shape)].view(shape))
+        for module, shape in zip(modules, shapes, strict=True)
+    ]
+    with fixed_threads(1), torch.inference_mode():
+        taken_in_turn(calls, clock, 1)
+        first = taken_in_turn(calls, clock, 1)
+        rounds = rounds_within(sum(own[0] for own in first), BUDGET, *ROUNDS)
+        return [min(own) for own in taken_in_turn(calls, clock, rounds)]
+
+
+def _filled(module: nn.Module, values: Tensor) -> nn.Module:
+    """Give the layer's empty parameters numbers: views of the first of `values`."""
+    for part in module.modules():
+        for name, own in part._parameters.items():
+            if own is not None and own.device.type == "meta":
+                view = values[: own.numel()].view(own.shape)
+                part._parameters[name] = nn.Parameter(view, requires_grad=False)
+    return module.eval()
