@@ -163,3 +163,20 @@ def test_an_unknown_command_or_option_ends_in_code_2(capsys):
         main(["squeeze"])
     assert caught.value.code == 2
     capsys.readouterr()
+
+
+def test_a_cnn_is_compressed_with_images_and_scored_on_an_image_task(tmp_path, capsys):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    config = ResNetConfig(num_channels=1, num_labels=10, layer_type="basic", **sizes)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "cnn")
+    words = ["compress", str(tmp_path / "cnn"), str(tmp_path / "out"), "--compression", "0.5"]
+    assert main([*words, "--method", "softnet", "--target", "conv"]) == 0
+    assert json.loads(capsys.readouterr().out)["compression"] >= 0.5
+    place = ["--conf", CONF, "--store", str(tmp_path / "store")]
+    assert main(["evaluate", str(tmp_path / "out"), "--task", "digits", *place]) == 0
+    assert "digits test accuracy" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "out"), "--task", "quick_cola", *place]) == 2
+    assert "takes image; the task gives text" in capsys.readouterr().err

@@ -174,6 +174,19 @@ def test_concatenated_channels_are_read_by_all_later_layers():
     assert graph.readers(pool) == ["dense1.1.conv1", "trans1.conv1"]
 
 
+@pytest.mark.parametrize("end", [nn.LogSoftmax(dim=-1), nn.Softmax(dim=-1)])
+def test_a_network_that_ends_in_probabilities_is_pruned_like_one_that_does_not(end):
+    model, given = network("mixed"), example("mixed")
+    ended = nn.Sequential()
+    ended.add_module("mixed", model)
+    ended.add_module("end", end)
+    ended.forward = lambda pixel_values: end(model(pixel_values))
+    graph, other = trace(model, given), trace(ended, given)
+    assert [pool.tolist() for pool in other.pools] == [pool.tolist() for pool in graph.pools]
+    for name, units in graph.writes.items():
+        assert other.writes[f"mixed.{name}"].tolist() == units.tolist()
+
+
 def test_a_channel_keeps_all_its_pixels_and_its_own_filter():
     graph = trace(network("mixed"), example("mixed"))
     assert (graph.reads["head"] == np.repeat(graph.reads["gate"], 4)).all()
@@ -241,7 +254,7 @@ class Fixed(nn.Module):
     [
         (chain(nn.Conv2d(8, 8, 3, groups=2)), r"layer 'between.0' has 2 groups of channels"),
         (chain(nn.GroupNorm(2, 8)), r"around 'between.0' .* go through native_group_norm"),
-        (chain(nn.Softmax(dim=1)), r"go through _softmax"),
+        (chain(nn.Softmax(dim=1)), "has no filters to prune"),
         (chain(nn.PixelShuffle(2), nn.PixelUnshuffle(2)), r"go through pixel_shuffle"),
         (chain(Lambda(lambda x: x.mean(1, keepdim=True).expand(-1, 8, -1, -1))), "averages over"),
         (chain(Lambda(lambda x: x.reshape(1, 4, 16, 8).repeat(1, 2, 1, 1))), "repeat|pixels"),
@@ -255,3 +268,10 @@ def test_networks_that_cannot_be_pruned(model, words):
         trace(model, {"pixel_values": torch.randn(1, 3, 8, 8)})
     assert "\n" not in str(caught.value)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_compiled_parts_are_refused():
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        model = chain(torch.jit.script(nn.ReLU()))
+    with pytest.raises(LowRankError, match=r"around 'between\.0', which is compiled"):
+        trace(model, {"pixel_values": torch.randn(1, 3, 8, 8)})

@@ -201,7 +201,14 @@ def _read_tensors(file: Path, shared: dict[str, str]) -> dict[str, Tensor]:
 def _build(swap: Swap, place: Path) -> nn.Module:
     try:
         return LAYERS[swap.kind](**swap.spec, dtype=getattr(torch, swap.dtype))
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(
             f"{place / MANIFEST} is damaged: layer {swap.name!r} cannot be built ({fault}); save "

@@ -116,6 +116,7 @@ def make_plan(config: Config) -> Plan:
         if model.modality == task.modality
     }
     specs = {target: _specs(config, target) for target in _targets(config)}
+    _check_all_run(config, specs)
     sources = {s.key: s for group in points.values() for p in group for s in p.fetched()}
     download = [_job("download", source.name, sources=(source,)) for source in sources.values()]
     trained = [
@@ -174,6 +175,17 @@ def _dense(config: Config, batch: Sequence[Checkpoint]) -> dict[str, Any]:
     spec = dense_spec(config, config.target_of(config.model[batch[0].model]))
     code = evaluation_digest(config, batch[0])
     return {"specs": (spec,), "compressions": (0.0,), "code": code}
+
+
+def _check_all_run(config: Config, specs: Mapping[str, Specs]) -> None:
+    """Refuse methods that compress no target of the experiment."""
+    idle = [name for name in config.method if not any(name in found for found in specs.values())]
+    if idle:
+        known = ", ".join(method_class(config.method[idle[0]].name).targets)
+        raise LowRankError(
+            f"method.{idle[0]} compresses {known}, the experiment {', '.join(sorted(specs))}; "
+            "take it out, or add a network with its target"
+        )
 
 
 def _check_distinct(specs: Mapping[str, tuple[Spec, ...]]) -> None:

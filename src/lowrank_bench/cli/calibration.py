@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,10 +48,21 @@ def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
         for start in range(0, len(files), BATCH_SIZE):
             some = [{"path": str(file)} for file in files[start : start + BATCH_SIZE]]
             pixels = [centre(open_image(item, settings.channels), settings) for item in some]
-            images = torch.stack([torch.from_numpy(p) for p in pixels])
+            images = torch.from_numpy(np.stack(pixels))
             yield {"pixel_values": normalise(images, settings)}, None
 
     return _batches
+
+
+def image_example(model: nn.Module, name: str) -> dict[str, Tensor] | None:
+    """Return one image of the size that the network's repository says; None where it does not."""
+    if getattr(model, "main_input_name", None) != "pixel_values":
+        return None
+    try:
+        settings = _settings(model, name)
+    except LowRankError:
+        return None
+    return {"pixel_values": torch.zeros(1, settings.channels, settings.size, settings.size)}
 
 
 def _settings(model: nn.Module, name: str) -> Any:

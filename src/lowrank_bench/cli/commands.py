@@ -2,7 +2,6 @@
 
 import json
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -55,6 +54,7 @@ def compress_network(options: Namespace) -> None:
     from tqdm import tqdm
 
     from lowrank_bench.artifact import save
+    from lowrank_bench.cli.calibration import image_example
     from lowrank_bench.compression import compress
     from lowrank_bench.pretrained import load_network
 
@@ -70,6 +70,7 @@ def compress_network(options: Namespace) -> None:
             layer=options.layer,
             tokenizer=tokenizer,
             texts=texts,
+            example=image_example(model, options.model) if options.target == "conv" else None,
             batches=_batches(options, method.needs, model, tokenizer, texts),
             budget=options.budget,
             **params,
@@ -136,66 +137,3 @@ def _batches(
     if tokenizer is None:
         raise LowRankError(f"{options.model} has no tokenizer, and --text must become tokens")
     return text_batches(texts, tokenizer)
-
-
-def evaluate_network(options: Namespace) -> None:
-    """Predict on a task with a network of a folder and print the metrics, in points."""
-    from lowrank_bench.config import load_config
-
-    if not options.model.is_dir():
-        raise LowRankError(f"{options.model} is no folder; `lowrank compress` writes one")
-    config = load_config(options.conf, [f"task=[{options.task}]", *options.override])
-    _print_scores(options, config)
-
-
-def _print_scores(options: Namespace, config: Any) -> None:
-    import pandas as pd
-    from tqdm import tqdm
-    from transformers import AutoTokenizer
-
-    from lowrank_bench.device import best_device
-    from lowrank_bench.download.data import download_data
-    from lowrank_bench.grid import task_data
-    from lowrank_bench.score.metrics import compute, predict_labels
-    from lowrank_bench.store import Store
-    from lowrank_bench.text.encode import encode
-    from lowrank_bench.text.predict import predict
-
-    task, store = config.task[options.task], Store(options.store)
-    folder = download_data(task_data(config, options.task), store)
-    about = store.manifest(folder)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    device = best_device(config.evaluation.device)
-    model = _load(options.model).to(device)
-    order = _output_order(model.config, task.labels, options.model)
-    text = {"columns": task.columns, "label": task.label, "labels": task.labels}
-    text["max_length"] = options.max_length
-    kind = "classification" if task.labels else "regression"
-    for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
-        if entry.split in about["missing"]:
-            print(f"{options.task} {entry.split}: skipped: {about['missing'][entry.split]}")
-            continue
-        encoded = encode(pd.read_parquet(folder / f"{entry.split}.parquet"), tokenizer, text)
-        budget = config.evaluation.max_tokens
-        logits = predict(model, tokenizer, encoded, budget, device, order)
-        found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
-        for metric, value in found.items():
-            print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
-
-
-def _load(folder: Path) -> Any:
-    """Return the network of a folder that `lowrank compress` or transformers wrote."""
-    from lowrank_bench.artifact import MANIFEST, load
-    from lowrank_bench.pretrained import load_network
-
-    if (folder / MANIFEST).is_file():
-        return load(folder)
-    return load_network(str(folder))[0]
-
-
-def _output_order(config: Any, labels: list[str], folder: Path) -> list[int]:
-    """Match a network's outputs to the task's labels by name; LABEL_0, … count as in order."""
-    from lowrank_bench.checkpoint.published import output_order
-
-    generic = all(str(name).startswith("LABEL_") for name in config.id2label.values())
-    return output_order(config, labels, labels if generic else [], str(folder))

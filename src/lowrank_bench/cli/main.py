@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lowrank_bench.cli import commands
+from lowrank_bench.cli.evaluate import evaluate_network
 from lowrank_bench.errors import LowRankError
 
 
@@ -114,4 +115,4 @@ def _add_evaluate(group: argparse._SubParsersAction) -> None:
         metavar="KEY=VALUE",
         help="a configuration override, as hub.revision=main; may be repeated",
     )
-    command.set_defaults(run=commands.evaluate_network)
+    command.set_defaults(run=evaluate_network)

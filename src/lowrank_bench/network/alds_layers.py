@@ -179,8 +179,9 @@ def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:
     LowRankError
         When calibration data are needed and absent.
     """
-    if problem.budget == "latency" and cuts.max_groups is None:
-        cuts = replace(cuts, max_groups=MAX_GROUPS)
+    if problem.budget == "latency":  # whose costs are learned while networks are tried
+        cuts = replace(cuts, max_groups=cuts.max_groups or MAX_GROUPS)
+        return [_make(problem, own, cuts) for own in problem.layers]
     return problem.cached(
         ("alds", cuts, problem.budget),
         lambda: [_make(problem, own, cuts) for own in problem.layers],

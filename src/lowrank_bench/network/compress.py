@@ -9,6 +9,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import NetworkMethod, methods_for
 from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
+from lowrank_bench.network.layers import skipped_layers
 from lowrank_bench.network.latency import within_latency
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
@@ -46,6 +47,9 @@ def compress_within(
     else:
         found = method.compress(problem, compression)
     facts = counted(problem, found.model)
+    left = skipped_layers(problem.model, problem.target)
+    if left:
+        found.info["left_dense"] = left
     if problem.budget != "latency" and facts["achieved_compression"] < compression - 1e-9:
         raise AssertionError(f"{method.label()} keeps more than {1 - compression:g}: {facts}")
     return CompressedNetwork(found.model, found.layers, {**found.info, **facts})

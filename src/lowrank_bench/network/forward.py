@@ -10,8 +10,20 @@ from lowrank_bench.errors import LowRankError
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits of what a network's `forward` returned: a tensor, or it has `.logits`."""
-    return output if isinstance(output, Tensor) else output.logits
+    """Return the logits of what a network's `forward` returned: a tensor, or it has `.logits`.
+
+    Raises
+    ------
+    LowRankError
+        When it is neither.
+    """
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(found, Tensor):
+        raise LowRankError(
+            f"the network returns a {type(output).__name__} without logits, and the method looks "
+            "at its loss; wrap it so that it returns a tensor of scores"
+        )
+    return found
 
 
 def repeated(example: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ between two runs on one. On the CPU one thread computes, and its own CPU seconds
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 TRIES = 6  # networks that are built before a compression counts as out of reach
-MARGIN = 0.98  # of what the last try allowed, beside the ratio that it missed by
+MARGIN = 0.99  # of what the last try allowed
 ROUNDS = (7, 40)  # least and most
 BUDGET = 3.0  # seconds for the rounds
 WARM_UP = 3
@@ -62,9 +63,10 @@ def within_latency(
 ) -> "CompressedNetwork":
     """Return a network that keeps its budget of seconds as it runs; `info["latency"]` says how.
 
-    What `make` gives rests on seconds of single layers. The network that it makes is run in turn
-    with the dense one; while its targeted layers take more than their share of the dense ones'
-    seconds, or all of it is slower, it is made again for a larger compression.
+    What `make` gives rests on seconds of layers that were measured alone. The network that it
+    makes is run in turn with the dense one; while its targeted layers take more than their share of
+    the dense ones' seconds, or all of it is slower, what they took is taken note of (`learn`), and
+    it is made again.
 
     Parameters
     ----------
@@ -77,42 +79,46 @@ def within_latency(
     ------
     LowRankError
         When no network of `TRIES` keeps the promise, with the largest compression that was
-        measured, or when `make` refuses.
+        measured, or when `make` refuses, by all that was learned.
     """
+    from lowrank_bench.network.latency_tables import learn
+
     asked, most = compression, 0.0
     for attempt in range(1, TRIES + 1):
-        try:
-            found = make(asked)
-        except LowRankError:
-            if attempt == 1:
-                raise
-            break
-        facts = compared(problem, found.model)
+        found = make(asked)
+        facts, saved = compared(problem, found.model)
         share, whole = 1 - facts["compression"], 1 / facts["ratio"]
         if (share <= 1 - compression and whole <= 1) or not _changed(problem, found.model):
             facts |= {"tries": attempt, "allowed_compression": asked}
-            return type(found)(found.model, found.layers, {**found.info, "latency": facts})
+            return replace(found, info={**found.info, "latency": facts})
         if whole <= 1:
             most = max(most, facts["compression"])
-        asked = 1 - (1 - asked) * MARGIN * min((1 - compression) / share, 1 / whole, 1.0)
+        learn(problem, found.layers, saved)
+        asked = 1 - (1 - asked) * MARGIN
     raise LowRankError(
         f"compression {compression:g} of latency is out of reach on this machine; the largest that "
-        f"was measured is {max(most, 0.0):.4f}"
+        f"was measured is {most:.4f}"
     )
 
 
-def compared(problem: "NetworkProblem", model: nn.Module) -> dict[str, Any]:
-    """Return the seconds of the dense network and of a compressed one, as JSON can hold them.
+def compared(
+    problem: "NetworkProblem", model: nn.Module
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the seconds of the dense network and of a compressed one, and what layers save.
 
-    `dense_seconds` and `compressed_seconds` are the least of one forward of the whole network,
-    `ratio` is the first over the second; `layers_*` are those of the targeted layers alone, and
-    `compression` is the share of these that is saved.
+    Returns
+    -------
+    (dict, dict)
+        As JSON can hold it: `dense_seconds` and `compressed_seconds`, the least of one forward of
+        the whole network; `ratio`, the first over the second; `layers_*`, those of the targeted
+        layers alone; `compression`, the share of these that is saved. And the seconds that each
+        layer saves.
     """
     problem = problem.origin or problem
     names = [layer.name for layer in problem.layers]
-    whole, layers = _measured([problem.model, model], names, batch_of(problem))
-    dense, kept = (sum(own.values()) for own in layers)
-    return {
+    whole, (before, after) = _measured([problem.model, model], names, batch_of(problem))
+    dense, kept = sum(before.values()), sum(after.values())
+    facts = {
         "batch": problem.batch,
         "clock": Clock(device_of(model)).name,
         "dense_seconds": whole[0],
@@ -122,6 +128,7 @@ def compared(problem: "NetworkProblem", model: nn.Module) -> dict[str, Any]:
         "layers_compressed_seconds": kept,
         "compression": 1 - kept / dense,
     }
+    return facts, {name: before[name] - after[name] for name in names}
 
 
 def _measured(

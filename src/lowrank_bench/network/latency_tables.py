@@ -2,13 +2,15 @@
 
 Kernels work in blocks of channels, so that seconds rise in steps and some ranks are slower than
 larger ones. So forms are measured at few sizes, in turn with the dense layer on the input that it
-gets in the network, and any other size costs what the next larger measured one does. What is kept
-is the ratio to the dense layer; its own seconds are those in the running network.
+gets in the network, and any other size costs what the next larger measured one does. The dense
+layer's own seconds are those in the running network, where fresh memory takes its time as well:
+factors save the difference, since their output is as large; fewer channels save in proportion.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +33,10 @@ from lowrank_bench.network.problem import NetworkProblem
 
 GRAIN = 16  # numbers of one register, the block that kernels work in
 SMALL = (4, 8)  # sizes below it that have kernels of their own
-FINE, COARSE = 1.15, 1.6  # growth of measured sizes: of ranks, and of channels on two axes
+FINE, COARSE = 1.2, 1.6  # growth of measured sizes: of ranks, and of channels on two axes
 MAX_GROUPS = 4  # of a cut, where nothing else is asked for: grouped kernels are slow
-BUDGET = 0.5  # seconds for the rounds of one table
-ROUNDS = (3, 9)  # least and most
+BUDGET = 0.3  # seconds for the rounds of one table
+ROUNDS = (3, 30)  # least and most
 
 
 def ladder(most: int, growth: float = FINE) -> list[int]:
@@ -70,13 +72,13 @@ def rank_seconds(
         return seconds
     given = _given(problem)[layer.name]
     module = problem.model.get_submodule(layer.name)
-    ratios = problem.cached(
+    saved = problem.cached(
         ("latency", "ranks", _about(module, given), scheme, groups),
-        lambda: _rank_ratios(module, given, scheme, groups),
+        lambda: _saved_at_ranks(module, given, scheme, groups),
     )
-    start = 0
-    for rank, ratio in ratios.items():
-        seconds[start:rank] = min(ratio, 1.0) * dense
+    start, extra = 0, _extras(problem).get(layer.name, 0.0)
+    for rank, less in saved.items():
+        seconds[start:rank] = _left(dense, less - extra)
         start = rank
     return seconds
 
@@ -87,15 +89,57 @@ def sliced_seconds(problem: NetworkProblem, layer: Layer, inputs: int, outputs: 
     Numbers between those measured are interpolated, after they are rounded up to whole blocks; a
     layer with more channels never costs less.
     """
+    dense = dense_seconds(problem)[layer.name]
     given = _given(problem)[layer.name]
     module = problem.model.get_submodule(layer.name)
-    rows, columns, ratios = problem.cached(
-        ("latency", "channels", _about(module, given)), lambda: _channel_ratios(module, given)
+    rows, columns, shares = problem.cached(
+        ("latency", "channels", _about(module, given)), lambda: _shares(module, given)
     )
+    if (inputs, outputs) == (rows[-1], columns[-1]):
+        return dense
     at = rounded_up(inputs, rows[-1])
-    across = [float(np.interp(at, rows, ratios[:, place])) for place in range(len(columns))]
-    ratio = float(np.interp(rounded_up(outputs, columns[-1]), columns, across))
-    return ratio * dense_seconds(problem)[layer.name]
+    across = [float(np.interp(at, rows, shares[:, place])) for place in range(len(columns))]
+    share = float(np.interp(rounded_up(outputs, columns[-1]), columns, across))
+    return _left(dense, (1 - share) * dense - _extras(problem).get(layer.name, 0.0))
+
+
+def learn(
+    problem: NetworkProblem, rows: Sequence[Mapping[str, Any]], saved: Mapping[str, float]
+) -> None:
+    """Take note of how many seconds layers saved in a running network, for all that follows.
+
+    What a form saved less there than was expected, for caches and memory that it shares, all forms
+    of its layer cost more from now on.
+
+    Parameters
+    ----------
+    rows
+        What was chosen, as in `CompressedNetwork.layers`.
+    saved
+        Seconds that each layer saved.
+    """
+    extras, dense = _extras(problem), dense_seconds(problem)
+    for layer, row in zip(problem.layers, rows, strict=True):
+        if "inputs" in row:
+            expected = sliced_seconds(problem, layer, row["inputs"], row["outputs"])
+        elif row["rank"] is not None:
+            cut = row.get("scheme", 0), row.get("groups", 1)
+            expected = float(rank_seconds(problem, layer, *cut)[row["rank"] - 1])
+        else:
+            continue
+        missing = dense[layer.name] - expected - saved[layer.name]
+        if expected < dense[layer.name]:
+            extras[layer.name] = extras.get(layer.name, 0.0) + missing
+
+
+def _extras(problem: NetworkProblem) -> dict[str, float]:
+    """Return the seconds that `learn` added to all forms of each layer."""
+    return problem.cached(("latency", "extras", problem.batch), dict)
+
+
+def _left(dense: float, saved: float) -> float:
+    """Return what is left of a layer's seconds, a hundredth at least, and no more than all."""
+    return min(max(dense - saved, dense / 100), dense)
 
 
 def _up(size: int) -> int:
@@ -125,10 +169,10 @@ def _about(module: nn.Module, given: torch.Size) -> tuple[object, ...]:
     return repr(module), tuple(given)
 
 
-def _rank_ratios(
+def _saved_at_ranks(
     module: nn.Module, given: torch.Size, scheme: int, groups: int
 ) -> dict[int, float]:
-    """Return the seconds over the dense layer's for the measured ranks, rising."""
+    """Return the seconds that the measured ranks save, rising ranks."""
     weight = module.weight
     shape = kernel_shape(tuple(weight.shape))
     most = -(-weight.numel() // weights_per_rank(shape, scheme, groups)) - 1
@@ -141,13 +185,11 @@ def _rank_ratios(
         [given] * (len(ranks) + 1),
         module.weight,
     )
-    return {rank: own / seconds[0] for rank, own in zip(ranks, seconds[1:], strict=True)}
+    return {rank: seconds[0] - own for rank, own in zip(ranks, seconds[1:], strict=True)}
 
 
-def _channel_ratios(
-    module: nn.Module, given: torch.Size
-) -> tuple[list[int], list[int], np.ndarray]:
-    """Return measured numbers of input and output channels, and the ratios at all pairs."""
+def _shares(module: nn.Module, given: torch.Size) -> tuple[list[int], list[int], np.ndarray]:
+    """Return measured numbers of input and output channels, and shares of the dense seconds."""
     axis = 1 if isinstance(module, nn.Conv2d) else len(given) - 1
     rows, columns = (
         sorted({*ladder(size, COARSE), size}) for size in (given[axis], len(module.weight))
@@ -155,10 +197,9 @@ def _channel_ratios(
     pairs = [(inputs, outputs) for inputs in rows for outputs in columns]
     shapes = [torch.Size([*given[:axis], inputs, *given[axis + 1 :]]) for inputs, _ in pairs]
     modules = [sliced(module, *pair) for pair in pairs]
-    seconds = _seconds([module, *modules], [given, *shapes], module.weight)
-    ratios = np.array(seconds[1:]).reshape(len(rows), len(columns)) / seconds[0]
-    ratios = np.maximum.accumulate(np.maximum.accumulate(ratios, axis=0), axis=1)
-    return rows, columns, ratios / ratios[-1, -1]
+    seconds = np.array(_seconds(modules, shapes, module.weight)).reshape(len(rows), len(columns))
+    seconds = np.maximum.accumulate(np.maximum.accumulate(seconds, axis=0), axis=1)
+    return rows, columns, seconds / seconds[-1, -1]
 
 
 def factorized(dense: nn.Module, rank: int, groups: int, scheme: int) -> nn.Module:
@@ -201,8 +242,7 @@ def _seconds(
         for module, shape in zip(modules, shapes, strict=True)
     ]
     with fixed_threads(1), torch.inference_mode():
-        taken_in_turn(calls, clock, 1)
-        first = taken_in_turn(calls, clock, 1)
+        first = taken_in_turn(calls, clock, 1, warm_up=1)
         rounds = rounds_within(sum(own[0] for own in first), BUDGET, *ROUNDS)
         return [min(own) for own in taken_in_turn(calls, clock, rounds)]
 

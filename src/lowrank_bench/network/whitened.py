@@ -7,7 +7,8 @@ decoder is then fitted to all slices at once, by least squares under the full C;
 of the refitted pair.
 
 With G the second moment of the loss's gradient at the outputs as well, half the square of
-‖G^{1/2} (W − Ŵ) C^{1/2}‖_F is what the loss rises by, to second order: the same slices, of G^{1/2} W.
+‖G^{1/2} (W − Ŵ) C^{1/2}‖_F is what the loss rises by, to second order: the same slices, but of
+G^{1/2} W.
 """
 
 from dataclasses import dataclass

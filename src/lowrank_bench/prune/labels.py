@@ -27,6 +27,7 @@ _WORDS = {
     "upsample_nearest2d upsample_bilinear2d",
     "averaged": "mean sum amax",
     "padded": "constant_pad_nd",
+    "kept whole": "_softmax _log_softmax",  # as networks end, whose outputs cannot be pruned
 }
 KINDS = {name: kind for kind, names in _WORDS.items() for name in names.split()}
 LEAVES = (nn.Conv2d, nn.Linear, _BatchNorm, PaddedShortcut)
@@ -131,6 +132,9 @@ class Trace(TorchDispatchMode):
             self._give(results[0], self._averaged(given[0], results[0], (-1, -2)))
         elif kind == "padded":
             self._pad(results[0], given[0], args)
+        elif kind == "kept whole":
+            self.unite(self._small(given[0]), torch.zeros((), dtype=torch.int64))
+            self._give(results[0], torch.zeros((), dtype=torch.int64))
         else:
             raise LowRankError(
                 f"filters around {self._place()} cannot be pruned: channels go through {name}, "
@@ -184,6 +188,12 @@ class Trace(TorchDispatchMode):
     def _hooked(self, model: nn.Module) -> Iterator[None]:
         """Tell the trace where the forward is, and what goes into and out of each layer."""
         handles = []
+        for module, name in self.names.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise LowRankError(
+                    f"filters cannot be pruned around {name!r}, which is compiled by torch.jit; "
+                    "build the network from plain modules"
+                )
         for module in self.names:
             handles.append(module.register_forward_pre_hook(self._enter))
             handles.append(module.register_forward_hook(self._leave, with_kwargs=True))

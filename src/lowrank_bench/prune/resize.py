@@ -100,6 +100,14 @@ def resize(model: nn.Module, entries: Sequence[Resized]) -> None:
                 f"the given network does not fit the saved one: {entry.name!r} has sizes "
                 f"{sizes_of(layer)}, not {entry.dense}; give the dense network that was pruned"
             )
+        least = 0 if isinstance(layer, PaddedShortcut) else 1
+        if not all(
+            least <= own <= full for own, full in zip(entry.sizes, entry.dense, strict=True)
+        ):
+            raise LowRankError(
+                f"{entry.name!r} cannot have sizes {entry.sizes} where the dense network has "
+                f"{entry.dense}; the files are damaged, save the network again"
+            )
         if isinstance(layer, PaddedShortcut):
             _set_sizes(layer, entry.sizes)
             setattr(layer, MARK, entry.dense)

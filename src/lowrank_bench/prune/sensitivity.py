@@ -153,9 +153,11 @@ class Probe(nn.Module):
         weight = weight.view(*weight.shape, *[1] * (4 - weight.ndim))
         self.bias = layer.bias
         self.size = tuple(weight.shape[2:])
+        for name in layer.__constants__:  # networks read them, as MobileNet's padding does
+            setattr(self, name, getattr(layer, name))
         self.stride = (1, 1) if self.linear else layer.stride
         self.dilation = (1, 1) if self.linear else layer.dilation
-        self.padding = [] if self.linear else layer._reversed_padding_repeated_twice
+        self.around = [] if self.linear else layer._reversed_padding_repeated_twice
         self.mode = "zeros" if self.linear else layer.padding_mode
         self.weight = torch.cat([weight.clamp(min=0), (-weight).clamp(min=0)])
         # Which layout is the faster one of convolutions on CPUs with AVX-512.
@@ -185,9 +187,9 @@ class Probe(nn.Module):
 
     def _half(self, x: Tensor) -> Tensor:
         """Return the output without bias, n×f×h×w, for an input x ≥ 0, and look at the shares."""
-        if any(self.padding):
+        if any(self.around):
             mode = "constant" if self.mode == "zeros" else self.mode
-            x = functional.pad(x, self.padding, mode)
+            x = functional.pad(x, self.around, mode)
         if self.last:
             x = x.contiguous(memory_format=torch.channels_last)
         parts = functional.conv2d(x, self.weight, stride=self.stride, dilation=self.dilation)

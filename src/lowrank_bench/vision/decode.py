@@ -39,8 +39,10 @@ def open_image(item: Any, channels: int) -> Image.Image:
         return image.convert("RGB" if channels == 3 else "L")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         path = item.get("path") if isinstance(item, Mapping) else None
+        known = isinstance(error, UnidentifiedImageError)  # whose text names an address in memory
+        fault = "no format that Pillow knows" if known else error
         raise LowRankError(
-            f"an image{f' ({path})' if path else ''} cannot be decoded ({error}); fetch the data "
+            f"an image{f' ({path})' if path else ''} cannot be decoded ({fault}); fetch the data "
             "again or take the file out"
         ) from None
 

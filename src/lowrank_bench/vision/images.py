@@ -94,7 +94,7 @@ def encode(rows: pd.DataFrame, settings: ImageSettings, inputs: Mapping[str, Any
         When there is no row, an image cannot be decoded, or a label has no class.
     """
     if not len(rows):
-        raise LowRankError("the split has no rows")
+        raise LowRankError("the split has no rows; check its name and train.holdout of the task")
     items = rows[inputs["columns"][0]].tolist()
     labels = rows[inputs["label"]].to_numpy(dtype=np.int64)
     wrong = labels[(labels < 0) | (labels >= len(inputs["labels"]))]

@@ -1,0 +1,110 @@
+"""`lowrank evaluate`: the metrics of one network, compressed or not, on one task."""
+
+from argparse import Namespace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lowrank_bench.errors import LowRankError
+
+
+def evaluate_network(options: Namespace) -> None:
+    """Predict on a task with a network of a folder and print the metrics, in points."""
+    from lowrank_bench.config import load_config
+
+    if not options.model.is_dir():
+        raise LowRankError(f"{options.model} is no folder; `lowrank compress` writes one")
+    words = [f"task=[{options.task}]", *_any_model(options.conf, options.task)]
+    _print_scores(options, load_config(options.conf, [*words, *options.override]))
+
+
+def _any_model(conf: Path, task: str) -> list[str]:
+    """Return the choice of a network that takes the task's inputs, which experiments must have."""
+    wanted = _modality(conf / "task" / f"{task}.yaml")
+    names = [file.stem for file in sorted(conf.glob("model/*.yaml")) if _modality(file) == wanted]
+    return [f"model=[{names[0]}]"] if names else []
+
+
+def _modality(file: Path) -> str:
+    if not file.is_file():  # which composing the configuration says better
+        return "text"
+    return (yaml.safe_load(file.read_text()) or {}).get("modality", "text")
+
+
+def _print_scores(options: Namespace, config: Any) -> None:
+    from tqdm import tqdm
+
+    from lowrank_bench.cells import split_and_range
+    from lowrank_bench.device import best_device
+    from lowrank_bench.download.data import download_data, read_split
+    from lowrank_bench.grid import task_data
+    from lowrank_bench.modality import MODULES
+    from lowrank_bench.score.metrics import compute, predict_labels
+    from lowrank_bench.store import Store
+
+    task, store = config.task[options.task], Store(options.store)
+    folder = download_data(task_data(config, options.task), store)
+    missing = store.manifest(folder)["missing"]
+    device = best_device(config.evaluation.device)
+    model = _load(options.model).to(device)
+    processor = _processor(model, task, options.model)
+    order = _output_order(model.config, task.labels, options.model)
+    inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
+    inputs["max_length"] = options.max_length
+    kind = "classification" if task.labels else "regression"
+    modality = import_module(MODULES[task.modality])
+    for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
+        if (whole := split_and_range(entry.split)[0]) in missing:
+            print(f"{options.task} {entry.split}: skipped: {missing[whole]}")
+            continue
+        encoded = modality.encode(read_split(folder, entry.split), processor, inputs)
+        budget = config.evaluation.max_tokens
+        logits = modality.predict(model, processor, encoded, budget, device, order)
+        found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
+        for metric, value in found.items():
+            print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
+
+
+def _processor(model: Any, task: Any, folder: Path) -> Any:
+    """Return the tokenizer of a folder, or how the task's images are prepared."""
+    takes = {"input_ids": "text", "pixel_values": "image"}.get(model.main_input_name)
+    if takes != task.modality:
+        raise LowRankError(
+            f"{folder} is a {type(model).__name__}, which takes {takes or 'other inputs'}; the "
+            f"task gives {task.modality}"
+        )
+    if task.modality == "image":
+        from lowrank_bench.vision.settings import ImageSettings
+
+        settings = ImageSettings(**task.image.model_dump())
+        channels = getattr(model.config, "num_channels", settings.channels)
+        if channels != settings.channels:
+            raise LowRankError(
+                f"{folder} takes images of {channels} channels, the task's have "
+                f"{settings.channels}; add --override task.<name>.image.channels={channels} with "
+                "as many numbers in image.mean and image.std"
+            )
+        return settings
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _load(folder: Path) -> Any:
+    """Return the network of a folder that `lowrank compress` or transformers wrote."""
+    from lowrank_bench.artifact import MANIFEST, load
+    from lowrank_bench.pretrained import load_network
+
+    if (folder / MANIFEST).is_file():
+        return load(folder)
+    return load_network(str(folder))[0]
+
+
+def _output_order(config: Any, labels: list[str], folder: Path) -> list[int]:
+    """Match a network's outputs to the task's labels by name; LABEL_0, … count as in order."""
+    from lowrank_bench.checkpoint.published import output_order
+
+    generic = all(str(name).startswith("LABEL_") for name in config.id2label.values())
+    return output_order(config, labels, labels if generic else [], str(folder))

@@ -1,0 +1,175 @@
+"""What users give for whole networks, wrong and right, and what of their network must stay."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from lowrank_bench import compress, load, save
+from lowrank_bench.errors import LowRankError
+
+torch.set_num_threads(1)
+
+
+class Cnn(nn.Module):
+    """A block with one filter for each channel in its middle, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand = nn.Conv2d(3, 12, 1)
+        self.norm = nn.BatchNorm2d(12)
+        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.project = nn.Conv2d(12, 8, 3)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.depthwise(self.norm(self.expand(x)).relu()).relu()
+        return self.head(self.project(x).relu().mean((2, 3)))
+
+
+def network():
+    torch.manual_seed(0)
+    return Cnn().eval()
+
+
+def images(count, seed=1):
+    return {"x": torch.randn(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))}
+
+
+def batches():
+    yield images(6), torch.arange(6) % 4
+    yield images(6, 2), torch.arange(6) % 4
+
+
+def run(method, compression=0.4, model=None, **more):
+    more = {"target": "conv", "example": images(1), "batches": batches} | more
+    return compress(model or network(), method, compression, **more)
+
+
+def one_batch(inputs, labels=None):
+    return {"batches": lambda: [(inputs, labels)]}
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "words"),
+    [
+        ("svd", {"example": {"y": images(1)["x"]}}, r"does not run on example \(y\): .*'y'"),
+        ("svd", {"example": {"x": torch.zeros(1, 5, 6, 6)}}, "does not run on example"),
+        ("svd", {"example": images(1)["x"]}, "example must hold the keyword arguments"),
+        ("svd", {"example": {}}, "example must hold the keyword arguments"),
+        ("svd", {"example": images(2)}, "must hold one example; its 'x' has 2"),
+        ("pca", {"batches": [(images(2), None)]}, "must be a function .* not list"),
+        ("pfp", {"batches": lambda: [images(2)["x"]]}, "must be a pair"),
+        ("pca", {"batches": lambda: [(images(2)["x"], None)]}, "calibration batch must hold"),
+        ("pca", one_batch({"z": images(2)["x"]}), r"the calibration batches \(z\)"),
+        ("thinet", one_batch({"x": images(2)["x"].double()}), "does not run on the calibration"),
+        ("pca", one_batch(images(0)), "batches are empty"),
+        ("pfp", one_batch(images(0)), "batches are empty"),
+        ("thinet", {"batches": list}, "batches are empty"),
+        ("pfp", one_batch({"x": images(2)["x"] * torch.nan}), "outputs are NaN or infinite"),
+        ("thinet", one_batch({"x": images(2)["x"] / 0}), "outputs are NaN or infinite"),
+        ("svd", {"layer": "project"}, "layer means nothing for target 'conv'"),
+        ("svd", {"counts": [1.0]}, "counts means nothing for target 'conv'"),
+        ("svd", {"target": "embedding"}, "example means nothing for target 'embedding'"),
+    ],
+)
+def test_wrong_inputs_end_in_one_line(method, more, words):
+    with pytest.raises(LowRankError, match=words) as refusal:
+        run(method, **more)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2), [0] * 6])
+def test_labels_are_one_for_each_input(labels):
+    given = one_batch(images(6), labels)
+    with pytest.raises(LowRankError, match="labels must be a tensor, one for each of 6 inputs"):
+        run("layerwise", approximator="fwsvd", **given)
+    run("pca", **given)  # which looks at none
+
+
+def test_data_that_are_given_once_are_refused():
+    once = iter(list(batches()))
+    with pytest.raises(LowRankError, match="gave data once and then none"):
+        run("layerwise", batches=lambda: once)
+
+
+def test_a_network_that_cannot_be_copied_is_refused():
+    model = network()
+    with pytest.warns(FutureWarning, match="deprecated"):
+        nn.utils.weight_norm(model.project)
+    with pytest.raises(LowRankError, match="cannot be copied"):
+        run("svd", model=model)
+
+
+@pytest.mark.parametrize("method", ["svd", "softnet"])
+def test_each_module_keeps_its_own_mode(method):
+    model = network().train()
+    model.norm.eval()
+    model.project.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    small, _ = run(method, model=model)
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert small.training
+    assert not small.norm.training
+    assert not any(part.training for part in small.project.modules())
+    assert all(part.training for part in small.expand.modules())
+
+
+@pytest.mark.parametrize("method", ["svd", "alds", "pca"])
+def test_rank_one_is_loaded_with_the_strides_and_outputs_that_were_saved(method, tmp_path):
+    small, report = run(method, 0.75)
+    assert 1 in [layer["rank"] for layer in report.layers]
+    for name, value in small.named_parameters():
+        assert value.stride() == torch.empty(value.shape).stride(), name
+    again = load(save(small, tmp_path / "out"), model=network())
+    assert torch.equal(again(**images(5)), small(**images(5)))
+
+
+def test_random_filters_are_reweighted_behind_the_depthwise_convolution_and_once():
+    dense = network()
+    small, report = run("pfp", 0.6, dense, variant="random")
+    kept = {layer["name"]: layer["kept"] for layer in report.layers}["expand"]
+    assert len(kept) < 12
+    assert torch.equal(small.depthwise.weight, dense.depthwise.weight[kept])
+    out = {layer["name"]: layer["kept"] for layer in report.layers}["project"]
+    factors = small.project.weight / dense.project.weight[out][:, kept]
+    factors = factors.detach().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors))
+    assert (factors != 1).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_pruned_as_the_same_numbers_in_float32(dtype):
+    half = network().to(dtype)
+    data = images(6)["x"].to(dtype)
+    _, one = run("pfp", 0.5, half, example={"x": data[:1]}, **one_batch({"x": data}))
+    same = network().to(dtype).float()
+    _, two = run("pfp", 0.5, same, **one_batch({"x": data.float()}))
+    assert one.layers == two.layers
+
+
+@pytest.mark.parametrize("method", ["pfp", "thinet", "softnet", "alds"])
+def test_a_mobilenet_whose_code_reads_its_layers_sizes(method):
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    torch.manual_seed(0)
+    config = MobileNetV2Config(image_size=32, depth_multiplier=0.25, num_labels=4)
+    model = MobileNetV2ForImageClassification(config)
+    pixels = {"pixel_values": torch.randn(2, 3, 32, 32)}
+    small, report = run(method, 0.3, model, example=None, **one_batch(pixels))
+    assert report.network_parameters_kept == sum(p.numel() for p in small.parameters())
+    assert report.compression >= 0.3
+    assert small.eval()(**pixels).logits.shape == (2, 4)
+
+
+@pytest.mark.parametrize("sizes", [[-1, 3, 1], [0, 3, 1], [3, 100, 1], [10**9, 5, 1]])
+def test_damaged_sizes_of_pruned_layers_end_in_one_line(sizes, tmp_path):
+    small, _ = run("softnet", 0.5)
+    file = save(small, tmp_path / "out") / "lowrank.json"
+    manifest = json.loads(file.read_text())
+    assert manifest["resized"][0]["name"] == "expand"
+    manifest["resized"][0]["sizes"] = sizes
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(LowRankError, match="'expand' cannot have sizes"):
+        load(tmp_path / "out", model=network())
