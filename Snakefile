@@ -5,6 +5,7 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 from lowrank_bench.report.names import SHARED_FIGURES, drop_stem, figure_names, table_names
+from lowrank_bench.submission import cores_at_once, submissions
 from lowrank_bench.workflow import load_workflow
 
 EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
@@ -33,6 +34,10 @@ include: "workflow/rules/present.smk"
 
 localrules:
     all,
+    download,
+    tables,
+    figures,
+    report,
 
 
 rule all:
@@ -43,7 +48,7 @@ rule all:
 
 
 onstart:
-    EXPERIMENT.announce(workflow.cores or 1)
+    EXPERIMENT.announce(cores_at_once(workflow), submissions(workflow))
 
 
 onsuccess:

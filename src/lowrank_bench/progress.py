@@ -91,7 +91,10 @@ class Progress:
     def _time_left(self) -> str:
         seconds: dict[str, list[float]] = {stage: [] for stage in UNITS}
         for line in (self.folder / "progress.jsonl").read_text().splitlines()[-5000:]:
-            entry = json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:  # two nodes wrote at once over a network filesystem
+                continue
             if entry["t"] >= self._started:
                 seconds[entry["stage"]].append(entry["seconds"])
         left, unknown = 0.0, False

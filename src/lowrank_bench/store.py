@@ -9,14 +9,16 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lowrank_bench.digest import file_digest
 
 MANIFEST = "manifest.json"
+SETTLING = 20  # attempts to put an artifact in its place
 
 
 class Store:
@@ -45,12 +47,13 @@ class Store:
         place = self.place(kind, key)
         if not place.is_dir():
             return None
-        fault = _fault(place, deep and place not in self._verified)
+        deep = deep and place not in self._verified
+        fault = _fault(place, deep)
         if fault is None:
             if deep:
                 self._verified.add(place)
             return place
-        self.discard(place, fault)
+        self.discard(place, fault, lambda aside: _fault(aside, deep) is not None)
         return None
 
     def manifest(self, folder: Path) -> dict[str, Any]:
@@ -70,22 +73,45 @@ class Store:
             yield fresh
             _write_manifest(fresh, about)
             fresh.chmod(0o755)
-            try:
-                fresh.rename(place)
-            except OSError:  # another writer finished first
-                if not place.is_dir():
-                    raise
+            self._settle(fresh, kind, key)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
-    def discard(self, place: Path, fault: str) -> None:
-        """Remove a broken artifact and say so on stderr."""
+    def _settle(self, fresh: Path, kind: str, key: str) -> None:
+        """Make a filled folder the artifact, unless another writer's whole one is there."""
+        for attempt in range(SETTLING):
+            try:
+                fresh.rename(self.place(kind, key))
+                return
+            except OSError:  # another writer finished first; what it left may be broken
+                if self.folder(kind, key):
+                    return
+                if attempt == SETTLING - 1:
+                    raise
+
+    def discard(
+        self, place: Path, fault: str, is_broken: Callable[[Path], bool] = lambda aside: True
+    ) -> None:
+        """Remove a broken artifact and say so on stderr.
+
+        It is moved aside in one step, so that a whole one can take its place at once. Another
+        process may have done that already: what `is_broken` clears goes back to its place.
+        """
         self._verified.discard(place)
+        aside = place.with_name(f".{place.name}-{uuid4().hex}")
+        try:
+            place.rename(aside)
+        except FileNotFoundError:  # another process removed it
+            return
+        if not is_broken(aside) and not place.exists():
+            with suppress(OSError):  # a whole one is there
+                aside.rename(place)
+                return
         print(f"warning: {place}: {fault}; it is computed again", file=sys.stderr, flush=True)
-        if place.is_dir():
-            shutil.rmtree(place, ignore_errors=True)
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
         else:
-            place.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
 
 
 def write_atomic(place: Path, content: bytes | str) -> None:
@@ -124,10 +150,13 @@ def _fault(folder: Path, deep: bool) -> str | None:
         return f"{MANIFEST} is missing or damaged"
     for name, (size, sha256) in files.items():
         file = folder / name
-        if not file.is_file():
+        try:
+            found = file.stat().st_size
+            changed = deep and found == size and file_digest(file) != sha256
+        except OSError:
             return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes, not {size}"
-        if deep and file_digest(file) != sha256:
+        if found != size:
+            return f"{name} has {found} bytes, not {size}"
+        if changed:
             return f"{name} has another SHA-256 than when it was written"
     return None

@@ -143,8 +143,11 @@ class Workflow:
             f"{self.folder.as_posix()}/jobs/{stage}/{job.name}.json" for job in jobs if wanted(job)
         ]
 
-    def announce(self, cores: int) -> None:
-        """Say what is about to run, and write the plan by which jobs show their progress."""
+    def announce(self, cores: int, submissions: str = "") -> None:
+        """Say what is about to run, and write the plan by which jobs show their progress.
+
+        `submissions` is a line on what the run will ask of a cluster.
+        """
         write_plan(self.folder, self.plan.stages(), cores)
         config, store = self.config, Store(self.config.store)
         jobs = (*self.plan.evaluate, *self.plan.finetune)
@@ -162,6 +165,8 @@ class Workflow:
         if self.plan.finetune:
             product += f", with {_listed(config.finetune_epochs)} epochs of training after,"
         _say(f"{config.title}: {product} = {len(cells):,} cells, {done:,} of them in the store")
+        if submissions:
+            _say(submissions)
 
     def conclude(self) -> None:
         """Say where the results are; end with an error when cells failed.

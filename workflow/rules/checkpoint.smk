@@ -10,7 +10,7 @@ rule checkpoint:
         "../../environment.yml"
     threads: EXPERIMENT.config.jobs.threads
     resources:
-        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+        mem_mb=memory_mb,
     params:
         job=job_json("checkpoint"),
         settings=EXPERIMENT.settings,

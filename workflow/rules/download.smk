@@ -8,7 +8,7 @@ rule download:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+        mem_mb=memory_mb,
     params:
         job=job_json("download"),
         settings=EXPERIMENT.settings,

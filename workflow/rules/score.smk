@@ -10,7 +10,7 @@ rule score:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=EXPERIMENT.config.jobs.memory_mb,
+        mem_mb=memory_mb,
     params:
         overrides=EXPERIMENT.overrides_json,
         digest=EXPERIMENT.score_digest,

@@ -40,21 +40,22 @@ def download_data(source: Source, store: Store) -> Path:
         not the official one and `hub.unofficial` is false.
     """
     wanted = set(source.checks["splits"])
-    found = store.folder("data", source.key, deep=True)
-    if found:
-        known = store.manifest(found)
-        held = {*known["splits"], *known["missing"]}
-        if wanted <= held:
-            check_data(source, known)
-            return found
-        wanted |= held  # another experiment asked for other splits of the same source
-        store.discard(found, f"holds {', '.join(sorted(held))} only")
-    about: dict[str, Any] = {"source": dict(source.spec), "splits": {}, "missing": {}}
     make = {"hub": _fetch, "folder": _list}.get(source.spec["kind"], _generate)
-    with store.new_folder("data", source.key, about) as fresh:
-        make(source, sorted(wanted), fresh, about)
-        check_data(source, about)
-    return store.place("data", source.key)
+    while True:
+        found = store.folder("data", source.key, deep=True)
+        if found:
+            known = store.manifest(found)
+            held = {*known["splits"], *known["missing"]}
+            if wanted <= held:
+                check_data(source, known)
+                return found
+            wanted |= held  # another experiment asked for other splits of the same source
+            store.discard(found, f"holds {', '.join(sorted(held))} only")
+        about: dict[str, Any] = {"source": dict(source.spec), "splits": {}, "missing": {}}
+        with store.new_folder("data", source.key, about) as fresh:
+            make(source, sorted(wanted), fresh, about)
+            check_data(source, about)
+        # Another run may have been first, with other splits: what lies there now decides.
 
 
 def check_data(source: Source, about: Mapping[str, Any]) -> None:

@@ -56,7 +56,9 @@ def read_record(cell: Cell, store: Store) -> Record | None:
             facts = json.loads(file.metadata()["facts"])
             splits = file.keys()
             predictions = {split: file.get_tensor(split) for split in splits}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except OSError:  # of the filesystem, not of the file: another run may still want it
+        return None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         store.discard(place, f"damaged or cut short ({error})")
         return None
     return Record(facts, predictions)

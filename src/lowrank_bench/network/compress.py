@@ -9,8 +9,8 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import NetworkMethod, methods_for
 from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
-from lowrank_bench.network.layers import skipped_layers
 from lowrank_bench.network.latency import within_latency
+from lowrank_bench.network.layers import skipped_layers
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 COUNTED = (
