@@ -16,7 +16,7 @@ from measure import Row, cpu_seconds, interleaved, peak_copies
 from plain import plain_ellipsoid
 from torch import Tensor
 
-from lowrank_bench.linalg.lowner import lowner_ellipsoid
+from lowrank_bench.linalg.ellipsoid.lowner import lowner_ellipsoid
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

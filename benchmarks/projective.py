@@ -9,8 +9,8 @@ import torch
 from measure import Row, cpu_seconds, interleaved, peak_copies
 from torch import Tensor
 
-from lowrank_bench.linalg.projective import projective_clustering
-from lowrank_bench.linalg.subspaces import Fitter, Rows
+from lowrank_bench.linalg.clustering.projective import projective_clustering
+from lowrank_bench.linalg.clustering.subspaces import Fitter, Rows
 
 CLUSTERS = 5
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.certificate import certify, proven_factors, rank_limit
+from lowrank_bench.linalg.certificates.certificate import certify, proven_factors, rank_limit
+from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
+from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
 from lowrank_bench.linalg.factors import BlockFactors, ClusteredFactors, Factors
-from lowrank_bench.linalg.irls import alternate
-from lowrank_bench.linalg.lewis import lewis_weights
-from lowrank_bench.linalg.lower_bounds import LowerBounds
-from lowrank_bench.linalg.row_robust import nearest_subspace
+from lowrank_bench.linalg.robust.irls import alternate
+from lowrank_bench.linalg.robust.row_robust import nearest_subspace
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 
@@ -238,9 +238,9 @@ def test_bounds_are_shared_over_ranks_and_methods(monkeypatch):
     bounds = LowerBounds(a)
     factors = make_method("svd").decompose(Problem(a))
     first = certify(a, factors.factors(3), bounds=bounds, thorough=True)
-    monkeypatch.setattr("lowrank_bench.linalg.lower_bounds.right_singular", None)
-    monkeypatch.setattr("lowrank_bench.linalg.lower_bounds.lewis_weights", None)
-    monkeypatch.setattr("lowrank_bench.linalg.lower_bounds.gram", None)
+    monkeypatch.setattr("lowrank_bench.linalg.certificates.lower_bounds.right_singular", None)
+    monkeypatch.setattr("lowrank_bench.linalg.certificates.lower_bounds.lewis_weights", None)
+    monkeypatch.setattr("lowrank_bench.linalg.certificates.lower_bounds.gram", None)
     assert certify(a, factors.factors(3), bounds=bounds, thorough=True) == first
     assert certify(a, factors.factors(5), bounds=bounds)["l1"]["bound"] < first["l1"]["bound"]
 

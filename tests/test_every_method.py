@@ -14,7 +14,7 @@ from torch import nn
 
 from lowrank_bench import compress, load, low_rank, save
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.certificate import relative_errors
+from lowrank_bench.linalg.certificates.certificate import relative_errors
 from lowrank_bench.methods import Method, method_names
 from lowrank_bench.problem import FACTS, Problem
 

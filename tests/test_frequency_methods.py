@@ -8,11 +8,11 @@ import torch
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.blocks import equal_cuts, geometric_cuts, weighted_blocks
 from lowrank_bench.linalg.factors import KEPT
-from lowrank_bench.linalg.pursuit import combination, matching_pursuit
-from lowrank_bench.linalg.row_use import smoothed_counts, table_frequency
-from lowrank_bench.linalg.sparse_rows import sparse_rows
+from lowrank_bench.linalg.frequency.blocks import equal_cuts, geometric_cuts, weighted_blocks
+from lowrank_bench.linalg.frequency.pursuit import combination, matching_pursuit
+from lowrank_bench.linalg.frequency.row_use import smoothed_counts, table_frequency
+from lowrank_bench.linalg.frequency.sparse_rows import sparse_rows
 
 
 def table(seed: int, rows: int, columns: int) -> torch.Tensor:

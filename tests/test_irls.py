@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg import irls
-from lowrank_bench.linalg.irls import alternate
+from lowrank_bench.linalg.robust import irls
+from lowrank_bench.linalg.robust.irls import alternate
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

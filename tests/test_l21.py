@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.row_robust import nearest_subspace
+from lowrank_bench.linalg.robust.row_robust import nearest_subspace
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg import fixed_point, lewis
-from lowrank_bench.linalg.fixed_point import Evaluation, solve
+from lowrank_bench.linalg.ellipsoid import fixed_point, lewis
+from lowrank_bench.linalg.ellipsoid.fixed_point import Evaluation, solve
+from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
 from lowrank_bench.linalg.gram import gram, numerical_rank, right_singular, squared_norms
-from lowrank_bench.linalg.lewis import lewis_weights
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.lewis import lewis_weights
-from lowrank_bench.linalg.lowner import lowner_ellipsoid
+from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
+from lowrank_bench.linalg.ellipsoid.lowner import lowner_ellipsoid
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

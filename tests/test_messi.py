@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.clustering.partition import PartitionedProjection, leading_vectors
 from lowrank_bench.linalg.factors import ClusteredFactors
-from lowrank_bench.linalg.partition import PartitionedProjection, leading_vectors
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.certificate import relative_errors
+from lowrank_bench.linalg.certificates.certificate import relative_errors
 from lowrank_bench.linalg.decomposition import Projection, complete, orient
+from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
 from lowrank_bench.linalg.factors import Factors
-from lowrank_bench.linalg.lewis import lewis_weights
 from lowrank_bench.methods import make_method
 from lowrank_bench.problem import Problem
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.projective import projective_clustering
+from lowrank_bench.linalg.clustering.projective import projective_clustering
 
 
 def gauss(seed: int, *shape: int) -> torch.Tensor:

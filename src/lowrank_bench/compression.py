@@ -20,7 +20,11 @@ from lowrank_bench.layers.embedding import (
     swap_embedding,
 )
 from lowrank_bench.layers.plain import refuse_unusual
-from lowrank_bench.linalg.certificate import certificate_columns, certify, relative_errors
+from lowrank_bench.linalg.certificates.certificate import (
+    certificate_columns,
+    certify,
+    relative_errors,
+)
 from lowrank_bench.linalg.factors import Approximation
 from lowrank_bench.methods import MatrixMethod, Method, make_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
@@ -65,7 +69,7 @@ class CompressionReport:
         precision.
     within_fro, within_l1, within_l21
         The error is at most so many times the least of any matrix of that rank; None where no
-        bound is known (`linalg.certificate`).
+        bound is known (`linalg.certificates.certificate`).
     seconds
         Wall time of the factorization.
     network_parameters_dense, network_parameters_kept, macs_dense, macs_kept

@@ -42,7 +42,10 @@ PUBLISHED = {
 }
 PREDICTION = {"text": ("lowrank_bench.text.predict",), "image": ("lowrank_bench.vision.predict",)}
 COMPRESSED = {
-    "embedding": ("lowrank_bench.layers.embedding", "lowrank_bench.linalg.certificate"),
+    "embedding": (
+        "lowrank_bench.layers.embedding",
+        "lowrank_bench.linalg.certificates.certificate",
+    ),
     "conv": ("lowrank_bench.network.count",),
     "linear": ("lowrank_bench.network.count",),
 }

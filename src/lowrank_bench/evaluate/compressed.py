@@ -10,9 +10,9 @@ from lowrank_bench.cells import DENSE, Cell, Checkpoint
 from lowrank_bench.factorize.decompose import load_decomposition
 from lowrank_bench.factorize.network import load_compressed, network_problem
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
-from lowrank_bench.linalg.certificate import certificate_columns, certify
+from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
+from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
 from lowrank_bench.linalg.factors import Approximation
-from lowrank_bench.linalg.lower_bounds import LowerBounds
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import counted
 from lowrank_bench.store import Store

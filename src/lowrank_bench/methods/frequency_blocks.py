@@ -69,9 +69,13 @@ class FrequencyBlocks(MatrixMethod):
         LowRankError
             When the budget does not hold rank 1 of every block.
         """
-        from lowrank_bench.linalg.blocks import equal_cuts, geometric_cuts, weighted_blocks
         from lowrank_bench.linalg.decomposition import Single
-        from lowrank_bench.linalg.row_use import row_use
+        from lowrank_bench.linalg.frequency.blocks import (
+            equal_cuts,
+            geometric_cuts,
+            weighted_blocks,
+        )
+        from lowrank_bench.linalg.frequency.row_use import row_use
 
         rank, rows = problem.wanted_rank, len(problem.matrix)
         free = self.cuts == "free"

@@ -69,8 +69,8 @@ class FrequencySparse(MatrixMethod):
             When the budget does not hold one row.
         """
         from lowrank_bench.linalg.decomposition import Single
-        from lowrank_bench.linalg.row_use import row_use
-        from lowrank_bench.linalg.sparse_rows import sparse_rows
+        from lowrank_bench.linalg.frequency.row_use import row_use
+        from lowrank_bench.linalg.frequency.sparse_rows import sparse_rows
 
         rank = problem.wanted_rank
         weights = row_use(problem, self.weights)

@@ -55,8 +55,8 @@ class FrequencySvd(MatrixMethod):
     def decompose(self, problem: Problem) -> Projection:
         """Return the projection onto the right singular vectors of the weighted matrix."""
         from lowrank_bench.linalg.decomposition import Projection, orient
+        from lowrank_bench.linalg.frequency.row_use import row_use
         from lowrank_bench.linalg.gram import numerical_rank, right_singular
-        from lowrank_bench.linalg.row_use import row_use
 
         weights = row_use(problem, self.weights)
         weighted = problem.matrix * (weights / weights.mean()).sqrt().unsqueeze(1)

@@ -26,7 +26,7 @@ class L21(MatrixMethod):
     Guarantee
         The ℓ2,q error is never above that of the start: the SVD's with "svd" or "best", that of
         `lp` with "ellipsoid" or "best". The ellipsoid's, for p = q, is at most d^{1/q−1/2} times
-        the least possible (`linalg.certificate`); the result keeps that factor.
+        the least possible (`linalg.certificates.certificate`); the result keeps that factor.
 
     Parameters
     ----------
@@ -74,10 +74,10 @@ class L21(MatrixMethod):
         LowRankError
             When `start` is "ellipsoid" and the Lewis weights do not converge.
         """
+        from lowrank_bench.linalg.clustering.starts import first_bases
         from lowrank_bench.linalg.decomposition import Single, orient
         from lowrank_bench.linalg.factors import Factors
-        from lowrank_bench.linalg.row_robust import nearest_subspace
-        from lowrank_bench.linalg.starts import first_bases
+        from lowrank_bench.linalg.robust.row_robust import nearest_subspace
 
         matrix, rank = problem.matrix, problem.wanted_rank
         found = {

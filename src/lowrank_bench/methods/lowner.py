@@ -58,8 +58,8 @@ class Lowner(MatrixMethod):
             When the matrix has more than 64 columns.
         """
         from lowrank_bench.linalg.decomposition import Projection, complete, orient
+        from lowrank_bench.linalg.ellipsoid.lowner import lowner_ellipsoid
         from lowrank_bench.linalg.gram import right_singular
-        from lowrank_bench.linalg.lowner import lowner_ellipsoid
 
         matrix = problem.matrix
         found = lowner_ellipsoid(matrix, self.p)

@@ -50,7 +50,7 @@ class Lp(MatrixMethod):
         twenty for p = 16.
     Guarantee
         The sum of |entry|^p of the error, to the power of 1/p, is at most d^{2/p−1} times the least
-        of any matrix of rank k for 1 ≤ p ≤ 2 (`linalg.certificate.proven_factors`), and
+        of any matrix of rank k for 1 ≤ p ≤ 2 (`proven_factors` in `linalg.certificates`), and
         d^{1−2/p}·(d − k)^{1/p} times for p ≥ 2; the largest |entry|, for p = ∞, at most d times.
         These are bounds for the worst case; `certify` says what holds on the matrix at hand.
         They follow from √(xᵀMx) ≤ ‖Ax‖_p ≤ d^{1/p−1/2}·√(xᵀMx) for p ≤ 2, and from
@@ -96,8 +96,8 @@ class Lp(MatrixMethod):
             When the Lewis weights do not converge.
         """
         from lowrank_bench.linalg.decomposition import Projection, complete, orient
+        from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
         from lowrank_bench.linalg.gram import right_singular
-        from lowrank_bench.linalg.lewis import lewis_weights
 
         matrix = problem.matrix
         mean = matrix.mean(dim=0) if self.center else None

@@ -68,10 +68,10 @@ class Messi(MatrixMethod):
         LowRankError
             When there are fewer rows than k·j, or less than j columns.
         """
+        from lowrank_bench.linalg.clustering.partition import clustered
+        from lowrank_bench.linalg.clustering.projective import projective_clustering
         from lowrank_bench.linalg.decomposition import Single
         from lowrank_bench.linalg.factors import label_bits
-        from lowrank_bench.linalg.partition import clustered
-        from lowrank_bench.linalg.projective import projective_clustering
 
         matrix, rank = problem.matrix, problem.wanted_rank
         rows, columns = matrix.shape

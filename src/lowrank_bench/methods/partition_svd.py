@@ -10,8 +10,8 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.base import MatrixMethod
 
 if TYPE_CHECKING:
+    from lowrank_bench.linalg.clustering.partition import PartitionedProjection
     from lowrank_bench.linalg.decomposition import Decomposition
-    from lowrank_bench.linalg.partition import PartitionedProjection
     from lowrank_bench.problem import Problem
 
 
@@ -57,7 +57,7 @@ class PartitionSvd(MatrixMethod):
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:
         """Return the class that keeps the parts and a basis for each."""
-        from lowrank_bench.linalg.partition import PartitionedProjection
+        from lowrank_bench.linalg.clustering.partition import PartitionedProjection
 
         return PartitionedProjection
 
@@ -71,12 +71,12 @@ class PartitionSvd(MatrixMethod):
         """
         import torch
 
-        from lowrank_bench.linalg.factors import label_bits
-        from lowrank_bench.linalg.partition import (
+        from lowrank_bench.linalg.clustering.partition import (
             PartitionedProjection,
             consecutive_parts,
             leading_vectors,
         )
+        from lowrank_bench.linalg.factors import label_bits
 
         matrix = problem.matrix
         rows, columns = matrix.shape

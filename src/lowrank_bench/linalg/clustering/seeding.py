@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.subspaces import Fitter, Rows
+from lowrank_bench.linalg.clustering.subspaces import Fitter, Rows
 
 
 def random_start(rows: int, clusters: int, generator: torch.Generator) -> Tensor:

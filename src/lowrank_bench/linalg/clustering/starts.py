@@ -4,8 +4,8 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.decomposition import complete, orient
+from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
 from lowrank_bench.linalg.gram import right_singular
-from lowrank_bench.linalg.lewis import lewis_weights
 
 
 def first_bases(matrix: Tensor, rank: int, p: float, start: str) -> dict[str, Tensor]:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.clustering.moves import better_labels
+from lowrank_bench.linalg.clustering.partition import consecutive_parts, leading_vectors
+from lowrank_bench.linalg.clustering.seeding import random_start, residual_start
+from lowrank_bench.linalg.clustering.subspaces import Fitter, Rows, Subspaces
 from lowrank_bench.linalg.gram import largest_entry, unit_of
-from lowrank_bench.linalg.moves import better_labels
-from lowrank_bench.linalg.partition import consecutive_parts, leading_vectors
-from lowrank_bench.linalg.seeding import random_start, residual_start
-from lowrank_bench.linalg.subspaces import Fitter, Rows, Subspaces
 
 SMOOTHING = 1e-6  # of the rows' root mean square length
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import KEPT, OFFSET, SparseFactors
+from lowrank_bench.linalg.frequency.pursuit import combination, matching_pursuit
 from lowrank_bench.linalg.gram import unit_of
-from lowrank_bench.linalg.pursuit import combination, matching_pursuit
 
 PRICE = 1.5  # numbers stored for a term: its coefficient, and 16 bits that say which row
 ROW_PRICE = 0.25  # 8 bits for each row: how many terms it has

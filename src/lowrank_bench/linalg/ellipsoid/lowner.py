@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.ellipsoid.quadratic_form import QuadraticForm
 from lowrank_bench.linalg.gram import numerical_rank
-from lowrank_bench.linalg.quadratic_form import QuadraticForm
 
 LARGEST_WIDTH = 64
 

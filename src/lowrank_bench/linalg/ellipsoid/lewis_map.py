@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.fixed_point import Evaluation
+from lowrank_bench.linalg.ellipsoid.fixed_point import Evaluation
 from lowrank_bench.linalg.gram import CHUNK, gram, squared_norms
 
 # Most accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound of the condition of M): so that rounding

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds, slack
+from lowrank_bench.linalg.ellipsoid.lewis import LewisWeights
 from lowrank_bench.linalg.factors import Approximation, ClusteredFactors, Factors
 from lowrank_bench.linalg.gram import unit_of
-from lowrank_bench.linalg.lewis import LewisWeights
-from lowrank_bench.linalg.lower_bounds import LowerBounds, slack
 
 CHUNK = 2048
 _norm = torch.linalg.vector_norm

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.ellipsoid.lewis import LewisWeights, lewis_weights
 from lowrank_bench.linalg.gram import (
     CHUNK,
     gram,
@@ -20,7 +21,6 @@ from lowrank_bench.linalg.gram import (
     power_of_two,
     right_singular,
 )
-from lowrank_bench.linalg.lewis import LewisWeights, lewis_weights
 
 STEPS = 30  # most steps of the convex bound; each of them gives a valid bound
 GAP = 1e-2  # it stops when no bound of its kind can be larger by more than this part

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.design import optimal_design
-from lowrank_bench.linalg.fixed_point import Solution, solve
+from lowrank_bench.linalg.ellipsoid.design import optimal_design
+from lowrank_bench.linalg.ellipsoid.fixed_point import Solution, solve
+from lowrank_bench.linalg.ellipsoid.lewis_map import MILD, IllConditionedError, LewisMap, Rows
+from lowrank_bench.linalg.ellipsoid.quadratic_form import QuadraticForm
 from lowrank_bench.linalg.gram import (
     CHUNK,
     largest_entry,
@@ -16,8 +18,6 @@ from lowrank_bench.linalg.gram import (
     right_singular,
     triangular_factor,
 )
-from lowrank_bench.linalg.lewis_map import MILD, IllConditionedError, LewisMap, Rows
-from lowrank_bench.linalg.quadratic_form import QuadraticForm
 
 # In an orthonormal basis the condition is bounded, and there are no better coordinates.
 LAST_RESORT = 1e12

@@ -1,0 +1,1 @@
+"""How far from the best of its rank an approximation can be."""

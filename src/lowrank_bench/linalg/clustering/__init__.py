@@ -1,0 +1,1 @@
+"""Several subspaces for one table: projective clustering, and partitions."""

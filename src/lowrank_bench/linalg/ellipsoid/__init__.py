@@ -1,0 +1,1 @@
+"""Ellipsoids of the ℓp ball: Lewis weights, and the ellipsoid method as published."""
