@@ -282,12 +282,6 @@ def test_few_images_are_said_and_unused_channels_go_first():
         ({}, {"batches": None}, 0.5, "calibration inputs; give batches"),
         ({}, {}, 0.999, r"compression 0.999 of parameters is out of reach: .* allows 0\.9"),
         ({}, {"budget": "macs"}, 0.9999, r"compression 0.9999 of macs is out of reach"),
-        (
-            {},
-            {"budget": "latency"},
-            0.5,
-            "pruned to a budget of parameters or macs, not of latency",
-        ),
     ],
 )
 def test_what_is_refused(params, more, compression, words):

@@ -4,7 +4,7 @@ Kernels work in blocks of channels, so that seconds rise in steps and some ranks
 larger ones. So forms are measured at few sizes, in turn with the dense layer on the input that it
 gets in the network, and any other size costs what the next larger measured one does. The dense
 layer's own seconds are those in the running network, where fresh memory takes its time as well:
-factors save the difference, since their output is as large; fewer channels save in proportion.
+factors save the difference or in proportion, whichever is less; fewer channels in proportion.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +34,7 @@ from lowrank_bench.network.problem import NetworkProblem
 GRAIN = 16  # numbers of one register, the block that kernels work in
 SMALL = (4, 8)  # sizes below it that have kernels of their own
 FINE, COARSE = 1.2, 1.6  # growth of measured sizes: of ranks, and of channels on two axes
+NEVER, LEAST = 2.0, 0.01  # of the dense seconds: what does not pay, and the least of what does
 MAX_GROUPS = 4  # of a cut, where nothing else is asked for: grouped kernels are slow
 BUDGET = 0.3  # seconds for the rounds of one table
 ROUNDS = (3, 30)  # least and most
@@ -58,8 +59,9 @@ def rank_seconds(
 ) -> np.ndarray:
     """Return the seconds of a layer at every rank, float64 r.
 
-    Ranks that are slower than the dense layer, or not measured for having as many multiply-adds,
-    cost what it does. So do all of an embedding's: a look-up is faster than any product.
+    Ranks that are no faster than the dense layer, or not measured for having as many multiply-adds,
+    cost `NEVER` times what it does. So do all of an embedding's: a look-up is faster than any
+    product.
 
     Parameters
     ----------
@@ -67,18 +69,21 @@ def rank_seconds(
         How the layer is cut (`layers.convolution`).
     """
     dense = dense_seconds(problem)[layer.name]
-    seconds = np.full(min(matrix_shape(kernel_shape(layer.shape), scheme, groups)), dense)
+    most = min(matrix_shape(kernel_shape(layer.shape), scheme, groups))
+    seconds = np.full(most, NEVER * dense)
     if layer.kind == "embedding":
         return seconds
     given = _given(problem)[layer.name]
     module = problem.model.get_submodule(layer.name)
-    saved = problem.cached(
+    alone, found = problem.cached(
         ("latency", "ranks", _about(module, given), scheme, groups),
-        lambda: _saved_at_ranks(module, given, scheme, groups),
+        lambda: _at_ranks(module, given, scheme, groups),
     )
     start, extra = 0, _extras(problem).get(layer.name, 0.0)
-    for rank, less in saved.items():
-        seconds[start:rank] = _left(dense, less - extra)
+    for rank, own in found.items():
+        cost = max(dense - alone + own, dense * own / alone) + extra
+        if cost < dense:
+            seconds[start:rank] = max(cost, LEAST * dense)
         start = rank
     return seconds
 
@@ -100,7 +105,7 @@ def sliced_seconds(problem: NetworkProblem, layer: Layer, inputs: int, outputs: 
     at = rounded_up(inputs, rows[-1])
     across = [float(np.interp(at, rows, shares[:, place])) for place in range(len(columns))]
     share = float(np.interp(rounded_up(outputs, columns[-1]), columns, across))
-    return _left(dense, (1 - share) * dense - _extras(problem).get(layer.name, 0.0))
+    return min(max(share * dense + _extras(problem).get(layer.name, 0.0), LEAST * dense), dense)
 
 
 def learn(
@@ -169,23 +174,23 @@ def _about(module: nn.Module, given: torch.Size) -> tuple[object, ...]:
     return repr(module), tuple(given)
 
 
-def _saved_at_ranks(
+def _at_ranks(
     module: nn.Module, given: torch.Size, scheme: int, groups: int
-) -> dict[int, float]:
-    """Return the seconds that the measured ranks save, rising ranks."""
+) -> tuple[float, dict[int, float]]:
+    """Return the seconds of the dense layer, and of the measured ranks, rising."""
     weight = module.weight
     shape = kernel_shape(tuple(weight.shape))
     most = -(-weight.numel() // weights_per_rank(shape, scheme, groups)) - 1
     most = min(most, *matrix_shape(shape, scheme, groups))
     if most < 1:
-        return {}
+        return 1.0, {}
     ranks = ladder(most)
     seconds = _seconds(
         [module, *(factorized(module, rank, groups, scheme) for rank in ranks)],
         [given] * (len(ranks) + 1),
         module.weight,
     )
-    return {rank: seconds[0] - own for rank, own in zip(ranks, seconds[1:], strict=True)}
+    return seconds[0], dict(zip(ranks, seconds[1:], strict=True))
 
 
 def _shares(module: nn.Module, given: torch.Size) -> tuple[list[int], list[int], np.ndarray]:
