@@ -154,6 +154,17 @@ def test_what_is_added_belongs_together():
     assert sorted(len(pool) for pool in graph.pools) == [4] * 4 + [8] * 4 + [16] * 4
 
 
+def test_the_memory_format_does_not_matter():
+    pixels = {"pixel_values": torch.randn(1, 3, 32, 32)}
+    model = build_network("resnet20", 10, 32, 3, 0, "A", width=4)
+    turned = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    one, other = trace(model, pixels), trace(turned, pixels)
+    for name, labels in one.writes.items():
+        np.testing.assert_array_equal(labels, other.writes[name])
+    weight = turned.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)  # as it was before
+
+
 def test_a_padded_shortcut_ties_the_channels_in_its_middle():
     graph = trace(network("resnet20, option A"), example("resnet20, option A"))
     first, second, third = (

@@ -33,6 +33,20 @@ KINDS = {name: kind for kind, names in _WORDS.items() for name in names.split()}
 LEAVES = (nn.Conv2d, nn.Linear, _BatchNorm, PaddedShortcut)
 
 
+@contextmanager
+def _in_rows(model: nn.Module) -> Iterator[None]:
+    """Keep all parameters in the usual memory format: others make views that hide channels."""
+    odd = {p: p.data for p in model.parameters() if not p.is_contiguous()}
+    for parameter, data in odd.items():
+        parameter.data = data.contiguous()
+    try:
+        yield
+    finally:
+        for parameter, data in odd.items():
+            parameter.data = data
+
+
+
 class Trace(TorchDispatchMode):
     """The labels of all tensors of a forward, and what layers read and write.
 
@@ -69,8 +83,9 @@ class Trace(TorchDispatchMode):
         trace = cls(model)
         training = [module for module in model.modules() if module.training]
         try:
-            with torch.no_grad(), trace._hooked(model):
-                inputs = {name: value.detach().clone() for name, value in example.items()}
+            with torch.no_grad(), trace._hooked(model), _in_rows(model):
+                kept = torch.contiguous_format
+                inputs = {k: v.detach().clone(memory_format=kept) for k, v in example.items()}
                 for value in inputs.values():
                     trace._give(value, torch.zeros((), dtype=torch.int64))
                 with trace:
