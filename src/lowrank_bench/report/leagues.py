@@ -9,6 +9,7 @@ from lowrank_bench.report.table_parts import drop_cells, notes, number
 FREE = "data-free"
 TEXT = "with the training text"
 LABELS = "with training labels"
+INPUTS = "with training inputs"
 COLUMNS = ["model", "league", "label", "method", "params", "data_used", "finetune_epochs"]
 COLUMNS += ["compression", "half", "drop", "drop_ci_low", "drop_ci_high", "vs_svd", "vs_svd_p"]
 COLUMNS += ["n_seeds", "n_examples", "note"]
@@ -18,6 +19,8 @@ def league(data_used: str) -> str:
     """Return the league of a method by what it looks at."""
     if "labels" in data_used:
         return LABELS
+    if "inputs" in data_used:
+        return INPUTS
     return TEXT if "text" in data_used else FREE
 
 
