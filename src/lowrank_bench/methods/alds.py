@@ -51,7 +51,7 @@ class Alds(NetworkMethod):
         `0`: the kernel stays with the groups; `all`: each layer takes the best of the four ways to
         divide it between the two convolutions (ALDS+).
     max_groups
-        Most groups. Many groups run slowly.
+        Most groups. Many groups run slowly; for a budget of latency null stands for 4.
     align
         Ranks are multiples of it.
 

@@ -142,11 +142,6 @@ def _extras(problem: NetworkProblem) -> dict[str, float]:
     return problem.cached(("latency", "extras", problem.batch), dict)
 
 
-def _left(dense: float, saved: float) -> float:
-    """Return what is left of a layer's seconds, a hundredth at least, and no more than all."""
-    return min(max(dense - saved, dense / 100), dense)
-
-
 def _up(size: int) -> int:
     return -(-size // GRAIN) * GRAIN
 

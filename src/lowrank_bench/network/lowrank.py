@@ -135,7 +135,7 @@ def compress_layers(
         for candidate, own in zip(candidates, errors, strict=True)
     ]
     budget = problem.allowance(compression)
-    _check_reachable(options, budget, problem.allowance(0))
+    _check_reachable(problem, options, budget)
     chosen = choose(options, budget)
     new: dict[str, nn.Module] = {}
     layers = []
@@ -187,10 +187,11 @@ def _objective(rule: str, errors: Sequence[np.ndarray], chosen: Sequence[int]) -
     return sum(taken) if rule in ("sum", "product") else max(taken)
 
 
-def _check_reachable(options: Sequence[Options], budget: float, dense: float) -> None:
+def _check_reachable(problem: NetworkProblem, options: Sequence[Options], budget: float) -> None:
     least = sum(own.cost.min() for own in options)
     if least > budget:
+        what = "the fastest form of" if problem.budget == "latency" else "rank 1 in"
         raise LowRankError(
-            f"the budget is below what rank 1 in every layer keeps; the largest compression that "
-            f"is reachable is {max(1 - least / dense, 0):.4f}"
+            f"the budget is below what {what} every layer keeps; the largest compression that "
+            f"is reachable is {max(1 - least / problem.allowance(0), 0):.4f}"
         )

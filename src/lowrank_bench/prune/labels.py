@@ -46,7 +46,6 @@ def _in_rows(model: nn.Module) -> Iterator[None]:
             parameter.data = data
 
 
-
 class Trace(TorchDispatchMode):
     """The labels of all tensors of a forward, and what layers read and write.
 

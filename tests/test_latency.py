@@ -1,0 +1,381 @@
+"""A budget of seconds, and the measuring that it rests on.
+
+Seconds are compared as ratios of the least of several that take turns, never by themselves.
+"""
+
+import json
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from lowrank_bench import compress, load, save
+from lowrank_bench.cli import main
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.linear import FactorizedLinear
+from lowrank_bench.measure.compare import measure
+from lowrank_bench.measure.memory import activation_peak, file_bytes, stored_bytes
+from lowrank_bench.measure.timing import Clock, fixed_threads, taken_in_turn
+from lowrank_bench.methods import make_method
+from lowrank_bench.network import latency, latency_tables
+from lowrank_bench.network.compress import compress_within
+from lowrank_bench.network.forward import repeated
+from lowrank_bench.network.latency import dense_latency, dense_seconds, within_latency
+from lowrank_bench.network.latency_tables import ladder, rank_seconds, sliced_seconds
+from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Measure for a shorter time, on one thread."""
+    monkeypatch.setattr(latency, "BUDGET", 0.1)
+    monkeypatch.setattr(latency, "ROUNDS", (5, 15))
+    monkeypatch.setattr(latency_tables, "BUDGET", 0.02)
+    with fixed_threads(1):
+        yield
+
+
+def cnn() -> nn.Module:
+    """Return a network whose middle is wide enough for factors to be faster."""
+    torch.manual_seed(0)
+    wide = [nn.Conv2d(160, 160, 3, padding=1), nn.BatchNorm2d(160), nn.ReLU()]
+    stem = [nn.Conv2d(3, 160, 3, padding=1), nn.ReLU()]
+    more = [nn.Conv2d(160, 160, 3, padding=1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(160, 10)]
+    return nn.Sequential(*stem, *wide, *more, *head).eval()
+
+
+def images(rows: int) -> dict[str, torch.Tensor]:
+    return {"input": torch.randn(rows, 3, 8, 8, generator=torch.Generator().manual_seed(1))}
+
+
+def bert() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=500, num_hidden_layers=2, **sizes)
+    return BertForSequenceClassification(config).eval()
+
+
+def tokens(rows: int) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.arange(1, 33).repeat(rows, 1)}
+
+
+NETWORKS = {"conv": (cnn, images), "linear": (bert, tokens)}
+
+
+def problem(target: str = "conv", **more) -> NetworkProblem:
+    make, inputs = NETWORKS[target]
+    batches = [(inputs(4), torch.arange(4) % 2)]
+    return NetworkProblem(
+        make(), target, inputs(1), lambda: batches, **{"budget": "latency", **more}
+    )
+
+
+def best_ratio(dense, compressed, inputs, rounds=10) -> float:
+    """Return the least CPU seconds of `compressed` over those of `dense`, run in turn."""
+    least = [float("inf")] * 2
+    with torch.inference_mode():
+        for turn in range(rounds + 3):
+            for place, model in enumerate((dense, compressed)):
+                start = time.thread_time()
+                model(**inputs)
+                if turn >= 3:
+                    least[place] = min(least[place], time.thread_time() - start)
+    return least[1] / least[0]
+
+
+CASES = [
+    ("conv", "svd", {}),
+    ("conv", "alds", {}),
+    ("conv", "pca", {}),
+    ("conv", "softnet", {}),
+    ("conv", "pfp", {"samples": 4}),
+    ("linear", "alds", {"error": "frobenius"}),
+    ("linear", "layerwise", {}),
+]
+
+
+@pytest.mark.parametrize(("target", "name", "params"), CASES)
+def test_a_network_within_a_budget_of_latency_is_not_slower(target, name, params):
+    make, inputs = NETWORKS[target]
+    model, batches = make(), [(inputs(4), torch.arange(4) % 2)]
+    small, report = compress(
+        model,
+        name,
+        0.15,
+        target=target,
+        example=inputs(1),
+        batches=(lambda: batches) if make_method(name, **params).needs else None,
+        budget="latency",
+        **params,
+    )
+    facts = report.info["latency"]
+    assert facts["compressed_seconds"] <= facts["dense_seconds"]
+    assert facts["layers_compressed_seconds"] <= 0.85 * facts["layers_dense_seconds"]
+    assert json.loads(json.dumps(facts))["batch"] == 16
+    assert report.parameters_kept < report.parameters_dense
+    ratio = best_ratio(model, small, repeated(inputs(1), 16))
+    assert ratio <= 1.1, f"{ratio:.3f} of the dense network's seconds"
+    if target == "linear":  # a look-up is faster than any product
+        assert isinstance(small.get_input_embeddings(), nn.Embedding)
+
+
+def test_the_command_line_keeps_the_budget_too(tmp_path, capsys):
+    model = bert()
+    model.save_pretrained(tmp_path / "dense")
+    words = ["compress", str(tmp_path / "dense"), str(tmp_path / "small"), "--method", "svd"]
+    assert main([*words, "--target", "linear", "--budget", "latency", "--compression", "0.1"]) == 0
+    facts = json.loads(capsys.readouterr().out)["info"]["latency"]
+    assert facts["ratio"] >= 1
+    small = load(tmp_path / "small")
+    assert best_ratio(model, small, repeated(tokens(1), 16)) <= 1.1
+
+
+def test_a_network_pruned_before_is_held_to_the_seconds_of_the_first_one():
+    first = problem()
+    once = compress_within(first, make_method("softnet"), 0.3)
+    second = problem(origin=first)
+    second = replace(second, model=once.model, _memo={})
+    twice = compress_within(second, make_method("softnet"), 0.6)
+    facts = twice.info["latency"]
+    assert facts["layers_compressed_seconds"] <= 0.4 * facts["layers_dense_seconds"]
+    sizes = [part.info["parameters_kept"] for part in (once, twice)]
+    assert sizes[0] > sizes[1]
+    assert best_ratio(first.model, twice.model, repeated(images(1), 16)) <= 0.8
+
+
+def test_a_slow_network_is_not_returned_and_a_fast_one_is_at_once(monkeypatch):
+    given = problem()
+    seconds = iter([(1.2, 1.1), (0.95, 0.9), (0.7, 0.6)])
+    names = [layer.name for layer in given.layers]
+
+    def fake(models, *_):
+        whole, layers = next(seconds)
+        return [1.0, whole], [dict.fromkeys(names, 1.0), dict.fromkeys(names, layers)]
+
+    compressed = make_method("svd").compress(NetworkProblem(given.model, "conv", images(1)), 0.5)
+    dense_seconds(given)
+    monkeypatch.setattr(latency, "_measured", fake)
+    asked = []
+
+    def make(compression: float) -> CompressedNetwork:
+        asked.append(compression)
+        return compressed
+
+    found = within_latency(given, 0.3, make)
+    assert found.info["latency"]["tries"] == len(asked) == 3
+    assert found.info["latency"]["compression"] == pytest.approx(0.4)
+    assert found.info["latency"]["ratio"] == pytest.approx(1 / 0.7)
+    assert asked[0] == 0.3
+    assert min(asked[1:]) > 0.3
+
+
+def test_a_promise_that_cannot_be_kept_ends_in_one_line(monkeypatch):
+    given = problem()
+    names = [layer.name for layer in given.layers]
+    compressed = make_method("svd").compress(NetworkProblem(given.model, "conv", images(1)), 0.5)
+    dense_seconds(given)
+    sizes = iter([0.9, 0.88, 0.93, 0.9, 0.9, 0.9, 0.9])
+
+    def fake(models, *_):
+        own = next(sizes)
+        return [1.0, own], [dict.fromkeys(names, 1.0), dict.fromkeys(names, own)]
+
+    monkeypatch.setattr(latency, "_measured", fake)
+    with pytest.raises(LowRankError, match=r"largest that was measured is 0\.1200") as refusal:
+        within_latency(given, 0.3, lambda compression: compressed)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["svd", "alds", "softnet"])
+def test_out_of_reach_names_the_largest_compression(name):
+    with pytest.raises(LowRankError, match=r"0\.\d+$"):
+        make_method(name).compress(problem(), 0.9999)
+
+
+def test_nothing_saved_is_the_dense_network():
+    given = problem()
+    found = within_latency(given, 0.0, partial(make_method("svd").compress, given))
+    same = [isinstance(found.model.get_submodule(one.name), nn.Conv2d) for one in given.layers]
+    assert sum(same) == 3
+    inputs = images(2)
+    assert torch.equal(found.model(**inputs), given.model(**inputs))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Let layers cost their parameters and 1000; rank 32 is slow, slower than 48."""
+    monkeypatch.setattr(
+        latency_tables,
+        "_seconds",
+        lambda modules, shapes, like: [fake_seconds(module) for module in modules],
+    )
+    given = problem()
+    own = {layer.name: layer.parameters + 1000.0 for layer in given.layers}
+    given.cached(("latency", "dense", given.batch), lambda: own)
+    return given
+
+
+def fake_seconds(module: nn.Module) -> float:
+    slow = 2 if getattr(module, "rank", 0) == 32 else 1
+    return slow * float(sum(part.numel() for part in module.parameters())) + 1000
+
+
+def test_ranks_cost_what_the_next_measured_one_does(counted):
+    layer = counted.layers[1]
+    seconds = rank_seconds(counted, layer)
+    dense = dense_seconds(counted)[layer.name]
+    measured = ladder(143)  # 143·(160 + 1440) < 160·1440 ≤ 144·1600
+    assert measured[:3] == [4, 8, 16]
+    assert all(size % 16 == 0 for size in measured[2:])
+    for rank in range(1, 161):
+        above = next((size for size in measured if size >= rank), None)
+        if above is None:
+            assert seconds[rank - 1] > dense
+        else:
+            slow = 2 if above == 32 else 1
+            assert seconds[rank - 1] == pytest.approx(slow * (above * 1600 + 160) + 1000)
+    assert dense_latency(counted) == sum(dense_seconds(counted).values())
+
+
+def test_the_choice_is_the_best_of_all_within_the_seconds(counted):
+    """Against a search over every combination of the measured ranks."""
+    options = []
+    for layer in counted.layers:
+        dense = dense_seconds(counted)[layer.name]
+        matrix = counted.model.get_submodule(layer.name).weight.detach().flatten(1).double()
+        squares = torch.linalg.svdvals(matrix).square().flip(0).cumsum(0).flip(0)
+        lost = [*squares.tolist(), 0.0]
+        costs = rank_seconds(counted, layer)
+        ranks = [rank for rank in ladder(160) if rank <= len(costs) and costs[rank - 1] < dense]
+        options.append([(costs[rank - 1], lost[rank]) for rank in ranks] + [(dense, 0.0)])
+    for compression in (0.1, 0.4, 0.7):
+        budget = (1 - compression) * dense_latency(counted)
+        choices = ((sum(c for c, _ in one), sum(e for _, e in one)) for one in product(*options))
+        best = min(error for cost, error in choices if cost <= budget)
+        found = make_method("lrank").compress(counted, compression)
+        assert found.info["spent"] <= budget
+        assert found.info["objective"] == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("align", [1, 8, 24])
+def test_alds_takes_few_groups_and_no_rank_that_a_larger_one_beats(counted, align):
+    found = make_method("alds", align=align, error="bound").compress(counted, 0.5)
+    cut = [row for row in found.layers if row["rank"] is not None]
+    assert cut
+    assert all(row["groups"] in (1, 2, 4) and row["rank"] % align == 0 for row in cut)
+    assert not {17, 24, 31, 32} & {row["rank"] for row in cut}
+    spent = 0.0
+    for layer, row in zip(counted.layers, found.layers, strict=True):
+        if row["rank"] is None:
+            spent += dense_seconds(counted)[layer.name]
+        else:
+            spent += rank_seconds(counted, layer, 0, row["groups"])[row["rank"] - 1]
+    assert spent <= 0.5 * dense_latency(counted)
+    assert found.info["spent"] == pytest.approx(spent)
+
+
+def test_channels_cost_no_less_where_there_are_more(counted):
+    layer = counted.layers[1]
+    cost = partial(sliced_seconds, counted, layer)
+    sizes = [*range(1, 160, 5), 160]
+    table = np.array([[cost(i, o) for o in sizes] for i in sizes])
+    assert (np.diff(table, axis=0) >= -1e-9).all()
+    assert (np.diff(table, axis=1) >= -1e-9).all()
+    assert table[-1, -1] == dense_seconds(counted)[layer.name]
+    for inputs, outputs in ((16, 160), (160, 64), (32, 32)):  # at measured pairs, exactly
+        expected = 9 * inputs * outputs + outputs + 1000
+        assert cost(inputs, outputs) == pytest.approx(expected)
+    for inputs, outputs in ((15, 160), (101, 33), (48, 48)):  # elsewhere, never below
+        assert cost(inputs, outputs) >= 9 * inputs * outputs + outputs + 1000
+
+
+@pytest.mark.parametrize("name", ["softnet", "pfp"])
+def test_pruned_channels_fill_whole_blocks(counted, name):
+    found = make_method(name).compress(counted, 0.4)
+    rows = {row["name"]: row for row in found.layers}
+    spent = sum(
+        sliced_seconds(counted, layer, rows[layer.name]["inputs"], rows[layer.name]["outputs"])
+        for layer in counted.layers
+    )
+    assert spent <= 0.6 * dense_latency(counted)
+    assert all(row["outputs"] % 16 == 0 for row in found.layers[:-1])
+
+
+def test_groups_of_inputs_are_multiplied_at_once():
+    """Broadcasting over rows copied the factors for each row: a hundred times the dense layer."""
+    dense, inputs = nn.Linear(384, 384), torch.randn(8, 64, 384)
+    layer = FactorizedLinear(384, 384, rank=16, groups=4)
+    for part in layer.parameters():
+        nn.init.normal_(part, std=0.1)
+    expected = inputs @ layer.dense_weight().T + layer.bias
+    torch.testing.assert_close(layer(inputs), expected, atol=1e-3, rtol=1e-4)
+    assert layer(inputs[0, 0]).shape == (384,)
+    calls = [partial(dense, inputs), partial(layer, inputs)]
+    with torch.inference_mode():
+        one, other = taken_in_turn(calls, Clock(torch.device("cpu")), 15, 3)
+    assert min(other) < min(one)
+
+
+def test_calls_take_turns_and_waiting_costs_nothing():
+    said: list[str] = []
+    calls = [partial(said.append, "a"), partial(said.append, "b")]
+    found = taken_in_turn(calls, Clock(torch.device("cpu")), rounds=3, warm_up=2)
+    assert said == ["a", "b"] * 5
+    assert [len(own) for own in found] == [3, 3]
+    assert Clock(torch.device("cpu")).seconds(partial(time.sleep, 0.2)) < 0.1
+    assert Clock(torch.device("cpu"), threads=2).seconds(partial(time.sleep, 0.2)) >= 0.2
+    before = torch.get_num_threads()
+    with fixed_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_measure_tells_a_network_from_one_that_does_six_times_as_much(tmp_path):
+    class Deep(nn.Module):
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+            convs = [nn.Conv2d(32, 32, 3, padding=1) for _ in range(depth)]
+            self.body = nn.Sequential(nn.Conv2d(3, 32, 1), *convs)
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return self.body(input)
+
+    dense, small = Deep(6).train(), Deep(1)
+    found = measure(dense, small, images(1), batch=8, repeats=10, warm_up=3)
+    assert 1.5 < found.ratio < 12
+    assert found.dense.best <= found.dense.median <= found.dense.p95
+    assert (found.batch, found.repeats, found.clock) == (8, 10, "CPU seconds of one thread")
+    assert dense.training
+    parameters = sum(part.numel() for part in small.parameters())
+    assert found.compressed.stored_bytes == 4 * parameters
+    save(small, tmp_path / "small")
+    size = sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
+    assert found.compressed.file_bytes == size == file_bytes(small)
+    assert load(tmp_path / "small", model=Deep(1)) is not None
+    assert json.loads(json.dumps(found.to_dict()))["ratio"] == found.ratio
+
+
+def test_memory_of_a_chain_is_that_of_two_neighbours():
+    chain = nn.Sequential(nn.Linear(10, 30), nn.ReLU(), nn.Linear(30, 70), nn.Linear(70, 5))
+    with torch.no_grad():
+        peak = activation_peak(chain, {"input": torch.randn(4, 10)})
+    assert peak == 4 * 4 * max(30 + 30, 30 + 70, 70 + 5)
+    assert stored_bytes(chain) == 4 * sum(part.numel() for part in chain.parameters())
+    shared = nn.Sequential(chain[0], chain[0])
+    assert stored_bytes(shared) == 4 * (10 * 30 + 30)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [({"repeats": 0}, "repeats >= 1"), ({"warm_up": 2}, "warm_up >= 3"), ({"batch": 0}, "one row")],
+)
+def test_what_cannot_be_measured_is_refused(words, match):
+    with pytest.raises(LowRankError, match=match):
+        measure(cnn(), cnn(), images(1), **words)
