@@ -1,6 +1,6 @@
 """Print how much faster compressed networks run than dense ones, on one thread.
 
-python benchmarks/latency.py            # ResNet-20, VGG16 and a BERT; some ten minutes
+python benchmarks/latency.py            # ResNet-20, VGG16 and a BERT; half an hour
 python benchmarks/latency.py --quick    # the ResNet-20 and a short text alone
 """
 
@@ -141,6 +141,14 @@ def shown(cost: Comparison) -> str:
     )
 
 
+def cases(quick: bool) -> Iterator[tuple[Case, tuple[int, ...]]]:
+    """Yield the networks, each with its batches."""
+    for name in ("resnet20",) if quick else ("resnet20", "vgg16_bn"):
+        yield cnn(name), (16,) if quick else (16, 1)
+    for case in bert(2 if quick else 6, (16,) if quick else (16, 128)):
+        yield case, (1,) if quick else (1, 32)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -158,20 +166,13 @@ def main() -> None:
         f"{'network':26s} {'batch':>5s} {'budget':10s} save {'method':31s} {'best':>7s} "
         f"{'median':>7s} {'memory':>7s} {'file':>7s} {'dense ms':>9s} {'params':>7s} {'CPU s':>8s}"
     )
-    quick, makers = options.quick, []
-    for name in ("resnet20",) if quick else ("resnet20", "vgg16_bn"):
-        makers += [(name, partial(cnn, name), (16,) if quick else (16, 1))]
-    cases = [(make(), batches) for name, make, batches in makers if options.only in name]
-    for case in bert(2 if quick else 6, (16,) if quick else (16, 128)):
-        if options.only in case.name:
-            cases.append((case, (1,) if quick else (1, 32)))
-    for case, batches in cases:
-        for batch in batches:
-            for line in lines(case.at(batch), 10 if quick else 30):
+    for case, batches in cases(options.quick):
+        for batch in batches if options.only in case.name else ():
+            for line in lines(case.at(batch), 10 if options.quick else 30):
                 print(line, flush=True)
     if options.only in "embedding":
         print()
-        for line in embeddings(quick):
+        for line in embeddings(options.quick):
             print(line, flush=True)
 
 
