@@ -34,11 +34,12 @@ RECIPE = {
 HUB = {"kind": "hub", "repo": "a/b", "revision": "main", "config": None}
 
 
-def train(seed=0, **changes):
+def train(seed=0, watch=None, **changes):
     model, tokenizer = build_network("distilbert", 0, 2)
     rows = pd.DataFrame(make_task("sst2", 0)["train"][:800])
-    losses = finetune(model, tokenizer, encode(rows, tokenizer, TEXT), RECIPE | changes, seed)
-    return model, losses
+    rows = encode(rows, tokenizer, TEXT)
+    found = finetune(model, tokenizer, rows, RECIPE | changes, seed, watch=watch)
+    return model, found["losses"]
 
 
 def test_training_learns_and_repeats_itself_bit_by_bit():
@@ -90,9 +91,14 @@ def published(tmp_path, names, declared=(), spoil=False):
     return store, Checkpoint("n", "sst2", 0, network, data, TEXT, recipe, ("validation",), "c")
 
 
-def dense_logits(store, point):
+def dense_logits(store, point, precision="fp32"):
     cell = Cell(point, Spec(DENSE, {}, "embedding", DENSE, ""), 0.0, 0, "e")
-    evaluate_cells([cell], store, 4096, "cpu", lambda _, error: error and pytest.fail(str(error)))
+
+    def fail(_, error):
+        if error:
+            raise error
+
+    evaluate_cells([cell], store, 4096, "cpu", fail, precision)
     return read_record(cell, store).predictions["validation"]
 
 
@@ -102,6 +108,14 @@ def test_a_published_checkpoint_is_read_by_its_label_names(tmp_path):
     a, b = dense_logits(*straight), dense_logits(*turned)
     np.testing.assert_allclose(a, b[:, ::-1], atol=1e-6)
     assert abs(a[:, 0] - a[:, 1]).max() > 1e-3
+
+
+def test_bf16_predictions_are_near_those_of_fp32_but_not_the_same(tmp_path):
+    exact = dense_logits(*published(tmp_path / "a", TEXT["labels"]))
+    rough = dense_logits(*published(tmp_path / "b", TEXT["labels"]), precision="bf16")
+    spread = np.ptp(exact)
+    assert 0 < abs(exact - rough).max() < 0.05 * spread
+    assert rough.dtype == np.float32
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,20 @@ def test_overrides_reach_nested_keys_and_groups():
     assert config.model["quick_bert"].recipe.epochs == 7
 
 
+def test_another_precision_changes_the_keys_of_predictions_and_of_nothing_else():
+    plans = [
+        make_plan(load_config(CONF, overrides))
+        for overrides in ((), ["evaluation.precision=fp32"], ["evaluation.precision=bf16"])
+    ]
+    plain, same, rough = ([cell.key for cell in plan.cells()] for plan in plans)
+    assert plain == same
+    assert not set(plain) & set(rough)
+    first, last = (
+        {point.key for job in p.checkpoint for point in job.checkpoints} for p in plans[1:]
+    )
+    assert first == last
+
+
 def test_snakemake_settings_become_overrides():
     settings = {"experiment": "quickstart", "seeds": [0, 1], "overrides": ["method.lp.grid.p=[1]"]}
     assert overrides_of(settings) == [

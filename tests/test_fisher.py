@@ -39,8 +39,9 @@ def test_each_examples_own_gradient_is_squared(name, architecture):
     _, embedding = find_embedding(model)
     embedding.padding_idx = None  # as the layer's own gradient leaves the padding out
     total = torch.zeros(embedding.num_embeddings, dtype=torch.float64)
-    for features, label in zip(encoded.features, encoded.labels, strict=True):
-        logits = model(**{key: torch.tensor([ids]) for key, ids in features.items()}).logits
+    for number, label in enumerate(encoded.labels):
+        inputs = {key: torch.tensor(ids[None]).long() for key, ids in encoded.row(number).items()}
+        logits = model(**inputs).logits
         if name == "stsb":
             loss = (logits[0, 0] - float(label)) ** 2
         else:
@@ -49,7 +50,7 @@ def test_each_examples_own_gradient_is_squared(name, architecture):
         total += gradient.double().square().sum(dim=1)
     found = fisher_information(model, tokenizer, encoded, max_tokens=120)
     torch.testing.assert_close(found, total / len(encoded), rtol=1e-3, atol=1e-9)
-    used = {token for features in encoded.features for token in features["input_ids"]}
+    used = set(encoded.tokens["input_ids"].tolist())
     assert {int(row) for row in found.nonzero()} == used
 
 
@@ -58,7 +59,7 @@ def test_a_large_task_is_sampled(monkeypatch):
     monkeypatch.setattr(fisher, "EXAMPLES", 3)
     one, two = (fisher_information(model, tokenizer, encoded, 500, seed=s) for s in (0, 0))
     assert torch.equal(one, two)
-    whole = {token for features in encoded.features for token in features["input_ids"]}
+    whole = set(encoded.tokens["input_ids"].tolist())
     assert 0 < int((one > 0).sum()) < len(whole)
 
 
@@ -77,7 +78,7 @@ def test_labels_follow_the_order_of_the_outputs(name):
 
 def test_counts_are_those_of_a_counter():
     _, _, encoded = example("mrpc")
-    ids = [features["input_ids"] for features in encoded.features]
+    ids = [encoded.row(number)["input_ids"].tolist() for number in range(len(encoded))]
     found = token_counts(ids, 3000)
     expected = Counter(token for row in ids for token in row)
     assert {int(i): int(found[i]) for i in found.nonzero()} == dict(expected)

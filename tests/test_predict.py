@@ -8,7 +8,7 @@ import torch
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
 from lowrank_bench.text.batches import Collator, length_sorted, shuffled
-from lowrank_bench.text.encode import encode
+from lowrank_bench.text.encode import encode, read_encoded, tokenizer_name, write_encoded
 from lowrank_bench.text.predict import predict
 
 TEXT = {"columns": ["sentence1", "sentence2"], "label": "label", "labels": ["a", "b"]}
@@ -64,9 +64,40 @@ def test_training_batches_hold_every_row_once_and_change_with_the_seed():
     assert spread < np.ptp(lengths) / 2
 
 
-def test_left_padding_is_kept_for_networks_that_want_it(rows):
-    _, tokenizer = build_network("xlnet", 0, num_labels=2)
-    encoded = encode(rows, tokenizer, TEXT | {"max_length": 128})
-    mask = Collator(tokenizer)(encoded, np.argsort(encoded.lengths)[[0, -1]])["attention_mask"]
-    assert mask[0, 0] == 0
-    assert mask[0, -1] == 1
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta", "xlnet"])
+def test_padding_is_that_of_transformers(architecture, rows):
+    _, tokenizer = build_network(architecture, 0, num_labels=2)
+    encoded = encode(rows, tokenizer, TEXT | {"max_length": 40})
+    some = np.random.default_rng(0).permutation(len(rows))[:17]
+    texts = [rows[column].iloc[some].tolist() for column in TEXT["columns"]]
+    plain = tokenizer(*texts, truncation=True, max_length=40, padding=True, return_tensors="pt")
+    ours = Collator(tokenizer)(encoded, some)
+    assert ours.keys() == plain.keys()
+    assert 0 in plain["attention_mask"]
+    for name, values in plain.items():
+        assert torch.equal(ours[name], values)
+
+
+def test_stored_rows_are_those_that_were_encoded(rows, tmp_path):
+    _, tokenizer = build_network("bert", 0, num_labels=2)
+    encoded = encode(rows, tokenizer, TEXT | {"max_length": 40})
+    write_encoded(encoded, tmp_path)
+    found = read_encoded(tmp_path)
+    assert isinstance(found.tokens["input_ids"], np.memmap)
+    for i in range(len(rows)):
+        texts = [rows[column].iloc[i] for column in TEXT["columns"]]
+        plain = tokenizer(*texts, truncation=True, max_length=40)
+        assert found.row(i)["input_ids"].tolist() == plain["input_ids"]
+        assert found.row(i)["token_type_ids"].tolist() == plain["token_type_ids"]
+    assert found.labels.tolist() == rows["label"].tolist()
+
+
+def test_a_tokenizer_is_named_by_what_it_does_not_by_what_it_did(rows):
+    _, first = build_network("bert", 0, num_labels=2)
+    _, second = build_network("bert", 0, num_labels=2)
+    _, other = build_network("roberta", 0, num_labels=2)
+    before = tokenizer_name(first)
+    encode(rows, first, TEXT | {"max_length": 9})
+    assert tokenizer_name(first) == before == tokenizer_name(second) != tokenizer_name(other)
+    first.add_tokens(["unheard-of"])
+    assert tokenizer_name(first) != before

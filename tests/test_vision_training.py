@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.fit import Watch
 from lowrank_bench.vision import training
 from lowrank_bench.vision.build import build_network
 from lowrank_bench.vision.digits import make_digits
@@ -108,7 +109,7 @@ def test_full_batches_train_as_plain_torch_does(nesterov, encoded):
     recipe = {**RECIPE, "batch_size": 33, "epochs": 4, "nesterov": nesterov, "learning_rate": 0.02}
     recipe |= {"milestones": [2], "gamma": 0.1}
     model, plain = small(), small().train()
-    losses = train(model, SETTINGS, encoded, recipe, 0)
+    losses = train(model, SETTINGS, encoded, recipe, 0)["losses"]
     optimizer = torch.optim.SGD(
         plain.parameters(), lr=0.02, momentum=0.9, nesterov=nesterov, weight_decay=0.01
     )
@@ -158,7 +159,8 @@ def test_divergence_ends_in_one_line(encoded):
 
 def test_on_step_hears_of_every_step(encoded):
     heard = []
-    losses = train(small(), SETTINGS, encoded, RECIPE, 0, on_step=lambda *s: heard.append(s))
+    watch = Watch(on_step=lambda *step: heard.append(step))
+    losses = train(small(), SETTINGS, encoded, RECIPE, 0, watch=watch)["losses"]
     assert [(step, steps) for step, steps, _ in heard] == [(n, 4) for n in (1, 2, 3, 4)]
     assert losses == pytest.approx([np.mean([h[2] for h in heard[i : i + 2]]) for i in (0, 2)])
 

@@ -1,6 +1,10 @@
-"""The device to compute on."""
+"""The device to compute on, and in which numbers."""
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from lowrank_bench.errors import LowRankError
 
@@ -13,3 +17,19 @@ def best_device(asked: str | None = None) -> str:
             raise LowRankError(f"evaluation.device = {asked!r}, but this machine has none; use cpu")
         return asked
     return next((name for name, is_there in there.items() if is_there), "cpu")
+
+
+def autocast(device: str | torch.device, precision: str) -> AbstractContextManager:
+    """Return the context for a training step in `fp32` or `bf16`.
+
+    In `bf16` products are taken of numbers rounded to bfloat16; weights, sums, softmax and
+    normalisation stay float32 (torch's automatic mixed precision).
+    """
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+
+def in_precision(model: nn.Module, precision: str) -> nn.Module:
+    """Return a network for prediction in `fp32`, itself, or in `bf16`, a copy in bfloat16."""
+    return model if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)

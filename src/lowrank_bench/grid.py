@@ -12,6 +12,7 @@ from lowrank_bench.cells import (
     Job,
     Source,
     Spec,
+    held_out_of,
     rows_of,
     split_and_range,
 )
@@ -214,7 +215,10 @@ def evaluation_digest(config: Config, point: Checkpoint) -> str:
     """Digest of what decides predictions beside the network: sources and row length."""
     target = config.target_of(config.model[point.model])
     code = code_digest(*PREDICTION[point.modality], *COMPRESSED[target])
-    return digest([code, config.evaluation.max_length] if point.modality == "text" else code)
+    settings = [config.evaluation.max_length] if point.modality == "text" else []
+    if config.evaluation.precision != "fp32":
+        settings.append(config.evaluation.precision)
+    return digest([code, *settings] if settings else code)
 
 
 def _settings(config: Config, target: str, needs: Sequence[str]) -> dict[str, Any]:
@@ -294,7 +298,19 @@ def _recipe(config: Config, model: Model, task: Task) -> dict[str, Any]:
     for patch in (model.recipe, task.recipe):
         merged |= {key: value for key, value in patch.model_dump().items() if value is not None}
     kept = {key: value for key, value in merged.items() if value is not None}
+    if kept.get("patience"):
+        kept["held_out_split"] = _held_out(task)
     return kept | {"train_split": _train_split(task), "train_limit": task.train.limit}
+
+
+def _held_out(task: Task) -> str:
+    """Return the rows that decide when a training stops."""
+    if not task.train.holdout:
+        raise LowRankError(
+            f"recipe.patience needs rows that are not trained on, and {task.title} holds none out; "
+            "set train.holdout of the task, e.g. task.NAME.train.holdout=1000"
+        )
+    return held_out_of(task.train.split, task.train.holdout)
 
 
 def _train_split(task: Task) -> str:

@@ -4,7 +4,7 @@ A modality is a module with the functions of `Modality`. Everything above them (
 evaluation, training after compression, calibration) is the same for texts and images.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lowrank_bench.cells import Checkpoint
+    from lowrank_bench.fit import Watch
     from lowrank_bench.store import Store
 
 MODULES = {"text": "lowrank_bench.text.modality", "image": "lowrank_bench.vision.modality"}
@@ -53,6 +54,15 @@ class Modality(Protocol):
     def encode(self, rows: "pd.DataFrame", processor: Any, inputs: Mapping[str, Any]) -> Encoded:
         """Return rows as the network takes them, with their labels."""
 
+    def processor_name(self, processor: Any) -> list[Any] | None:
+        """Return what decides how rows are encoded; None: encode them anew in every job."""
+
+    def write_encoded(self, encoded: Encoded, folder: Path) -> None:
+        """Write encoded rows to a folder."""
+
+    def read_encoded(self, folder: Path) -> Encoded:
+        """Return encoded rows, mapped into memory."""
+
     def predict(
         self,
         model: "nn.Module",
@@ -72,9 +82,9 @@ class Modality(Protocol):
         recipe: Mapping[str, Any],
         seed: int,
         device: str = "cpu",
-        on_step: Callable[[int, int, float], None] | None = None,
-    ) -> list[float]:
-        """Train a network in place and return the mean loss of each epoch."""
+        watch: "Watch | None" = None,
+    ) -> dict[str, Any]:
+        """Train a network in place; return what `fit.Training.run` does."""
 
     def batches(
         self, encoded: Encoded, processor: Any, rows: Sequence[int], device: str, batch_size: int

@@ -112,7 +112,8 @@ def run_evaluate(
             if not quiet:
                 progress.finished(cell.title())
 
-        evaluate_cells(todo, store, settings["max_tokens"], settings["device"], _on_done)
+        numbers = (settings["max_tokens"], settings["device"])
+        evaluate_cells(todo, store, *numbers, _on_done, settings["precision"])
     lost = sum(piece["status"] == "failed" for piece in outcome.values())
     tried = sum(outcome[cell.key]["status"] == "failed" for cell in todo)
     fresh, reused = len(todo) - tried, len(cells) - len(todo) - (lost - tried)

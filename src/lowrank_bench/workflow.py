@@ -64,7 +64,7 @@ class Workflow:
 
     @cached_property
     def settings(self) -> str:
-        """What jobs need beside their work, canonical JSON; none of it can change a result."""
+        """What jobs need beside their work, canonical JSON; keys name what decides a result."""
         evaluation = self.config.evaluation
         return canonical(
             {
@@ -72,6 +72,7 @@ class Workflow:
                 "folder": self.folder.as_posix(),
                 "max_tokens": evaluation.max_tokens,
                 "device": evaluation.device,
+                "precision": evaluation.precision,
             }
         )
 

@@ -1,22 +1,20 @@
 """Make the checkpoint of one network, task and seed, or find it in the store."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lowrank_bench.cells import Checkpoint
-from lowrank_bench.checkpoint.training import training_rows
+from lowrank_bench.checkpoint.training import plain_training_set, watch_over
 from lowrank_bench.device import best_device
+from lowrank_bench.fit import OnStep
 from lowrank_bench.modality import modality_of
 from lowrank_bench.provenance import provenance
 from lowrank_bench.store import Store
 
 
-def ensure_checkpoint(
-    point: Checkpoint, store: Store, on_step: Callable[[int, int, float], None] | None = None
-) -> Path:
+def ensure_checkpoint(point: Checkpoint, store: Store, on_step: OnStep | None = None) -> Path:
     """Return the store's folder of a checkpoint, training or converting it when it is absent.
 
     Raises
@@ -41,13 +39,13 @@ def ensure_checkpoint(
 
 
 def _trained(
-    point: Checkpoint, store: Store, about: dict[str, Any], on_step: Callable | None
+    point: Checkpoint, store: Store, about: dict[str, Any], on_step: OnStep | None
 ) -> tuple[nn.Module, Any]:
     modality = modality_of(point)
-    rows = training_rows(point, store)
     model, processor = modality.initial_network(point, store)
-    train = modality.encode(rows, processor, point.inputs)
-    settings = (point.recipe, point.seed, best_device(), on_step)
-    about["losses"] = modality.train(model, processor, train, *settings)
-    about["train_rows"] = len(rows)
+    train = plain_training_set(point, store, processor)
+    watch = watch_over(point, store, processor, point.key, on_step)
+    settings = (point.recipe, point.seed, best_device(), watch)
+    about |= modality.train(model, processor, train, *settings)
+    about["train_rows"] = len(train)
     return model, processor

@@ -86,6 +86,10 @@ class RecipePatch(Strict):
     Those after `precision` are for images alone, `warmup` and `max_grad_norm` for texts alone.
     `milestones` and `step` are epochs at which the rate is multiplied by `gamma`; with `rewind`
     training after compression takes the rates of the last epochs.
+
+    `patience` ends a training after so many epochs without a lower loss on the task's
+    `train.holdout` rows, and keeps the best epoch's network. `freeze: embedding` keeps the table
+    of a network for texts, or its factors, from being trained.
     """
 
     epochs: int | None = Field(None, ge=1)
@@ -95,6 +99,8 @@ class RecipePatch(Strict):
     weight_decay: float | None = Field(None, ge=0)
     max_grad_norm: float | None = Field(None, gt=0)
     precision: Literal["fp32", "bf16"] | None = None
+    patience: int | None = Field(None, ge=1)
+    freeze: Literal["embedding"] | None = None
     optimizer: Literal["adamw", "sgd", "rmsprop"] | None = None
     momentum: float | None = Field(None, ge=0, lt=1)
     nesterov: bool | None = None

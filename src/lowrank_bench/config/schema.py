@@ -43,12 +43,14 @@ class Hub(Strict):
 class Evaluation(Strict):
     """How cells are evaluated: padded tokens a batch, longest row, device (null: the best).
 
+    `precision` is of the forward: reported numbers are `fp32`, `bf16` is faster and noted.
     `train_rows` training rows are predicted as well, for `select`.
     """
 
     max_tokens: int = Field(ge=1)
     max_length: int = Field(ge=8)
     device: Literal["cpu", "cuda", "mps"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     train_rows: int = Field(0, ge=0)
 
 

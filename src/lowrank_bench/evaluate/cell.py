@@ -10,9 +10,9 @@ from torch import nn
 from lowrank_bench.artifact import load, save
 from lowrank_bench.cells import Cell, Checkpoint, split_and_range
 from lowrank_bench.checkpoint.make import ensure_checkpoint
-from lowrank_bench.checkpoint.training import training_set
-from lowrank_bench.device import best_device
-from lowrank_bench.download.data import download_data, read_split
+from lowrank_bench.checkpoint.training import encoded_split, training_set, watch_over
+from lowrank_bench.device import best_device, in_precision
+from lowrank_bench.download.data import download_data
 from lowrank_bench.evaluate.compressed import Compressor, compressor_for
 from lowrank_bench.evaluate.record import Record, write_record
 from lowrank_bench.evaluate.retrain import retrain
@@ -26,10 +26,16 @@ class CheckpointEvaluator:
     """A checkpoint in memory, with its encoded splits, that evaluates cell after cell."""
 
     def __init__(
-        self, point: Checkpoint, store: Store, max_tokens: int, device: str | None = None
+        self,
+        point: Checkpoint,
+        store: Store,
+        max_tokens: int,
+        device: str | None = None,
+        precision: str = "fp32",
     ) -> None:
         folder = ensure_checkpoint(point, store)
-        self.point, self.store, self.max_tokens = point, store, max_tokens
+        self.point, self.store = point, store
+        self.max_tokens, self.precision = max_tokens, precision
         self.device, self.modality = best_device(device), modality_of(point)
         self.output_order = store.manifest(folder).get("output_order")
         model, self.processor = self.modality.load_network(folder)
@@ -54,6 +60,7 @@ class CheckpointEvaluator:
             model = self._retrained(model, cell, facts)
         start = time.perf_counter()
         settings = (self.max_tokens, self.device, self.output_order)
+        model = in_precision(model, self.precision)
         predictions = {
             split: self.modality.predict(model, self.processor, encoded, *settings)
             for split, encoded in self.splits.items()
@@ -80,8 +87,11 @@ class CheckpointEvaluator:
         """Return a copy of the compressed network, trained on."""
         if self._training_set is None:
             self._training_set = training_set(self.point, self.store, self.processor)
-        start, settings = time.perf_counter(), (self.point, cell.finetune_epochs, self.device)
-        trained, facts["losses"] = retrain(model, self.processor, self._training_set, *settings)
+        start, order = time.perf_counter(), self.output_order
+        watch = watch_over(self.point, self.store, self.processor, cell.key, order=order)
+        settings = (self.point, cell.finetune_epochs, self.device, watch)
+        trained, found = retrain(model, self.processor, self._training_set, *settings)
+        facts |= found
         facts["finetune_seconds"] = time.perf_counter() - start
         if cell.path is not None:
             with self.store.new_folder("trained", cell.key, {"cell": cell.title()}) as fresh:
@@ -92,7 +102,7 @@ class CheckpointEvaluator:
         data = download_data(self.point.data, self.store)
         missing = self.store.manifest(data)["missing"]
         return {
-            name: self.modality.encode(read_split(data, name), self.processor, self.point.inputs)
+            name: encoded_split(self.point, self.store, self.processor, name)
             for name in self.point.evaluation
             if split_and_range(name)[0] not in missing
         }
@@ -104,13 +114,16 @@ def evaluate_cells(
     max_tokens: int,
     device: str | None,
     on_done: Callable[[Cell, Exception | None], None],
+    precision: str = "fp32",
 ) -> None:
     """Evaluate cells checkpoint by checkpoint; `on_done` hears of each, with its error if any."""
     evaluator: CheckpointEvaluator | None = None
     for cell in cells:
         try:
             if evaluator is None or evaluator.point.key != cell.checkpoint.key:
-                evaluator = CheckpointEvaluator(cell.checkpoint, store, max_tokens, device)
+                evaluator = CheckpointEvaluator(
+                    cell.checkpoint, store, max_tokens, device, precision
+                )
             evaluator.evaluate(cell)
         except Exception as error:  # a cell that cannot run is a row with a reason
             on_done(cell, error)

@@ -7,6 +7,7 @@ from torch import nn
 
 from lowrank_bench.cells import Checkpoint
 from lowrank_bench.checkpoint.training import after_recipe
+from lowrank_bench.fit import Watch
 from lowrank_bench.modality import Encoded, modality_of
 
 
@@ -17,8 +18,9 @@ def retrain(
     point: Checkpoint,
     epochs: int,
     device: str,
-) -> tuple[nn.Module, list[float]]:
-    """Return a copy of a network trained for more epochs, and the mean loss of each.
+    watch: Watch | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a copy of a network trained for more epochs, and what `fit.Training.run` tells.
 
     All parameters are trained, the factors too, with the recipe and the seed of the checkpoint.
     A recipe with milestones is rewound: the schedule of its last `epochs` epochs is run again
@@ -32,4 +34,5 @@ def retrain(
     copied, recipe = copy.deepcopy(model), dict(after_recipe(point))
     recipe |= {"rewind_of": recipe["epochs"]} if recipe.get("rewind", True) else {}
     recipe["epochs"] = epochs
-    return copied, modality_of(point).train(copied, processor, train, recipe, point.seed, device)
+    settings = (recipe, point.seed, device, watch)
+    return copied, modality_of(point).train(copied, processor, train, *settings)

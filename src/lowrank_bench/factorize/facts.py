@@ -53,7 +53,7 @@ def _frequency(point: Checkpoint, store: Store, rows: int) -> Tensor:
 
 def _counts(point: Checkpoint, store: Store, rows: int) -> Tensor:
     encoded: Any = training_set(point, store, _tokenizer(point, store))
-    return token_counts((row["input_ids"] for row in encoded.features), rows)
+    return token_counts([encoded.tokens["input_ids"]], rows)
 
 
 def _fisher(point: Checkpoint, store: Store, rows: int) -> Tensor:

@@ -115,7 +115,8 @@ def _again(config: Config, cell: Cell, store: Store) -> Any:
     from lowrank_bench.evaluate.cell import evaluate_cells
 
     evaluation = config.evaluation
-    evaluate_cells([cell], store, evaluation.max_tokens, evaluation.device, lambda *_: None)
+    numbers = (evaluation.max_tokens, evaluation.device)
+    evaluate_cells([cell], store, *numbers, lambda *_: None, evaluation.precision)
     return read_record(cell, store)
 
 
@@ -128,6 +129,8 @@ def _note(config: Config, task: str, about: dict[str, Any]) -> str:
     """Return what is not standard about the data that a result rests on."""
     entry = config.task[task]
     notes = [entry.note] if entry.note else []
+    if config.evaluation.precision != "fp32":
+        notes.append(f"evaluated in {config.evaluation.precision}")
     for split in (entry.train, *entry.evaluation):
         facts = about["splits"].get(split.split)
         fault = unofficial(facts, split.model_dump()) if facts else ""

@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
-from transformers import DataCollatorWithPadding
 
-from lowrank_bench.text.encode import Encoded
+from lowrank_bench.text.encode import MASK, Encoded
 
 
 def length_sorted(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
@@ -44,10 +44,33 @@ class Collator:
     """Pad the rows of a batch to its longest, on the side that the tokenizer pads."""
 
     def __init__(self, tokenizer: Any, device: str = "cpu") -> None:
-        self._pad = DataCollatorWithPadding(tokenizer, return_tensors="pt")
+        self._fill = {
+            "input_ids": tokenizer.pad_token_id,
+            "token_type_ids": tokenizer.pad_token_type_id,
+        }
+        self._masked = MASK in tokenizer.model_input_names
+        self._left = tokenizer.padding_side == "left"
         self._device = device
 
     def __call__(self, encoded: Encoded, rows: np.ndarray) -> dict[str, Tensor]:
-        """Return the padded batch of `rows`, tensors rows×length on the device."""
-        batch = self._pad([encoded.features[i] for i in rows])
-        return {name: value.to(self._device) for name, value in batch.items()}
+        """Return the padded batch of `rows`, int64 tensors rows×length on the device."""
+        starts = encoded.starts[rows]
+        lengths = encoded.starts[rows + 1] - starts
+        place = np.arange(lengths.max())
+        if self._left:
+            place = place - (lengths.max() - lengths)[:, None]
+        live = (place >= 0) & (place < lengths[:, None])
+        source = (starts[:, None] + place)[live]
+        batch = {}
+        for name, values in encoded.tokens.items():
+            padded = np.full(live.shape, self._fill[name], dtype=np.int64)
+            padded[live] = values[source]
+            batch[name] = padded
+        if self._masked:
+            batch[MASK] = live.astype(np.int64)
+        return {name: self._sent(torch.from_numpy(padded)) for name, padded in batch.items()}
+
+    def _sent(self, values: Tensor) -> Tensor:
+        if torch.device(self._device).type != "cuda":
+            return values.to(self._device)
+        return values.pin_memory().to(self._device, non_blocking=True)

@@ -1,36 +1,50 @@
-"""Tokenise the rows of one split, without padding."""
+"""Tokenise the rows of one split, without padding, once for all that read it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+MASK = "attention_mask"
+STARTS, LABELS = "starts", "labels"
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised split.
+    """One tokenised split, its rows end to end; the arrays may lie in a file.
 
     Attributes
     ----------
-    features
-        One mapping a row: `input_ids`, `attention_mask` and, where the network uses them,
-        `token_type_ids`, each a list of ints.
+    tokens
+        Arrays of Σ lengths, int32: `input_ids` and, where the network uses them,
+        `token_type_ids`.
+    starts
+        Array of n + 1, int64: row i is tokens starts[i] to starts[i + 1].
     labels
         Array of n class ids (int64) or n scores (float32).
     """
 
-    features: list[dict[str, list[int]]]
+    tokens: Mapping[str, np.ndarray]
+    starts: np.ndarray
     labels: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.labels)
 
     @property
     def lengths(self) -> np.ndarray:
         """Token counts, n."""
-        return np.array([len(row["input_ids"]) for row in self.features], dtype=np.int64)
+        return np.diff(self.starts)
+
+    def row(self, number: int) -> dict[str, np.ndarray]:
+        """Return the tokens of one row."""
+        part = slice(self.starts[number], self.starts[number + 1])
+        return {name: values[part] for name, values in self.tokens.items()}
 
 
 def encode(
@@ -48,9 +62,36 @@ def encode(
     """
     texts = [rows[column].astype(str).tolist() for column in text["columns"]]
     batch = tokenizer(*texts, truncation=True, max_length=text["max_length"], padding=False)
-    names = list(batch.keys())
-    features = [
-        dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)
-    ]
+    starts = np.cumsum([0, *map(len, batch["input_ids"])], dtype=np.int64)
+    tokens = {
+        name: np.fromiter(chain.from_iterable(values), np.int32, count=starts[-1])
+        for name, values in batch.items()
+        if name != MASK  # all ones before padding
+    }
     kind = np.int64 if text["labels"] else np.float32
-    return Encoded(features, rows[text["label"]].to_numpy(dtype=kind))
+    return Encoded(tokens, starts, rows[text["label"]].to_numpy(dtype=kind))
+
+
+def tokenizer_name(tokenizer: Any) -> list[Any] | None:
+    """Return what decides the tokens of a text, or None when the tokenizer does not tell."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    state = json.loads(backend.to_str())
+    state.pop("padding", None)  # both change with every call
+    state.pop("truncation", None)
+    about = (type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.model_input_names)
+    return [*about, state]
+
+
+def write_encoded(encoded: Encoded, folder: Path) -> None:
+    """Write the arrays to a folder, one file each."""
+    for name, values in (encoded.tokens | {STARTS: encoded.starts, LABELS: encoded.labels}).items():
+        np.save(folder / f"{name}.npy", values)
+
+
+def read_encoded(folder: Path) -> Encoded:
+    """Return the arrays of a folder, mapped into memory: jobs on one machine share them."""
+    arrays = {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+    starts, labels = np.asarray(arrays.pop(STARTS)), np.asarray(arrays.pop(LABELS))
+    return Encoded(arrays, starts, labels)

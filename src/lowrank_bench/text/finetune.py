@@ -1,16 +1,17 @@
 """Fine-tune a sequence classifier on one task: AdamW, linear warm-up and decay."""
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.device import autocast
+from lowrank_bench.fit import NumpyRandom, TorchRandom, Training, Watch
 from lowrank_bench.text.batches import Collator, shuffled
 from lowrank_bench.text.encode import Encoded
 
@@ -22,18 +23,19 @@ def finetune(
     recipe: Mapping[str, Any],
     seed: int,
     device: str = "cpu",
-    on_step: Callable[[int, int, float], None] | None = None,
-) -> list[float]:
-    """Train `model` in place and return the mean loss of each epoch.
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train `model` in place and return the mean loss of each epoch as `losses`.
 
     Parameters
     ----------
     model
         A transformers sequence classifier; with one output it is trained as a regression.
     train, recipe
-        Tokenised rows; fields of `config.schema.Recipe` (`bf16` keeps the weights in fp32).
+        Tokenised rows; fields of `config.schema.Recipe` (`bf16` keeps the weights in fp32;
+        `freeze: embedding` leaves the table, or its factors, as they are).
     seed
-        Decides batches and dropout; `on_step(step, steps, loss)` hears of every step.
+        Decides batches and dropout.
 
     Raises
     ------
@@ -43,37 +45,50 @@ def finetune(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model.to(device).train()
-    steps_per_epoch = math.ceil(len(train) / recipe["batch_size"])
-    steps = steps_per_epoch * recipe["epochs"]
-    groups = _groups(model, recipe["weight_decay"])
-    optimizer = torch.optim.AdamW(groups, lr=recipe["learning_rate"], fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, round(recipe["warmup"] * steps), steps)
+    per_epoch = math.ceil(len(train) / recipe["batch_size"])
+    steps = per_epoch * recipe["epochs"]
     collate, lengths = Collator(tokenizer, device), train.lengths
-    losses, step = [], 0
-    for _ in range(recipe["epochs"]):
-        total = 0.0
-        batches = shuffled(lengths, recipe["batch_size"], rng)
-        for rows in batches:
-            loss = _loss(
-                model, collate(train, rows), train.labels[rows], recipe["precision"], device
-            )
+    with _frozen(model, recipe.get("freeze")):
+        groups = _groups(model, recipe["weight_decay"])
+        optimizer = torch.optim.AdamW(groups, lr=recipe["learning_rate"], fused=True)
+        schedule = get_linear_schedule_with_warmup(
+            optimizer, round(recipe["warmup"] * steps), steps
+        )
+
+        def batches() -> list[Tensor]:
+            return [torch.from_numpy(b) for b in shuffled(lengths, recipe["batch_size"], rng)]
+
+        def step(rows: Tensor) -> float:
+            some = rows.numpy()
+            inputs = collate(train, some)
+            loss = _loss(model, inputs, train.labels[some], recipe["precision"], device)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe["max_grad_norm"])
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise LowRankError(
-                    f"training diverged at step {step + 1} of {steps} (loss {value}); "
-                    "lower recipe.learning_rate or set recipe.precision=fp32"
-                )
-            total, step = total + value, step + 1
-            if on_step:
-                on_step(step, steps, value)
-        losses.append(total / len(batches))
+            return loss.item()
+
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        random = {"batches": NumpyRandom(rng), "dropout": TorchRandom()}
+        training = Training({**parts, **random}, batches, step, watch)
+        found = training.run(recipe["epochs"], per_epoch)
     model.eval()
-    return losses
+    return found
+
+
+@contextmanager
+def _frozen(model: nn.Module, part: str | None) -> Iterator[None]:
+    """Keep the embedding from being trained, if that is asked for."""
+    embedding = model.get_input_embeddings() if part == "embedding" else None
+    held = [p for p in embedding.parameters() if p.requires_grad] if embedding else []
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def _loss(
@@ -83,13 +98,8 @@ def _loss(
     precision: str,
     device: str,
 ) -> torch.Tensor:
-    cast = (
-        torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
-        if precision == "bf16"
-        else contextlib.nullcontext()
-    )
     target = torch.as_tensor(labels, device=device)
-    with cast:
+    with autocast(device, precision):
         logits = model(**batch).logits
     if logits.shape[-1] == 1:
         return nn.functional.mse_loss(logits.float().squeeze(-1), target.float())

@@ -17,7 +17,13 @@ from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.layers.plain import refuse_unusual
 from lowrank_bench.store import Store
 from lowrank_bench.text.batches import Collator
-from lowrank_bench.text.encode import Encoded, encode
+from lowrank_bench.text.encode import (
+    Encoded,
+    encode,
+    read_encoded,
+    tokenizer_name,
+    write_encoded,
+)
 from lowrank_bench.text.finetune import finetune as train
 from lowrank_bench.text.predict import predict
 from lowrank_bench.text.pretrained import pretrained_network
@@ -29,10 +35,15 @@ __all__ = [
     "initial_network",
     "load_network",
     "predict",
+    "processor_name",
     "published_network",
+    "read_encoded",
     "save_network",
     "train",
+    "write_encoded",
 ]
+
+processor_name = tokenizer_name
 
 
 def initial_network(point: Checkpoint, store: Store) -> tuple[nn.Module, Any]:

@@ -26,10 +26,15 @@ __all__ = [
     "initial_network",
     "load_network",
     "predict",
+    "processor_name",
     "published_network",
     "save_network",
     "train",
 ]
+
+
+def processor_name(processor: ImageSettings) -> None:
+    """Return None: images are decoded anew, which is cheap beside what they would fill on disk."""
 
 
 def initial_network(point: Checkpoint, store: Store) -> tuple[nn.Module, ImageSettings]:

@@ -31,9 +31,10 @@ def predict(
         For each label of the task, which output means it; None when they agree.
     """
     size = max(1, PIXELS * max_tokens // processor.size**2)
+    kind = next((p.dtype for p in model.parameters()), torch.float32)
     with torch.inference_mode():
         found = [
-            logits_of(model(**inputs)).float().cpu()
+            logits_of(model(pixel_values=inputs["pixel_values"].to(kind))).float().cpu()
             for inputs, _ in batches(encoded, processor, range(len(encoded)), device, size)
         ]
     logits = torch.cat(found).numpy()

@@ -1,14 +1,15 @@
 """Train a network on images: gradient descent with a stepwise schedule and augmentation."""
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lowrank_bench.device import autocast
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.fit import TorchRandom, Training, Watch
 from lowrank_bench.network.forward import logits_of
 from lowrank_bench.vision.augment import training_images
 from lowrank_bench.vision.images import Encoded, normalise
@@ -23,9 +24,9 @@ def train(
     recipe: Mapping[str, Any],
     seed: int,
     device: str = "cpu",
-    on_step: Callable[[int, int, float], None] | None = None,
-) -> list[float]:
-    """Train `model` in place and return the mean loss of each epoch.
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train `model` in place and return the mean loss of each epoch as `losses`.
 
     Parameters
     ----------
@@ -33,40 +34,37 @@ def train(
         Fields of `config.schema.Recipe`; `rewind_of` as in `schedule.first_epoch`. All parameters
         decay, as in the papers; `warmup` and `max_grad_norm` are for texts.
     seed
-        Decides batches, augmentation and dropout; `on_step(step, steps, loss)` hears of each step.
+        Decides batches, augmentation and dropout.
 
     Raises
     ------
     LowRankError
         When the recipe cannot be followed or the loss stops being finite.
     """
-    start, steps_per_epoch = first_epoch(recipe), _steps(len(encoded), recipe["batch_size"])
+    start, per_epoch = first_epoch(recipe), _steps(len(encoded), recipe["batch_size"])
     optimizer = make_optimizer(model, recipe)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    steps = recipe["epochs"] * steps_per_epoch
     model.to(device=device, memory_format=torch.channels_last).train()
-    losses, step = [], 0
-    for _ in range(recipe["epochs"]):
-        total, order = 0.0, torch.randperm(len(encoded), generator=generator)
-        for rows in order.split(recipe["batch_size"])[:steps_per_epoch]:
-            images = training_images(encoded, rows, _augment(recipe), generator, device)
-            inputs = normalise(images, processor)
-            target = torch.as_tensor(encoded.labels[rows.numpy()], device=device)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, start + (step + 1) / steps_per_epoch - 1e-9)
-            value = _step(model, inputs, target, optimizer, recipe["precision"])
-            total, step = total + value, step + 1
-            if not math.isfinite(value):
-                raise LowRankError(
-                    f"training diverged at step {step} of {steps} (loss {value}); lower "
-                    "recipe.learning_rate or set recipe.precision=fp32"
-                )
-            if on_step:
-                on_step(step, steps, value)
-        losses.append(total / steps_per_epoch)
+
+    def batches() -> list[Tensor]:
+        order = torch.randperm(len(encoded), generator=generator)
+        return list(order.split(recipe["batch_size"])[:per_epoch])
+
+    def step(rows: Tensor) -> float:
+        images = training_images(encoded, rows, _augment(recipe), generator, device)
+        inputs = normalise(images, processor)
+        target = torch.as_tensor(encoded.labels[rows.numpy()], device=device)
+        moment = start + (training.done["steps"] + 1) / per_epoch - 1e-9
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, moment)
+        return _step(model, inputs, target, optimizer, recipe["precision"])
+
+    parts = {"model": model, "optimizer": optimizer, "random": TorchRandom(generator)}
+    training = Training(parts, batches, step, watch)
+    found = training.run(recipe["epochs"], per_epoch)
     model.to(memory_format=torch.contiguous_format).eval()
-    return losses
+    return found
 
 
 def make_optimizer(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -110,12 +108,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     precision: str,
 ) -> float:
-    cast = (
-        torch.autocast(inputs.device.type, dtype=torch.bfloat16)
-        if precision == "bf16"
-        else contextlib.nullcontext()
-    )
-    with cast:
+    with autocast(inputs.device, precision):
         logits = logits_of(model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)))
     loss = nn.functional.cross_entropy(logits.float(), target)
     optimizer.zero_grad(set_to_none=True)
