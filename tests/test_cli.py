@@ -1,6 +1,7 @@
 """The command line: what it writes, what it prints, and how wrong input ends."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,62 @@ def test_a_weight_that_is_not_finite_is_refused(network, tmp_path, capsys, value
     words = ["compress", str(spoiled), str(tmp_path / "out"), "--compression", "0.5"]
     assert main(words) == 2
     assert "NaN or infinite, the first in row 7" in capsys.readouterr().err
+
+
+def _files(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    return tmp_path / "out"
+
+
+def _file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    return tmp_path / "out"
+
+
+def _below_a_file(tmp_path):
+    return _file(tmp_path) / "deep" / "small"
+
+
+def _read_only(tmp_path):
+    if os.geteuid() == 0:
+        if not Path("/proc/self").is_dir():
+            pytest.skip("all folders can be written by root")
+        return Path("/proc/lowrank/small")
+    (tmp_path / "out").mkdir(mode=0o500)
+    return tmp_path / "out" / "small"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_files, "holds other files"),
+        (_file, "holds other files"),
+        (_below_a_file, "cannot be written"),
+        (_read_only, "cannot be written"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_refused_before_any_work(
+    network, tmp_path, capsys, monkeypatch, make, said
+):
+    out = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("lowrank_bench.pretrained.load_network", pytest.fail)
+    words = ["compress", str(network), str(out), "--method", "svd", "--compression", "0.5"]
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert f"error: OUT {out} {said}" in text
+    assert text.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_network_written_before_is_replaced(network, tmp_path, capsys):
+    out = tmp_path / "deep" / "small"
+    for compression in ("0.5", "0.8"):
+        words = ["compress", str(network), str(out), "--method", "svd"]
+        assert main([*words, "--compression", compression]) == 0
+        kept = json.loads(capsys.readouterr().out)["parameters_kept"]
+    assert sum(p.numel() for p in load(out).get_input_embeddings().parameters()) == kept
 
 
 def test_a_network_of_another_task_is_refused(network, tmp_path, capsys):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods import make_method
+from lowrank_bench.methods import MatrixMethod, make_method, method_class, method_names
 from lowrank_bench.network.approximators import METRICS, candidates
 from lowrank_bench.network.count import count
 from lowrank_bench.network.fitted import FittedSpectrum
@@ -317,6 +317,13 @@ def test_unreachable_budgets_and_absent_data_end_in_one_line():
         ({"approximator": "frequency_svd"}, "needs more than the weights"),
         ({"approximator": "svd", "approximator_params": {"p": 1}}, "takes no parameters"),
         ({"approximator": "lp", "approximator_params": {"q": 1}}, "no parameter 'q'"),
+        ({"approximator": "lp", "approximator_params": {"p": float("nan")}}, "p = nan"),
+        ({"approximator": "lp", "approximator_params": {"center": True}}, "drop center"),
+        ({"approximator": "l21", "approximator_params": {"center": True}}, "drop center"),
+        (
+            {"approximator": "frequency_sparse", "approximator_params": {"weights": "uniform"}},
+            "more than two factors",
+        ),
         ({"allocation": "best"}, "should be"),
     ],
 )
@@ -325,14 +332,16 @@ def test_wrong_parameters_are_refused_before_any_work(params, words):
         make_method("layerwise", **params)
 
 
-def test_methods_with_parts_cannot_replace_a_layer():
-    with pytest.raises(LowRankError, match="more than two factors"):
-        layerwise("messi").compress(cnn_problem(), 0.5)
-    method = make_method(
-        "layerwise", approximator="lp", approximator_params={"p": 1.0, "center": True}
-    )
-    with pytest.raises(LowRankError, match="more than two factors"):
-        method.compress(cnn_problem(), 0.5)
+@pytest.mark.parametrize("name", sorted({*method_names(), *METRICS}))
+def test_an_approximator_is_refused_before_any_work_or_replaces_every_layer(name):
+    try:
+        method = layerwise(name)
+    except LowRankError:
+        if name in METRICS or issubclass(method_class(name), MatrixMethod):
+            with pytest.raises(LowRankError, match="more than two factors"):
+                candidates(cnn_problem(), name, {})
+        return
+    method.compress(cnn_problem(), 0.5)
 
 
 def test_what_a_method_needs_follows_from_its_approximator():

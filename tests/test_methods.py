@@ -63,6 +63,45 @@ def test_lp_refuses_exponents(value):
         make_method("lp", p=value)
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("alds", {"groups": 0}, "groups = 0 .* best or a whole number"),
+        ("alds", {"groups": True}, "best or a whole number"),
+        ("alds", {"groups": float("nan")}, "best or a whole number"),
+        ("alds", {"groups": "3"}, "best or a whole number"),
+        ("alds", {"groups": 8, "max_groups": 2}, "drop one of them"),
+        ("alds", {"max_groups": True}, "max_groups = True"),
+        ("alds", {"align": 1000}, "align = 1000"),
+        ("alds", {"align": float("nan")}, "align = nan"),
+        ("alds", {"schemes": 1}, "schemes = 1"),
+        ("alds", {"error": "spectrum"}, "error = 'spectrum'"),
+        ("alds", {"search": "em", "objective": "sum", "error": "data"}, "objective = minimax"),
+        ("alds", {"allocation": "uniform", "objective": "sum", "error": "data"}, "uniform"),
+        ("pfp", {"samples": True}, "samples = True"),
+        ("pfp", {"delta": float("nan")}, "delta = nan"),
+        ("pfp", {"variant": "sampled"}, "variant = 'sampled'"),
+        ("thinet", {"samples": 0}, "samples = 0"),
+        ("thinet", {"samples": True}, "samples = True"),
+        ("thinet", {"samples": 10**9}, "samples = 1000000000"),
+        ("filter_threshold", {"power": 1}, "no parameter 'power'"),
+        ("softnet", {"power": 2}, "no parameter 'power'"),
+        ("lrank", {"rank": 2}, "no parameter 'rank'"),
+        ("pca", {"rank": 2}, "no parameter 'rank'"),
+        ("svd_energy", {"energy": 2}, "no parameter 'energy'"),
+    ],
+)
+def test_bad_parameters_of_whole_networks_are_refused_in_one_line(name, params, words):
+    with pytest.raises(LowRankError, match=words) as refusal:
+        make_method(name, **params)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_scheme_may_be_given_as_yaml_reads_it():
+    assert make_method("alds", schemes=0) == make_method("alds", schemes="0")
+    assert make_method("alds", groups=3).groups == 3
+
+
 def test_unknown_parameters_and_labels():
     with pytest.raises(LowRankError, match="method 'svd' has no parameter 'p'; known: none"):
         make_method("svd", p=1)

@@ -1,13 +1,16 @@
 """What users give for whole networks, wrong and right, and what of their network must stay."""
 
+import copy
 import json
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lowrank_bench import compress, load, save
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.network.gradients import true_labels
 
 torch.set_num_threads(1)
 
@@ -88,6 +91,44 @@ def test_labels_are_one_for_each_input(labels):
     run("pca", **given)  # which looks at none
 
 
+class Regressor(Cnn):
+    """The same with a single output."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(8, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "words"),
+    [
+        (Cnn, torch.tensor([0, 1, 2, 3, 4, 1]), r"4 outputs .* in 0\.\.3, .* from 0 to 4;"),
+        (Cnn, torch.tensor([0, 1, -1, 3, 0, 1]), "6 int64 from -1 to 3; mend the labels"),
+        (Cnn, torch.tensor([0, 1, 2, 3, 0, 1]) / 1.0, "6 float32 from 0 to 3; mend the labels"),
+        (Cnn, torch.full((6,), torch.nan), "6 float32 from nan to nan; mend the labels"),
+        (Cnn, torch.zeros(6, 4).long(), "6x4 int64 from 0 to 0; mend the labels"),
+        (Regressor, torch.zeros(6, 2), "1 output ask.* one finite number .* 6x2 float32"),
+        (Regressor, torch.tensor([0.5, 1, torch.inf, 0, 0, 0]), "from 0 to inf; mend the labels"),
+    ],
+)
+def test_labels_of_another_task_end_in_one_line(kind, labels, words):
+    torch.manual_seed(0)
+    given = one_batch(images(6), labels)
+    with pytest.raises(LowRankError, match=words) as refusal:
+        run("layerwise", model=kind().eval(), approximator="fwsvd", **given)
+    assert "labels are not of the network's task" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
+def test_labels_of_any_whole_type_are_the_same(dtype):
+    labels = torch.arange(6) % 4
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+    found = true_labels(logits.detach(), labels.to(dtype))
+    torch.testing.assert_close(found, logits.grad)
+
+
 def test_data_that_are_given_once_are_refused():
     once = iter(list(batches()))
     with pytest.raises(LowRankError, match="gave data once and then none"):
@@ -161,6 +202,47 @@ def test_a_mobilenet_whose_code_reads_its_layers_sizes(method):
     assert report.network_parameters_kept == sum(p.numel() for p in small.parameters())
     assert report.compression >= 0.3
     assert small.eval()(**pixels).logits.shape == (2, 4)
+
+
+class Aided(Cnn):
+    """The same with a second head that only training uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.aid = nn.Sequential(nn.Conv2d(8, 5, 3), nn.BatchNorm2d(5), nn.ReLU())
+        self.aid_head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        hidden = self.project(self.depthwise(self.norm(self.expand(x)).relu()).relu()).relu()
+        if self.training:
+            self.norm.num_batches_tracked.add_(1)
+            return self.head(hidden.mean((2, 3))), self.aid_head(self.aid(hidden).mean((2, 3)))
+        return self.head(hidden.mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["svd", "alds", "pca", "layerwise", "softnet", "pfp", "thinet"])
+def test_a_head_that_only_training_uses_stays_dense_and_is_named(method):
+    torch.manual_seed(0)
+    model = Aided().eval()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    small, report = run(method, 0.4, model)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    reason = "does not run on the example"
+    skipped = {"aid.0": reason, "aid_head": reason, "depthwise": "12 groups"}
+    assert report.info["left_dense"] == skipped
+    assert [layer["name"] for layer in report.layers] == ["expand", "project", "head"]
+    assert report.parameters_dense == (3 * 12 + 12) + (12 * 8 * 9 + 8) + (8 * 4 + 4)
+    assert report.network_parameters_kept == sum(p.numel() for p in small.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        small(**images(1))
+    assert 2 * report.macs_kept == counter.get_total_flops()
+    for name, value in model.state_dict().items():
+        if name.startswith("aid"):
+            assert torch.equal(small.state_dict()[name], value)
+    assert int(small.norm.num_batches_tracked) == 0
+    one, other = small.train()(**images(2))
+    assert one.shape == other.shape == (2, 4)
 
 
 @pytest.mark.parametrize("sizes", [[-1, 3, 1], [0, 3, 1], [3, 100, 1], [10**9, 5, 1]])

@@ -170,6 +170,22 @@ def test_convolutions_with_groups_are_left_out_and_named():
         find_layers(alone, "conv", {"input": torch.ones(1, 3, 2, 2)})
 
 
+@pytest.mark.parametrize(
+    "change", [lambda _: None, lambda other: other.weight.data.fill_(torch.nan)]
+)
+def test_a_layer_that_does_not_run_is_left_out_and_named_whatever_it_holds(change):
+    net = Cnn()
+    names = [layer.name for layer in find_layers(net, "conv", images())]
+    net.other = nn.Linear(2, 2)
+    change(net.other)
+    found = find_layers(net, "conv", images())
+    assert [layer.name for layer in found] == names == ["first", "second", "last"]
+    assert skipped_layers(net, "conv", found) == {"other": "does not run on the example"}
+    net.other = nn.LazyLinear(2)
+    with pytest.raises(LowRankError, match="'other' has no shape yet"):
+        find_layers(net, "conv", images())
+
+
 class Scaled(nn.Linear):
     def forward(self, given):
         return 2 * super().forward(given)
@@ -189,7 +205,7 @@ def _factorize(net):
 
 
 def _unused(net):
-    net.other = nn.Linear(2, 2)
+    net.forward = lambda images: images.sum()
 
 
 def _break(net):
@@ -202,7 +218,7 @@ def _break(net):
         (_share, "shares its memory with"),
         (_parametrize, "parametriz"),
         (_factorize, "already compressed"),
-        (_unused, "'other' does not run"),
+        (_unused, "none of the layers .* runs on the example"),
         (_break, "'last' holds NaN"),
         (lambda net: setattr(net, "last", Scaled(6, 4)), "does more than a Linear"),
         (lambda net: net.last.register_forward_hook(lambda *_: None), "'last' has hooks"),

@@ -305,6 +305,44 @@ def test_the_largest_compression_that_an_error_names_is_possible():
         make_method("pfp").compress(given_problem, most + 2e-4)
 
 
+class Wide(nn.Module):
+    """A network whose sums are so long that PyTorch divides them between threads."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.first = nn.Conv2d(3, 24, 5, stride=2), nn.Linear(24 * 14 * 14, 128)
+        self.second, self.head = nn.Linear(128, 64), nn.Linear(64, 10)
+
+    def forward(self, pixel_values):
+        hidden = self.first(self.conv(pixel_values).relu().flatten(1)).relu()
+        return self.head(self.second(hidden).relu())
+
+
+def test_the_number_of_threads_does_not_matter():
+    torch.manual_seed(3)
+    model, pixels = Wide().eval(), torch.randn(8, 3, 32, 32)
+    for layer in (model.second, model.head):  # rare channels take many samples to draw
+        layer.weight.data *= (4 * torch.randn(layer.weight.shape[1])).exp()
+    batches = [({"pixel_values": pixels}, None)]
+    threads, scores, kept = torch.get_num_threads(), [], []
+    try:
+        for count_ in (1, 2):
+            torch.set_num_threads(count_)
+            example = {"pixel_values": pixels[:1]}
+            one = NetworkProblem(model, "conv", example, lambda: batches, seed=3)
+            names = [layer.name for layer in one.layers]
+            scores.append(sensitivities(model, names, [{"pixel_values": pixels}]))
+            asked = product(("random", "mixed"), (0.4, 0.6457))
+            methods = [(make_method("pfp", variant=v, samples=8), c) for v, c in asked]
+            rows = [method.compress(one, c).layers for method, c in methods]
+            kept.append([[layer["kept"] for layer in layers] for layers in rows])
+            assert torch.get_num_threads() == count_
+    finally:
+        torch.set_num_threads(threads)
+    assert kept[0] == kept[1]
+    assert [name for name in names if not torch.equal(*(own[name] for own in scores))] == []
+
+
 class Viewed(nn.Module):
     """A network whose code says how many features there are."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from lowrank_bench.cli.out import check_out
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names
 from lowrank_bench.problem import data_used
@@ -51,6 +52,7 @@ def compress_network(options: Namespace) -> None:
     _check_images(options, method.needs)
     if not 0 < options.compression < 1:
         raise LowRankError(f"--compression {options.compression:g} is not between 0 and 1")
+    check_out(options.out)
     from tqdm import tqdm
 
     from lowrank_bench.artifact import save

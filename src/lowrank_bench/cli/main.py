@@ -52,7 +52,12 @@ def _add_compress(group: argparse._SubParsersAction) -> None:
         "`lowrank_bench.load` and `lowrank evaluate` read.",
     )
     command.add_argument("model", metavar="MODEL", help="folder or hub repository of the network")
-    command.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    command.add_argument(
+        "out",
+        metavar="OUT",
+        type=Path,
+        help="folder to write, new or empty; a network that was written there before is replaced",
+    )
     command.add_argument("--method", default="lp", help="see `lowrank methods` (default: lp)")
     command.add_argument(
         "--set",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.base import NetworkMethod
@@ -51,9 +51,10 @@ class Alds(NetworkMethod):
         `0`: the kernel stays with the groups; `all`: each layer takes the best of the four ways to
         divide it between the two convolutions (ALDS+).
     max_groups
-        Most groups. Many groups run slowly; for a budget of latency null stands for 4.
+        Most groups, for `groups: best`. Many groups run slowly; for a budget of latency null
+        stands for 4.
     align
-        Ranks are multiples of it.
+        Ranks are multiples of it, in 1..256.
 
     References
     ----------
@@ -86,13 +87,30 @@ class Alds(NetworkMethod):
         default=None, description="least largest error, or least sum of squares"
     )
     schemes: Literal["0", "all"] = Field(default="0", description="folding schemes, 0 or all")
-    max_groups: int | None = Field(default=None, ge=1, description="most groups")
-    align: int = Field(default=1, ge=1, description="ranks are multiples of it")
+    max_groups: int | None = Field(default=None, ge=1, strict=True, description="most groups")
+    align: int = Field(
+        default=1, ge=1, le=256, strict=True, description="ranks are multiples of it, at most 256"
+    )
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _counted(cls, groups: Any) -> Any:
+        """Say in one sentence what both kinds of values must be."""
+        whole = isinstance(groups, int) and not isinstance(groups, bool)
+        if groups != "best" and not (whole and groups >= 1):
+            raise ValueError("groups must be best or a whole number of at least 1")
+        return groups
+
+    @field_validator("schemes", mode="before")
+    @classmethod
+    def _named(cls, schemes: Any) -> Any:
+        """Take the number 0 for its name, as YAML reads it."""
+        return "0" if schemes == 0 and not isinstance(schemes, bool) else schemes
 
     @model_validator(mode="after")
     def _consistent(self) -> Alds:
-        if self.groups != "best" and self.groups < 1:
-            raise ValueError("groups must be best or at least 1")
+        if self.groups != "best" and self.max_groups is not None:
+            raise ValueError("groups = best alone takes max_groups; drop one of them")
         if self.objective == "sum" and self.error not in ("data", "loss", "frobenius"):
             raise ValueError("objective = sum takes error = data, loss or frobenius")
         if self.error in ("data", "loss") and self.schemes != "0":

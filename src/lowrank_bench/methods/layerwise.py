@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Names of `problem.FACTS` that each data-aware approximator looks at.
 NEEDS = {"whitened": ("inputs",), "two_sided": ("inputs",), "fwsvd": ("inputs", "labels")}
 BUILT_IN = ("svd", *NEEDS)  # the others are matrix methods of the registry
+# Matrix methods whose result is more than two factors, which no convolution can take.
+PARTED = ("frequency_blocks", "frequency_sparse", "messi", "partition_svd")
 Rule = Literal["uniform", "rank", "energy", "minimax", "sum", "product"]
 
 
@@ -73,6 +75,8 @@ class Layerwise(NetworkMethod):
 
         if name not in BUILT_IN and not issubclass(method_class(name), MatrixMethod):
             raise ValueError(f"{name} is no method for a single matrix")
+        if name in PARTED:
+            raise ValueError(f"{name} gives more than two factors; take svd, lp, l21 or irls")
         return name
 
     @field_validator("approximator_params")
@@ -85,8 +89,12 @@ class Layerwise(NetworkMethod):
         if name in BUILT_IN:
             if params:
                 raise ValueError(f"{name} takes no parameters here")
-        elif make_method(name, **params).needs:
+            return params
+        method = make_method(name, **params)
+        if method.needs:
             raise ValueError(f"{name} needs more than the weights of a layer")
+        if getattr(method, "center", False):
+            raise ValueError(f"{name} with a mean row gives more than two factors; drop center")
         return params
 
     @property

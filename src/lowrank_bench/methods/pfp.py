@@ -24,7 +24,7 @@ class Pfp(NetworkMethod):
         out.
     Cost
         Two forwards on |S| images (some 180 for CIFAR networks), and what the upper bounds on the
-        shares do not exclude.
+        shares do not exclude; on one thread, so that the same channels stay on any number of them.
     Guarantee
         With `random` in a chain of layers: m(ε) samples keep each output within 1 ± ε with
         probability 1 − δ; the reported ε is that of the budget, and above 1 it says nothing. The
@@ -59,7 +59,7 @@ class Pfp(NetworkMethod):
         default=1e-16, gt=0, lt=1, description="probability that the guarantee fails, in (0, 1)"
     )
     samples: int | None = Field(
-        default=None, ge=1, description="number of images, null for the paper's"
+        default=None, ge=1, strict=True, description="number of images, null for the paper's"
     )
 
     @property

@@ -43,7 +43,9 @@ class ThiNet(NetworkMethod):
     targets: ClassVar[tuple[str, ...]] = ("conv",)
     quiet: ClassVar[tuple[str, ...]] = ("samples",)
 
-    samples: int = Field(default=100, ge=1, description="sampled outputs of each layer")
+    samples: int = Field(
+        default=100, ge=1, le=10**5, strict=True, description="sampled outputs of each layer"
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:

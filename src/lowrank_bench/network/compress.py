@@ -47,7 +47,7 @@ def compress_within(
     else:
         found = method.compress(problem, compression)
     facts = counted(problem, found.model)
-    left = skipped_layers(problem.model, problem.target)
+    left = skipped_layers(problem.model, problem.target, problem.layers)
     if left:
         found.info["left_dense"] = left
     if problem.budget != "latency" and facts["achieved_compression"] < compression - 1e-9:

@@ -134,14 +134,49 @@ def true_labels(logits: Tensor, labels: Tensor | None) -> Tensor:
     Raises
     ------
     LowRankError
-        When there are no labels.
+        When there are no labels, or they are none of this network's task.
     """
     if labels is None:
         raise LowRankError("the method needs labels; give them with the calibration batches")
     labels = labels.to(logits.device)
+    _check_task(logits, labels)
     if logits.shape[-1] == 1:
         return logits - labels.reshape(logits.shape).to(logits)
-    return logits.softmax(dim=-1) - nn.functional.one_hot(labels, logits.shape[-1])
+    return logits.softmax(dim=-1) - nn.functional.one_hot(labels.long(), logits.shape[-1])
+
+
+def _check_task(logits: Tensor, labels: Tensor) -> None:
+    """Check that labels are of a task that the network's outputs b×k are for.
+
+    Raises
+    ------
+    LowRankError
+        When they are not one number for each output of a regression, or one class in 0..k − 1 for
+        each row of logits.
+    """
+    outputs = logits.shape[-1]
+    if outputs == 1:
+        fits = labels.numel() == logits.numel() and labels.isfinite().all()
+        wanted = "one finite number for each example of a regression"
+    else:
+        whole = not labels.is_floating_point() and not labels.is_complex()
+        fits = whole and labels.shape == logits.shape[:-1]
+        fits = fits and bool(((labels >= 0) & (labels < outputs)).all())
+        wanted = f"whole numbers in 0..{outputs - 1}, one for each example"
+    if not fits:
+        raise LowRankError(
+            f"the labels are not of the network's task: {outputs} output{'s'[: outputs > 1]} ask "
+            f"for {wanted}, given are {_described(labels)}; mend the labels of the task, or take "
+            "a network that was trained for it"
+        )
+
+
+def _described(labels: Tensor) -> str:
+    shape = "x".join(str(size) for size in labels.shape)
+    kind = f"{labels.dtype}".removeprefix("torch.")
+    if not labels.numel() or labels.is_complex():
+        return f"{shape or 'one'} {kind}"
+    return f"{shape or 'one'} {kind} from {labels.min():g} to {labels.max():g}"
 
 
 def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Find the layers of a network that a target names, and put others in their places."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -71,7 +71,8 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
         The network, which runs once on the example.
     target
         `conv`: every nn.Conv2d and nn.Linear; `linear`: every nn.Linear and the input embedding.
-        Convolutions with groups are left out (`skipped_layers`).
+        Convolutions with groups and layers that do not run on the example, as heads that only
+        training uses, are left out (`skipped_layers`).
     example
         Keyword arguments of a forward of one example.
 
@@ -79,39 +80,65 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
     ------
     LowRankError
         When the target is unknown, nothing is found, or a layer cannot be replaced without a loss:
-        of an unusual class, with hooks, without values, compressed before, sharing its weight, or
-        not run on the example.
+        of an unusual class, with hooks, without values, compressed before, or sharing its weight.
     """
     found = _candidates(model, target)
+    positions = _positions(model, found, example)
+    found = {name: module for name, module in found.items() if positions[name]}
+    if not found:
+        raise LowRankError(
+            f"nothing to compress in {type(model).__name__}; none of the layers of target "
+            f"{target!r} runs on the example"
+        )
+    for name, module in found.items():
+        if isinstance(module, nn.Embedding):
+            refuse_unusual(model, name, module)
+        else:
+            _refuse_odd(name, module)
     _refuse_shared(model, found)
+    return tuple(_describe(name, module, positions[name]) for name, module in found.items())
+
+
+def _positions(
+    model: nn.Module, found: Mapping[str, nn.Module], example: Mapping[str, Tensor]
+) -> dict[str, int]:
+    """Return at how many places the example's forward applies each layer; 0 where it does not."""
     positions = dict.fromkeys(found, 0)
 
     def counter(name: str, channels: int) -> Any:
-        def count(_: Tensor, output: Tensor) -> None:
-            positions[name] += output.numel() // channels
+        def count(_: Tensor, output: Any) -> None:
+            whole = isinstance(output, Tensor)  # of odd layers, which are refused, who knows
+            positions[name] += output.numel() // channels if whole else 1
 
         return count
 
     watchers = {name: counter(name, _width(module)) for name, module in found.items()}
     with torch.no_grad(), watching(model, watchers):
         model(**example)
-    for name, count in positions.items():
-        if not count:
-            raise LowRankError(
-                f"layer {name!r} does not run on the example, so that nothing is known of it; "
-                "remove it from the network, or give an example that uses it"
-            )
-    return tuple(_describe(name, module, positions[name]) for name, module in found.items())
+    return positions
 
 
-def skipped_layers(model: nn.Module, target: str) -> dict[str, str]:
-    """Return the layers of the target that stay as they are, with the reason of each."""
+def skipped_layers(
+    model: nn.Module, target: str, found: Collection[Layer] | None = None
+) -> dict[str, str]:
+    """Return the layers of the target that stay as they are, with the reason of each.
+
+    Parameters
+    ----------
+    found
+        What `find_layers` returns; None to leave out the layers that do not run.
+    """
     kinds = TARGETS.get(target, ())
-    return {
+    skipped = {
         name: f"{module.groups} groups"
         for name, module in model.named_modules()
         if isinstance(module, kinds) and _grouped(module)
     }
+    if found is not None:
+        ran = {layer.name for layer in found}
+        idle = [name for name in _candidates(model, target) if name not in ran]
+        skipped |= dict.fromkeys(idle, "does not run on the example")
+    return skipped
 
 
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
@@ -126,7 +153,7 @@ def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     if target == "linear":
         name, embedding = find_embedding(model)
-        refuse_unusual(model, name, embedding)
+        _refuse_unready(name, embedding)
         found[name] = embedding
     compressed = tuple(LAYERS.values())
     for name, module in model.named_modules():
@@ -135,7 +162,7 @@ def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
                 f"layer {name!r} is already compressed; start from the dense network"
             )
         if isinstance(module, TARGETS[target]) and not _grouped(module):
-            _refuse_odd(name, module)
+            _refuse_unready(name, module)
             found[name] = module
     if not found:
         skipped = ", ".join(skipped_layers(model, target))
@@ -160,14 +187,22 @@ def _describe(name: str, module: nn.Module, positions: int) -> Layer:
     return Layer(name, kind, tuple(module.weight.shape), positions, has_bias)
 
 
-def _refuse_odd(name: str, module: nn.Module) -> None:
-    """Check that replacing the layer loses nothing that it does beside its product."""
+def _refuse_unready(name: str, module: nn.Module) -> None:
+    """Check what must be right before the network can run."""
     if name == "":
         raise LowRankError(
             f"the network is a {type(module).__name__} itself; wrap it in a module first"
         )
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+        raise LowRankError(f"layer {name!r} has no shape yet; run the network once first")
+    if module.weight.device.type == "meta":
+        raise LowRankError(f"layer {name!r} has no values (device meta); load the weights first")
+
+
+def _refuse_odd(name: str, module: nn.Module) -> None:
+    """Check that replacing the layer loses nothing that it does beside its product."""
     kind, plain = type(module), next(cls for cls in KINDS if isinstance(module, cls))
-    if kind.forward is not plain.forward or isinstance(module, nn.modules.lazy.LazyModuleMixin):
+    if kind.forward is not plain.forward:
         raise LowRankError(
             f"layer {name!r} is a {kind.__module__}.{kind.__name__}, which does more than a "
             f"{plain.__name__}; replace it by a plain one first"
@@ -180,8 +215,6 @@ def _refuse_odd(name: str, module: nn.Module) -> None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, attribute, None) for attribute in hooks):
         raise LowRankError(f"layer {name!r} has hooks, which would be lost; remove them")
-    if module.weight.device.type == "meta":
-        raise LowRankError(f"layer {name!r} has no values (device meta); load the weights first")
     if not module.weight.isfinite().all():
         raise LowRankError(f"the weight of layer {name!r} holds NaN or infinite values; mend it")
 

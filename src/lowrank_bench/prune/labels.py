@@ -78,23 +78,57 @@ class Trace(TorchDispatchMode):
 
     @classmethod
     def of(cls, model: nn.Module, example: Mapping[str, Tensor]) -> Self:
-        """Run a network once and return its trace."""
+        """Run a network once and return its trace.
+
+        Where some of its layers do not run, as heads that only training uses, it is run once more
+        as in training: the channels that they read are fixed, so that they can stay as they are.
+        """
         trace = cls(model)
-        training = [module for module in model.modules() if module.training]
+        modes = {module: module.training for module in model.modules()}
         try:
             with torch.no_grad(), trace._hooked(model), _in_rows(model):
-                kept = torch.contiguous_format
-                inputs = {k: v.detach().clone(memory_format=kept) for k, v in example.items()}
-                for value in inputs.values():
-                    trace._give(value, torch.zeros((), dtype=torch.int64))
-                with trace:
-                    output = model.eval()(**inputs)
-            for value in tensors_in(output):
-                trace.unite(trace._of(value), torch.zeros((), dtype=torch.int64))
+                trace._run(model.eval(), example)
+                trace._keep_idle(model, example)
         finally:
-            for module in training:
-                module.training = True
+            for module, training in modes.items():
+                module.training = training
         return trace
+
+    def _run(self, model: nn.Module, example: Mapping[str, Tensor]) -> None:
+        """Label what one forward does; its inputs and outputs are fixed."""
+        kept, fixed = torch.contiguous_format, torch.zeros((), dtype=torch.int64)
+        inputs = {k: v.detach().clone(memory_format=kept) for k, v in example.items()}
+        for value in inputs.values():
+            self._give(value, fixed)
+        with self:
+            output = model(**inputs)
+        for value in tensors_in(output):
+            self.unite(self._of(value), fixed)
+
+    def _keep_idle(self, model: nn.Module, example: Mapping[str, Tensor]) -> None:
+        """Fix the channels of layers that did not run, as far as training runs them."""
+        tables = self.reads, self.writes, self.norms, self.pads
+        idle = {name for module, name in self.names.items() if isinstance(module, LEAVES)}
+        idle -= {name for table in tables for name in table}
+        if not idle:
+            return
+        for module in model.modules():  # layers themselves stay as in evaluation
+            module.training = next(module.children(), None) is not None
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        try:
+            with torch.random.fork_rng():
+                self._run(model, example)
+        except LowRankError:
+            raise
+        except Exception:  # it asks for labels, say: nothing is known of its training
+            self._stack, self._paused = [], False
+        finally:  # its code may move averages by itself
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for name in idle:
+            for table in tables:
+                for labels in _arrays(table.pop(name, ())):
+                    self.unite(torch.from_numpy(labels), torch.zeros((), dtype=torch.int64))
 
     def find(self, labels: np.ndarray | Tensor) -> np.ndarray:
         """Return the label that stands for all that were united with each of `labels`."""
@@ -329,6 +363,12 @@ class Trace(TorchDispatchMode):
         """Return the name of the module that runs, as errors show it."""
         name = self.names[self._stack[-1]] if self._stack else ""
         return repr(name) if name else "the network"
+
+
+def _arrays(entry: Any) -> list[np.ndarray]:
+    """Return the labels in an entry of a trace's tables."""
+    parts = entry if isinstance(entry, tuple) else (entry,)
+    return [part for part in parts if isinstance(part, np.ndarray)]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.measure.timing import fixed_threads
 from lowrank_bench.network.layers import replaced
 from lowrank_bench.prune.labels import tensors_in
 
@@ -55,7 +56,8 @@ def sensitivities(
         i, positions t of the kernel and patches p of
         max(W⁺_it a_tp / (W⁺a)_ip, W⁻_it a_tp / (W⁻a)_ip), a share of a sum up to `TINY` being 0.
         Inputs of either sign are split into a⁺ − a⁻, as if each were an image. Half precision is
-        computed in float32.
+        computed in float32, all of it on one thread, so that the numbers do not depend on how many
+        there are.
 
     Raises
     ------
@@ -67,23 +69,33 @@ def sensitivities(
     Liebenwein, Baykal, Lang, Feldman, Rus, "Provable Filter Pruning for Efficient Neural Networks",
     ICLR 2020, section 3 (empirical sensitivity).
     """
-    last, half = True, any(p.dtype in HALF for p in model.parameters())
+    half = any(p.dtype in HALF for p in model.parameters())
     model = copy.deepcopy(model).float() if half else model
     probes = {name: Probe(model.get_submodule(name)) for name in names}
     probed = replaced(model, dict(probes))
-    for part in (part for batch in inputs for part in _pieces(batch)):
-        part = {k: v.float() if v.dtype in HALF else v for k, v in part.items()} if half else part
+    parts = (part for batch in inputs for part in _pieces(batch))
+    if half:
+        parts = ({k: v.float() if v.dtype in HALF else v for k, v in p.items()} for p in parts)
+    # Threads share out long sums, and a last bit can decide which channels are drawn.
+    with fixed_threads(1):
+        _run(probed, list(probes.values()), parts)
+    best = {name: probe.best.cpu() for name, probe in probes.items()}
+    return {name: torch.where(values >= SATURATED, 1, values) for name, values in best.items()}
+
+
+def _run(probed: nn.Module, probes: Sequence["Probe"], parts: Iterable[dict[str, Tensor]]) -> None:
+    """Run a network with its probes on some images, in the faster memory layout if it can."""
+    last = True
+    for part in parts:
         if last:
             try:
                 check_finite(probed(**_channels_last(part)))
                 continue
             except RuntimeError:  # its code views numbers in the order of the usual layout
                 last = False
-                for probe in probes.values():
+                for probe in probes:
                     probe.usual_layout = True
         check_finite(probed(**part))
-    best = {name: probe.best.cpu() for name, probe in probes.items()}
-    return {name: torch.where(values >= SATURATED, 1, values) for name, values in best.items()}
 
 
 def first_examples(

@@ -26,12 +26,17 @@ def commensurate_table(found: pd.DataFrame) -> Table:
         title="Largest reduction at a small drop",
         caption=f"Largest reduction whose drop on the held-out rows is at most {tolerance} points; "
         "drop [95 % interval] on the reported split, reductions of the whole network's parameters "
-        "and multiply-adds",
+        "and multiply-adds" + _budget(rows),
         long=rows[[*found.columns]],
         sections={model: _section(part) for model, part in rows.groupby("model")},
         notes=list(dict.fromkeys(note for note in rows["note"] if note)),
         empty="no task has a split that chooses",
     )
+
+
+def _budget(rows: pd.DataFrame) -> str:
+    unit = frames.budget_unit(rows)
+    return f"; what the methods limited: {unit}" if unit else ""
 
 
 def _section(rows: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from lowrank_bench.report.page import (
 )
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
-LAYERS = {"embedding": "the embedding", "linear": "the linear layers", "conv": "the convolutions"}
 TITLE_SIZE = 8.5  # points; longer titles shrink so that neighbours do not touch
 NOTHING = "no cell was evaluated: see the status table"
 
@@ -36,8 +35,9 @@ def drop_curves(
 
     The form of the figure is that of Tukan et al. (Sensors 2021) and Maalouf et al. (ICLR 2021,
     fig. 5). A task with several metrics shows its headline metric (`frames.headline`), named in
-    the panel's title; x is the compression achieved, y the drop in points, the shade its 95 %
-    interval. A lost cell breaks its line and is marked by a cross on the x-axis.
+    the panel's title; x is the compression achieved (for a budget of measured time, which no
+    count tells, the compression asked), y the drop in points, the shade its 95 % interval. A lost
+    cell breaks its line and is marked by a cross on the x-axis.
 
     Parameters
     ----------
@@ -93,8 +93,7 @@ def average_curves(
     lost = frames.lost_cells(scores)
     heading = _heading("average drop against compression", title, rows, lost)
     if rows.empty:
-        reason = "no average over GLUE tasks: the experiment has none, or their cells are missing"
-        return empty_page(Path(out_stem), heading, reason)
+        return empty_page(Path(out_stem), heading, frames.no_average(scores, frame))
     rows = rows.assign(panel=rows["model"] + ": " + rows["panel"])
     panels = []
     for model in sorted(set(rows["model"])):
@@ -170,8 +169,11 @@ def _draw(
 
 def _xlabel(rows: pd.DataFrame) -> str:
     targets = sorted(set(rows["target"]))
-    layers = LAYERS.get(targets[0], targets[0]) if len(targets) == 1 else ""
-    return f"compression of {layers or 'the targeted layers'} (%)"
+    layers = frames.LAYERS.get(targets[0], targets[0]) if len(targets) == 1 else ""
+    unit = frames.budget_unit(rows)
+    asked = ", as asked" if (rows["budget"] == "latency").any() else ""
+    share = f"% of {unit}{asked}" if unit else "%"
+    return f"compression of {layers or 'the targeted layers'} ({share})"
 
 
 def _panel(
@@ -207,7 +209,8 @@ def _curve(
     """Draw one series; the rows of `gone` break it, so that a gap is never bridged."""
     gone = gone.drop_duplicates("compression")[["compression"]]
     rows = pd.concat([rows, gone]).sort_values("compression")
-    reached = rows["achieved_compression"].fillna(rows["compression"])
+    counted = rows["achieved_compression"].where(rows["budget"] != "latency")  # of parameters there
+    reached = counted.fillna(rows["compression"])
     x, y = 100 * reached.to_numpy(float) + shift, rows["drop"].to_numpy(float)
     low, high = (rows[f"drop_ci_{end}"].to_numpy(float) for end in ("low", "high"))
     axes.fill_between(x, low, high, color=line.color, alpha=0.13, linewidth=0, zorder=2)

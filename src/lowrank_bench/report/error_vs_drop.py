@@ -36,8 +36,9 @@ def error_vs_drop(
     styles = styles or line_styles(frame)
     lost = frames.lost_cells(frame)
     rows = frames.headline(frame[frame["status"].isin(["ok", ""])])
-    known = rows[list(ERRORS)].notna().any(axis=1) & rows["drop"].notna()
-    rows = rows[known]
+    rows = rows[rows["drop"].notna()]
+    reason = _nothing(rows)
+    rows = rows[rows[list(ERRORS)].notna().any(axis=1)]
     heading = Heading(
         title=joined([title, "error of the approximation against drop"], " · "),
         subtitle="a point: one task, method, compression and seed; "
@@ -47,7 +48,6 @@ def error_vs_drop(
         ylabel="drop (points)",
     )
     if rows.empty:
-        reason = "no evaluated cell has an approximation error: see the status table"
         return empty_page(Path(out_stem), heading, reason)
     models = sorted(set(rows["model"]))
     shown = {name: line for name, line in styles.items() if name in set(rows["series"])}
@@ -60,6 +60,17 @@ def error_vs_drop(
         for axes, norm in zip(grid[-1], ERRORS.values(), strict=True):
             axes.set_xlabel(f"relative error, {norm}")
         return save(figure, Path(out_stem))
+
+
+def _nothing(rows: pd.DataFrame) -> str:
+    """Return why no evaluated cell has an error, in words that hold if none has."""
+    if rows.empty:
+        return "no cell was evaluated: see the status table"
+    targets = sorted(set(rows["target"]))
+    if "embedding" in targets or not set(targets) <= set(frames.LAYERS):
+        return "no evaluated cell has an approximation error"
+    layers = " and ".join(frames.LAYERS[target] for target in targets)
+    return f"errors are recorded where the embedding alone is compressed; here {layers} are"
 
 
 def _scatter(axes: Axes, rows: pd.DataFrame, error: str, styles: dict[str, Line]) -> None:

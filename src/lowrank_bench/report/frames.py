@@ -25,6 +25,9 @@ METRICS = {
     "spearmanr": "Spearman",
     "pearson": "Pearson",
 }
+LAYERS = {"embedding": "the embedding", "linear": "the linear layers", "conv": "the convolutions"}
+# What a compression is a share of, where that is not parameters.
+BUDGETS = {"macs": "multiply-adds", "latency": "measured time"}
 CELL = ("model", "task", "series", "compression", "seed")
 LEVEL = 0.05  # of the tests against SVD
 COLUMNS = SCORES | SUMMARY
@@ -37,8 +40,9 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a copy of scores or summary that figures and tables can rely on.
 
     Text columns hold strings (missing ones are empty), numeric ones floats, absent columns are
-    added. The new column `series` is the label, with the target or the epochs of fine-tuning
-    added where the experiment has several of them; `percent` is the asked compression in percent.
+    added. An average, which names no budget, has that of its tasks. The new column `series` is the
+    label, with the target or the epochs of fine-tuning added where the experiment has several of
+    them; `percent` is the asked compression in percent.
     """
     frame = frame.copy().reset_index(drop=True)
     for name in COLUMNS:
@@ -48,9 +52,16 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             frame[name] = pd.to_numeric(column, errors="coerce").astype(float)
     frame["label"] = frame["label"].where(frame["label"] != "", frame["method"])
+    frame["budget"] = _budget(frame)
     frame["series"] = _series(frame)
     frame["percent"] = (100 * frame["compression"]).map("{:g}%".format)
     return frame
+
+
+def _budget(frame: pd.DataFrame) -> pd.Series:
+    known = frame[frame["budget"] != ""]
+    of_network = known.drop_duplicates("model").set_index("model")["budget"]
+    return frame["budget"].where(frame["budget"] != "", frame["model"].map(of_network).fillna(""))
 
 
 def _series(frame: pd.DataFrame) -> pd.Series:
@@ -61,6 +72,35 @@ def _series(frame: pd.DataFrame) -> pd.Series:
     if compressed["finetune_epochs"].nunique() > 1:
         series = series + ", " + frame["finetune_epochs"].map(epochs)
     return series
+
+
+def budget_unit(rows: pd.DataFrame) -> str:
+    """Return what compressions of tidied rows are shares of; empty where it is parameters."""
+    found = sorted(set(rows.loc[~as_trained(rows), "budget"]))
+    names = dict.fromkeys(BUDGETS.get(name, "parameters") for name in found)
+    return "" if set(names) <= {"parameters"} else " or ".join(names)
+
+
+def budget_clause(rows: pd.DataFrame) -> str:
+    """Return what a caption adds on the budget; empty where it is parameters."""
+    unit = budget_unit(rows)
+    return f"; compression: share of the targeted layers' {unit} that is saved" if unit else ""
+
+
+def no_average(scores: pd.DataFrame | None, summary: pd.DataFrame) -> str:
+    """Return why tidied frames hold no average over the GLUE tasks."""
+    known = summary if scores is None else pd.concat([scores, summary])
+    tasks = task_order(set(known["task"]) - set(AVERAGES))
+    if not tasks or known["task"].isin(AVERAGES).any() or any(_of_glue(task) for task in tasks):
+        return "no average over GLUE tasks: their cells are missing, see the status table"
+    return (
+        "no average over GLUE tasks: the experiment has none of them; its drops on "
+        f"{', '.join(map(task_title, tasks))} stand in the figure of each network"
+    )
+
+
+def _of_glue(task: str) -> bool:
+    return task.rpartition("_")[2] in TASKS
 
 
 def as_trained(frame: pd.DataFrame) -> pd.Series:

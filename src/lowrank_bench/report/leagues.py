@@ -54,7 +54,7 @@ def leagues_table(halves: pd.DataFrame) -> Table:
         title="Winners",
         caption="Method with the least average drop on the selection half of every split, among "
         "those that look at the same things; its drop and that of svd, points [95 % interval], on "
-        "the other half, which chose nothing",
+        "the other half, which chose nothing" + frames.budget_clause(rows),
         long=rows[COLUMNS].sort_values(["model", "league", "compression", "half", "drop"]),
         sections=shown,
         notes=notes(rows.assign(panel="average")),

@@ -20,7 +20,7 @@ from lowrank_bench.report.table_parts import (
 )
 
 KEYS = ["model", "task", "split", "method", "params", "label", "target", "finetune_epochs"]
-KEYS += ["compression", "achieved_compression", "metric"]
+KEYS += ["budget", "compression", "achieved_compression", "metric"]
 DROPS = ["drop", "drop_ci_low", "drop_ci_high"]
 GAINS = ["vs_svd", "vs_svd_ci_low", "vs_svd_ci_high", "vs_svd_p"]
 MAJORITY = "majority_value"  # metric of always guessing the commonest class, where frames have it
@@ -122,7 +122,8 @@ def drop_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
         name="drop",
         title="Drop",
         caption="Points lost against the dense network [95 % interval, paired bootstrap over "
-        "examples], negative: a gain; one metric per task, all of them in the csv file",
+        "examples], negative: a gain; one metric per task, all of them in the csv file"
+        + frames.budget_clause(summary),
         long=ordered(long)[[*columns, "note"]],
         sections=sections(rows.assign(cell=drop_cells(rows)), scores),
         notes=notes(rows),
@@ -143,11 +144,12 @@ def average_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
         name="average",
         title="Average over tasks",
         caption="Mean over the tasks, each the mean of its metrics, in points [95 % interval]; "
-        "* p < 0.05 against svd at the same budget, not corrected for the number of tests",
+        "* p < 0.05 against svd at the same budget, not corrected for the number of tests"
+        + frames.budget_clause(rows),
         long=ordered(rows)[[*KEYS, *DROPS, *GAINS, "n_seeds", "note"]],
         sections=sections(pd.concat(parts), None),
         notes=notes(rows),
-        empty="no average over GLUE tasks: the experiment has none, or their cells are missing",
+        empty=frames.no_average(scores, summary),
     )
 
 
@@ -160,7 +162,8 @@ def versus_svd_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
         name="versus_svd",
         title="Gain over svd at the same budget",
         caption="Points [95 % interval, paired bootstrap over examples], positive: better than "
-        "svd; * p < 0.05, two-sided paired permutation test, not corrected for the number of tests",
+        "svd; * p < 0.05, two-sided paired permutation test, not corrected for the number of tests"
+        + frames.budget_clause(compared),
         long=ordered(compared)[[*KEYS, *GAINS, "n_seeds", "n_examples", "note"]],
         sections=sections(rows.assign(cell=gain_cells(rows)), scores[~frames.is_baseline(scores)]),
         notes=notes(rows),
@@ -180,7 +183,8 @@ def status_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
     return Table(
         name="status",
         title="Cells without a score",
-        caption=f"{len(lost) - partly} of {len(cells)} cells failed or were skipped{more}",
+        caption=f"{len(lost) - partly} of {len(cells)} cells failed or were skipped{more}"
+        + frames.budget_clause(lost),
         long=splits[columns],
         sections={name: _by_reason(part) for name, part in splits.groupby("model")},
         notes=frames.note_lines(splits.assign(panel=splits["task"].map(frames.task_title))),

@@ -46,6 +46,7 @@ def versus_svd(
     rows = frames.headline(frame)
     cells = compare(rows, frames.averages(frame))
     lost = frames.lost_cells(tidied)
+    unit = frames.budget_unit(frame)
     heading = Heading(
         title=joined([title, "gain over svd at the same budget"], " · "),
         subtitle="points, positive: better than svd; ▲ ▼: tasks won and lost at p < 0.05"
@@ -53,7 +54,7 @@ def versus_svd(
         + ("; (…): some tasks missing" if (cells["tasks"] < cells["of"]).any() else ""),
         notes=frames.note_lines(_shown(rows, frames.averages(frame), cells)),
         footer=frames.lost_line(lost),
-        xlabel="compression (%)",
+        xlabel=f"compression (%{f' of {unit}' if unit else ''})",
     )
     if cells.empty:
         reason = (
