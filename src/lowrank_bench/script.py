@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lowrank_bench.cards import take_cards
 from lowrank_bench.cells import job_from_json
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.stages import failures_of, write_outcome
@@ -21,7 +22,8 @@ def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = F
     Parameters
     ----------
     snakemake
-        The object that Snakemake gives to scripts: `params.job`, `params.settings`, `threads`.
+        The object that Snakemake gives to scripts: `params.job`, `params.settings`, `threads`;
+        with the resource `gpu` the process gets so many cards for itself.
     run
         Called as `run(job, store, settings)`; returns the outcome of each piece of work.
     offline
@@ -33,6 +35,7 @@ def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = F
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with logged(snakemake.log[0]):
+        take_cards(int(snakemake.resources.get("gpu", 0)))
         job = job_from_json(json.loads(snakemake.params.job))
         settings = json.loads(snakemake.params.settings) | {"threads": snakemake.threads}
         settings["failures"] = failures_of(Path(name) for name in snakemake.input)
