@@ -1,5 +1,6 @@
 """Figures and captions against the frames they are made from."""
 
+import colorsys
 import itertools
 import subprocess
 import sys
@@ -220,6 +221,20 @@ def test_svd_is_black_and_dashed_and_families_run_from_dark_to_light():
     order = [name for name in styles if name.startswith("lp")]
     assert [name.split(",")[0] for name in order[::2]] == ["lp (p=1)", "lp (p=1.5)", "lp (p=10)"]
     assert len({(line.color, line.dashes) for line in styles.values()}) == len(styles)
+
+
+def test_two_parameters_of_a_method_are_told_apart_by_hue_and_marker():
+    grid = [{"a": a, "b": b} for a in (1.0, 2.0, 3.0) for b in (5.0, 6.0)]
+    methods = {"svd": [{}], "many": grid, "other": [{}]}
+    styles = style.line_styles(frames.tidy(fake_scores(methods=methods)))
+    assert list(styles)[1:-1] == [f"many (a={p['a']:g}, b={p['b']:g})" for p in grid]
+    marker = {name: line.marker for name, line in styles.items()}
+    assert all(marker[f"many (a={a}, b=5)"] == marker["many (a=1, b=5)"] for a in (2, 3))
+    assert marker["many (a=1, b=5)"] != marker["many (a=1, b=6)"]
+    hues = {name: colorsys.rgb_to_hsv(*line.color)[0] for name, line in styles.items()}
+    for a in (1, 2, 3):
+        assert hues[f"many (a={a}, b=5)"] == pytest.approx(hues[f"many (a={a}, b=6)"], abs=0.02)
+    assert len({round(hues[name], 1) for name in styles if name.endswith("b=5)")}) == 3
 
 
 EDGES = {

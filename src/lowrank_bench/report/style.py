@@ -98,34 +98,65 @@ def line_styles(frame: pd.DataFrame) -> dict[str, Line]:
     """Give every series of a tidied frame its line, in the order of the legend.
 
     Methods take hues and markers in alphabetical order; `svd` comes first, black and dashed.
-    Within a method the parameters run from dark to light, and epochs of fine-tuning after the
+    Within a method the parameters run from dark to light. Where two of them vary, each value of the
+    first takes a hue of its own, and the second decides the marker. Epochs of fine-tuning after the
     first value get hollow markers and another dash pattern.
     """
     rows = frame[(frame["method"] != "dense") | (frame["finetune_epochs"] > 0)]
     methods = sorted(set(rows["method"]), key=lambda name: (name != "svd", name))
     epochs = sorted(set(rows["finetune_epochs"].dropna()))
     styles: dict[str, Line] = {}
-    for place, method in enumerate(methods):
-        place -= "svd" in methods  # the hues belong to the other methods
+    place = 0  # among the hues, which all belong to methods other than svd
+    for method in methods:
         own = rows[rows["method"] == method]
-        keys = own[["label", "target"]].drop_duplicates().itertuples(index=False, name=None)
-        shades = {key: rank for rank, key in enumerate(sorted(keys, key=natural))}
-        series = own[["series", "label", "target", "finetune_epochs"]].drop_duplicates("series")
-        series = sorted(series.itertuples(index=False, name=None), key=natural)
-        for name, label, target, epoch in series:
-            turn = epochs.index(epoch) if epoch in epochs else 0
-            styles[name] = _line(method, place, shades[label, target], len(shades), turn)
+        for family, markers in _families(own["label"]).items():
+            part = own[own["label"].isin(markers)]
+            keys = part[["label", "target"]].drop_duplicates().itertuples(index=False, name=None)
+            shades = {key: rank for rank, key in enumerate(sorted(keys, key=natural))}
+            series = part[["series", "label", "target", "finetune_epochs"]]
+            series = series.drop_duplicates("series").itertuples(index=False, name=None)
+            for name, label, target, epoch in sorted(series, key=natural):
+                turn = epochs.index(epoch) if epoch in epochs else 0
+                marker = place if family is None else markers[label]
+                shade = (shades[label, target], len(shades))
+                styles[name] = _line(method, place, marker, shade, turn)
+            place += method != "svd"
     return styles
 
 
-def _line(method: str, place: int, shade: int, shades: int, turn: int) -> Line:
+def _families(labels: pd.Series) -> dict[str | None, dict[str, int]]:
+    """Return the labels of a method by the first parameter that varies, with a number each.
+
+    The number counts the values of what varies beside it; where fewer than two parameters vary
+    there is one family, None.
+    """
+    parts = {label: _parameters(label) for label in sorted(set(labels), key=natural)}
+    names = dict.fromkeys(name for own in parts.values() for name in own)
+    varying = [n for n in names if len({own.get(n) for own in parts.values()}) > 1]
+    if len(varying) < 2:
+        return {None: dict.fromkeys(parts, 0)}
+    rest = {label: tuple(own.get(n, "") for n in varying[1:]) for label, own in parts.items()}
+    order = {value: number for number, value in enumerate(dict.fromkeys(sorted(rest.values())))}
+    found: dict[str | None, dict[str, int]] = {}
+    for label, own in parts.items():
+        found.setdefault(own.get(varying[0], ""), {})[label] = order[rest[label]]
+    return found
+
+
+def _parameters(label: str) -> dict[str, str]:
+    """Return the parameters that a label names, as `method (a=1, b=2)` does."""
+    inside = label.partition(" (")[2].removesuffix(")")
+    pairs = (part.partition("=") for part in inside.split(", ") if "=" in part)
+    return {name: value for name, _, value in pairs}
+
+
+def _line(method: str, place: int, marker: int, shade: tuple[int, int], turn: int) -> Line:
     if method == "svd":
-        color, marker = _shade("#000000", shade, shades), "o"
+        hue, shape = "#000000", "o"
     else:
-        color = _shade(HUES[place % len(HUES)], shade, shades)
-        marker = MARKERS[1 + place % (len(MARKERS) - 1)]
+        hue, shape = HUES[place % len(HUES)], MARKERS[1 + marker % (len(MARKERS) - 1)]
     dashes = SVD_DASHES if method == "svd" else DASHES
-    return Line(color, marker, dashes[turn % len(dashes)], filled=turn == 0)
+    return Line(_shade(hue, *shade), shape, dashes[turn % len(dashes)], filled=turn == 0)
 
 
 def _shade(hue: str, place: int, count: int) -> tuple[float, float, float]:
