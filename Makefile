@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
-.PHONY: install quickstart test lint format lock clean
+.PHONY: install quickstart test bench lint format lock clean
 
 install: $(READY)
 
@@ -21,6 +21,10 @@ quickstart: $(READY)
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(CORES)
+
+# All benchmarks, into docs/benchmarks.md; hours. One alone: make bench ONLY=growth. Small: QUICK=1.
+bench: $(READY)
+	$(BIN)/python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,18 +4,20 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-from lowrank_bench.report.names import SHARED_FIGURES, drop_stem, figure_names, table_names
+from lowrank_bench.report.names import drop_stem, figure_names, shared_figures, table_names
 from lowrank_bench.submission import cores_at_once, submissions
 from lowrank_bench.workflow import load_workflow
 
 EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
 config["report"] = EXPERIMENT.report_words()
 RESULTS = EXPERIMENT.folder.as_posix()
-FIGURES = figure_names(EXPERIMENT.config.model)
+MEASURED = bool(EXPERIMENT.config.latency.batches)
+LATENCY = {"latency": f"{RESULTS}/latency.parquet"} if MEASURED else {}
+FIGURES = figure_names(EXPERIMENT.config.model, MEASURED)
 SCORES = {name: f"{RESULTS}/{name}.parquet" for name in EXPERIMENT.score_tables()}
 TABLES = {
-    "csv": [name for name in table_names(SCORES) if name.endswith(".csv")],
-    "other": [name for name in table_names(SCORES) if not name.endswith(".csv")],
+    "csv": [name for name in table_names(SCORES | LATENCY) if name.endswith(".csv")],
+    "other": [name for name in table_names(SCORES | LATENCY) if not name.endswith(".csv")],
 }
 
 
@@ -30,6 +32,11 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/present.smk"
+
+
+if MEASURED:
+
+    include: "workflow/rules/latency.smk"
 
 
 localrules:

@@ -37,7 +37,7 @@ TASKS = {
     "qnli": ("question", "sentence"),
 }
 METRIC = {"cola": "matthews_correlation", "mrpc": "f1", "qnli": "accuracy"}
-LENGTH, MAX_TOKENS, BATCHES = 128, 4096, (8, 32)
+LENGTH, MAX_TOKENS, BATCHES = 128, 2048, (8, 32)
 
 
 @dataclass

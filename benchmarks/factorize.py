@@ -4,7 +4,6 @@ python benchmarks/factorize.py            # sizes of a BERT vocabulary; some min
 python benchmarks/factorize.py --quick    # small sizes; seconds, and rougher
 """
 
-import argparse
 from collections.abc import Iterator
 from functools import partial
 
@@ -12,7 +11,7 @@ import each_method
 import numpy as np
 import projective
 import torch
-from measure import Row, cpu_seconds, interleaved, peak_copies
+from measure import Row, cpu_seconds, interleaved, peak_copies, show
 from plain import plain_ellipsoid
 from torch import Tensor
 
@@ -86,21 +85,5 @@ def ellipsoid_method(quick: bool) -> Iterator[Row]:
     yield Row(f"lowner against plain, {rows}x{columns}", ours / theirs, None, note)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(1)
-    print(f"{'CPU':>7} {'memory':>7}  what (memory in float64 copies of the matrix)")
-    for section in (whole_matrix, ellipsoid_method, projective.rows, each_method.rows):
-        for row in section(quick):
-            ratios = (
-                f"{r:7.3f}" if r is not None else "      -"
-                for r in (row.time_ratio, row.memory_ratio)
-            )
-            print(*ratios, f" {row.name}: {row.note}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    show(__doc__.splitlines()[0], whole_matrix, ellipsoid_method, projective.rows, each_method.rows)

@@ -1,9 +1,10 @@
 """CPU seconds and peak memory of a call against another, on one thread."""
 
+import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -33,6 +34,22 @@ class Row:
     time_ratio: float | None
     memory_ratio: float | None = None
     note: str = ""
+
+
+def show(description: str, *sections: Callable[[bool], Iterator[Row]]) -> None:
+    """Print the lines of each section, called with whether the command line says `--quick`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    print(f"{'CPU':>7} {'memory':>7}  what (memory in float64 copies of the matrix)")
+    for section in sections:
+        for row in section(quick):
+            ratios = (
+                f"{r:7.3f}" if r is not None else "      -"
+                for r in (row.time_ratio, row.memory_ratio)
+            )
+            print(*ratios, f" {row.name}: {row.note}", flush=True)
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:

@@ -1,11 +1,15 @@
-"""PFP: the sensitivities of all channels, ours against one filter and one image at a time."""
+"""PFP: the sensitivities of all channels, ours against one filter and one image at a time.
+
+python benchmarks/pfp.py            # ResNet-20 and VGG16, as many images as the paper
+python benchmarks/pfp.py --quick    # the ResNet-20 alone, on fewer
+"""
 
 import math
 from collections.abc import Iterator
 from functools import partial
 
 import torch
-from measure import Row, cpu_seconds, interleaved
+from measure import Row, cpu_seconds, interleaved, show
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -86,7 +90,6 @@ def agreement(given: NetworkProblem, ours: dict[str, Tensor], truth: dict[str, T
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the lines of the table."""
-    torch.set_num_threads(1)
     for name in ("resnet20",) if quick else ("resnet20", "vgg16_bn"):
         count = 32 if quick else IMAGES[name]
         few = 4
@@ -125,3 +128,7 @@ def _whole(name: str, given: NetworkProblem) -> Row:
     assert all(part <= share * dense for part, share in zip(kept, (0.5, 0.3, 0.1), strict=True))
     note = f"{seconds / 3:.2f} s each; kept {shares} of 0.5, 0.3, 0.1"
     return Row(f"PFP {name}, error and slicing after the sensitivities", None, None, note)
+
+
+if __name__ == "__main__":
+    show(__doc__.splitlines()[0], rows)

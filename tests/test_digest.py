@@ -20,7 +20,7 @@ def package(tmp_path, monkeypatch):
 
 
 def _forget():
-    for cached in (digest._source, digest._imports, digest._tree_digest):
+    for cached in (digest._source, digest._read, digest.code_digest):
         cached.cache_clear()
 
 

@@ -125,6 +125,19 @@ def test_scoring_imports_neither_torch_nor_evaluate():
     assert out.stdout.strip() == "[]"
 
 
+def test_computing_a_metric_imports_no_torch_and_hides_transformers_from_nobody():
+    code = (
+        "import sys, numpy as np; from lowrank_bench.score.metrics import compute; "
+        "value = compute(['accuracy'], np.array([0, 1]), np.array([0, 0])); "
+        "print(value, [name for name in ('torch', 'transformers') if name in sys.modules]); "
+        "import transformers"
+    )
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-c", code]
+    out = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
+    assert out.stdout.strip() == "{'accuracy': 0.5} []"
+
+
 def test_every_metric_has_a_function_and_is_better_when_higher():
     assert set(METRICS) == set(glue_metric.FUNCTIONS)
     truth = np.array([0, 1, 1, 0, 1])

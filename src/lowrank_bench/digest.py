@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "lowrank_bench"
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where nodes hold statements
 # Modules that carry messages and files about but cannot change a number.
 NEUTRAL = {f"{PACKAGE}.{name}" for name in ("errors", "progress", "store", "digest", "cells")}
 
@@ -30,6 +31,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@cache
 def code_digest(*modules: str) -> str:
     """Digest the sources of `modules` and of every module of this package that they import.
 
@@ -37,7 +39,7 @@ def code_digest(*modules: str) -> str:
     changes the digest. Nothing is imported: the sources are read as text.
     """
     sources = sorted(_closure(modules))
-    return digest([[name, _tree_digest(name)] for name in sources])
+    return digest([[name, _read(name)[1]] for name in sources])
 
 
 def _closure(modules: Iterable[str]) -> set[str]:
@@ -47,7 +49,7 @@ def _closure(modules: Iterable[str]) -> set[str]:
         name = todo.pop()
         if name not in found and name not in NEUTRAL:
             found.add(name)
-            todo.extend(_imports(name))
+            todo.extend(_read(name)[0])
     return found
 
 
@@ -63,26 +65,23 @@ def _source(name: str) -> str | None:
 
 
 @cache
-def _imports(name: str) -> tuple[str, ...]:
-    source = _source(name)
-    names = []
-    for node in ast.walk(ast.parse(source or "")):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    own = (n for n in names if n.startswith(f"{PACKAGE}."))
-    return tuple(n for n in own if _source(n) is not None)
-
-
-@cache
-def _tree_digest(name: str) -> str:
+def _read(name: str) -> tuple[frozenset[str], str]:
+    """Return the modules of this package that a module imports, and the digest of its code."""
     tree = ast.parse(_source(name) or "")
-    for node in ast.walk(tree):
+    names: set[str] = set()
+    todo: list[ast.AST] = [tree]
+    while todo:  # statements alone: no import and no docstring stands inside an expression
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
             node.body = body[1:] or [ast.Pass()]
-    return digest(ast.dump(tree))
+        todo.extend(inner for block in BLOCKS for inner in getattr(node, block, ()))
+    own = (found for found in names if found.startswith(f"{PACKAGE}."))
+    return frozenset(found for found in own if _source(found) is not None), digest(ast.dump(tree))
 
 
 def _is_docstring(node: ast.AST) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from lowrank_bench.batching import Points, checkpoint_batches, fetch_batches, method_batches
 from lowrank_bench.cells import (
     DENSE,
     Cell,
@@ -21,7 +22,6 @@ from lowrank_bench.digest import canonical, code_digest, digest
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, methods_for
 
-Points = dict[tuple[str, str], list[Checkpoint]]
 Specs = dict[str, tuple[Spec, ...]]
 
 # The sources behind checkpoints, predictions and training after compression, by modality.
@@ -122,15 +122,17 @@ def make_plan(config: Config) -> Plan:
     specs = {target: _specs(config, target) for target in _targets(config)}
     _check_all_run(config, specs)
     sources = {s.key: s for group in points.values() for p in group for s in p.fetched()}
-    download = [_job("download", source.name, sources=(source,)) for source in sources.values()]
+    download = [
+        _job("download", name, sources=some) for name, some in fetch_batches(sources.values())
+    ]
     trained = [
         _job("checkpoint", name, checkpoints=batch, **_dense(config, batch))
-        for name, batch in _batches(config, points, config.jobs.tasks_per_checkpoint_job)
+        for name, batch in checkpoint_batches(config, points, config.jobs.tasks_per_checkpoint_job)
     ]
     factorized, evaluated = [], []
-    for name, batch in _batches(config, points, config.jobs.tasks_per_job):
+    for name, batch in checkpoint_batches(config, points, config.jobs.tasks_per_job):
         target = config.target_of(config.model[batch[0].model])
-        for methods, found in _method_batches(specs[target], config.jobs.methods_per_job):
+        for methods, found in method_batches(specs[target], config.jobs.methods_per_job):
             title = f"{name}.{methods}"
             parts: dict[str, Any] = {"checkpoints": batch, "specs": found}
             parts["compressions"] = tuple(config.compressions)
@@ -145,7 +147,7 @@ def make_plan(config: Config) -> Plan:
 def _retrained(config: Config, points: Points, specs: Mapping[str, Specs]) -> list[Job]:
     """Return the jobs that train after compression, the dense network as a reference too."""
     jobs = []
-    for name, batch in _batches(config, points, 1):
+    for name, batch in checkpoint_batches(config, points, 1):
         epochs = _epochs(config, batch[0])
         if not epochs:
             continue
@@ -354,35 +356,6 @@ def _source(kind: str, name: str, spec: dict[str, Any], checks: dict, config: Co
             spec = spec | {"revision": config.hub.revision}
         return Source(kind, name, spec, checks)
     return Source(kind, name, spec, checks, code_digest(*GENERATED[kind, spec["kind"]]))
-
-
-def _batches(
-    config: Config, points: Points, size: int
-) -> Iterator[tuple[str, tuple[Checkpoint, ...]]]:
-    """Yield the checkpoints of each network, `size` tasks at a time, with a name."""
-    for model, about in config.model.items():
-        tasks = [name for name, task in config.task.items() if task.modality == about.modality]
-        for start in range(0, len(tasks), size):
-            some = tasks[start : start + size]
-            yield _name(model, some), tuple(p for task in some for p in points[model, task])
-
-
-def _method_batches(
-    specs: Mapping[str, tuple[Spec, ...]], size: int
-) -> Iterator[tuple[str, tuple[Spec, ...]]]:
-    """Yield the specs of `size` methods at a time, with a name."""
-    names = list(specs)
-    for start in range(0, len(names), size):
-        some = names[start : start + size]
-        yield _span(some), tuple(spec for name in some for spec in specs[name])
-
-
-def _name(model: str, tasks: Sequence[str]) -> str:
-    return f"{model}.{_span(tasks)}"
-
-
-def _span(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]}-to-{names[-1]}"
 
 
 def _job(stage: str, name: str, **parts: Any) -> Job:

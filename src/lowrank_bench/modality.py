@@ -54,6 +54,9 @@ class Modality(Protocol):
     def encode(self, rows: "pd.DataFrame", processor: Any, inputs: Mapping[str, Any]) -> Encoded:
         """Return rows as the network takes them, with their labels."""
 
+    def example(self, processor: Any, length: int) -> dict[str, "Tensor"]:
+        """Return the keyword arguments of a forward of one row: a text of `length`, or an image."""
+
     def processor_name(self, processor: Any) -> list[Any] | None:
         """Return what decides how rows are encoded; None: encode them anew in every job."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from lowrank_bench.cells import Job
 from lowrank_bench.store import Store, write_atomic
 
+PAUSE = 50  # between two lines, times what a line takes
 UNITS = {
     "checkpoint": "checkpoints",
     "factorize": "decompositions",
@@ -55,13 +56,14 @@ class Progress:
 
     def __init__(self, folder: Path, stage: str, store: Store, threads: int = 1) -> None:
         self.folder, self.stage, self.store = folder, stage, store
-        self._shown = 0.0
+        self._due = 0.0
         self._since = time.perf_counter()
         try:
             plan = json.loads((folder / "plan.json").read_text())
         except (OSError, ValueError):
             plan = {"started": time.time(), "cores": 1, "keys": {}}
         self._keys, self._started = plan["keys"], plan["started"]
+        self._left: dict[str, list[str]] = dict(self._keys)  # pieces not seen in the store yet
         self._side_by_side = max(1, plan["cores"] // threads)
 
     def finished(self, title: str) -> None:
@@ -72,9 +74,11 @@ class Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "progress.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        if now - self._shown > 1:
-            self._shown = now
+        if now >= self._due:
             self.show(title)
+            shown = time.perf_counter()
+            # Counting looks at every piece, of which there may be very many.
+            self._due = shown + max(1, PAUSE * (shown - now))
 
     def show(self, title: str) -> None:
         """Print the line."""
@@ -84,9 +88,10 @@ class Progress:
 
     def _done(self, stage: str) -> int:
         kind, suffix = KINDS[stage]
-        return sum(
-            self.store.place(kind, key, suffix).exists() for key in self._keys.get(stage, ())
-        )
+        left = self._left.get(stage, ())
+        left = [key for key in left if not self.store.place(kind, key, suffix).exists()]
+        self._left[stage] = left
+        return len(self._keys.get(stage, ())) - len(left)
 
     def _time_left(self) -> str:
         seconds: dict[str, list[float]] = {stage: [] for stage in UNITS}

@@ -1,5 +1,6 @@
 """What all workflow scripts share: parse the job, keep a log, end an error in one line."""
 
+import gc
 import json
 import os
 import sys
@@ -55,6 +56,9 @@ def logged(log: str) -> Iterator[None]:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
+    finally:
+        # Or the interpreter, when it ends, looks for garbage among all that torch has made.
+        gc.freeze()
 
 
 class _Tee:

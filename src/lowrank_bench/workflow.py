@@ -19,8 +19,10 @@ from lowrank_bench.progress import write_plan
 from lowrank_bench.store import Store
 
 SCORING = ("lowrank_bench.score.scores", "lowrank_bench.score.gather")
+MEASURING = ("lowrank_bench.measure.cells",)
 PRESENTING = (
     "lowrank_bench.report.figures",
+    "lowrank_bench.report.costs",
     "lowrank_bench.report.tables",
 )
 
@@ -105,6 +107,12 @@ class Workflow:
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 
+    @cached_property
+    def latency_digest(self) -> str:
+        """Digest of what is measured and of the sources that measure."""
+        keys = sorted(cell.key for cell in self.plan.cells())
+        return digest([keys, self.config.latency.model_dump(), code_digest(*MEASURING)])
+
     def report_words(self) -> dict[str, str | list[str]]:
         """Return title, description and methods for the first page of the report."""
         used = sorted({entry.name for entry in self.config.method.values()})
@@ -124,7 +132,7 @@ class Workflow:
         job = self._jobs[stage][name]
         if stage == "checkpoint":
             keys = {source.key for point in job.checkpoints for source in point.fetched()}
-            return self._manifests("download", lambda j: j.sources[0].key in keys)
+            return self._manifests("download", lambda j: {s.key for s in j.sources} & keys)
         points = {point.key for point in job.checkpoints}
         if stage == "factorize" or job.specs[0].method == DENSE:
             return self._manifests("checkpoint", lambda j: _points(j) & points)

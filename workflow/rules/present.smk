@@ -2,6 +2,7 @@ rule tables:
     # The result tables as csv, markdown and LaTeX.
     input:
         **SCORES,
+        **LATENCY,
     output:
         [
             report(
@@ -31,6 +32,7 @@ rule tables:
 rule figures:
     # Drop against compression per task, the average, and the comparison with svd.
     input:
+        **LATENCY,
         scores=f"{RESULTS}/scores.parquet",
         summary=f"{RESULTS}/summary.parquet",
     output:
@@ -50,7 +52,7 @@ rule figures:
                 labels={"figure": stem.replace("_", " ")},
                 caption=f"../report/{stem}.rst",
             )
-            for stem in SHARED_FIGURES
+            for stem in shared_figures(MEASURED)
         ],
         [f"{RESULTS}/{name}" for name in FIGURES if name.endswith(".pdf")],
     log:

@@ -8,6 +8,6 @@ from lowrank_bench.report.figures import write_figures
 from lowrank_bench.script import logged
 
 with logged(snakemake.log[0]):
-    scores, summary = (pd.read_parquet(name) for name in snakemake.input)
+    found = {name: pd.read_parquet(place) for name, place in snakemake.input.items()}
     folder = Path(snakemake.output[0]).parents[1]
-    write_figures(scores, summary, folder, snakemake.params.title)
+    write_figures(**found, folder=folder, experiment_title=snakemake.params.title)

@@ -73,6 +73,20 @@ class Statistics(Strict):
     halves: bool = False
 
 
+class Latency(Strict):
+    """Whether and how compressed networks are measured beside the dense one, in turn.
+
+    `batches` of rows, of texts with so many tokens (`lengths`); without batches nothing is
+    measured. `warm_up` forwards, then `repeats` of each network.
+    """
+
+    batches: list[Annotated[int, Field(ge=1)]]
+    lengths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    repeats: int = Field(ge=1)
+    warm_up: int = Field(ge=3)
+    threads: int = Field(ge=1)
+
+
 class Jobs(Strict):
     """How the work is cut: tasks and methods that share a process, threads, memory in MB."""
 
@@ -106,6 +120,7 @@ class Config(Strict):
     evaluation: Evaluation
     statistics: Statistics
     select: dict[str, str] = Field(default_factory=dict)
+    latency: Latency
     jobs: Jobs
 
     @field_validator("seeds", "compressions", "finetune_epochs")

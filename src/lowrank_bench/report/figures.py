@@ -5,14 +5,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from lowrank_bench.report.costs import cost_curves
 from lowrank_bench.report.curves import average_curves, drop_curves
 from lowrank_bench.report.error_vs_drop import error_vs_drop
 from lowrank_bench.report.frames import tidy
-from lowrank_bench.report.names import drop_stem
+from lowrank_bench.report.names import COSTS, drop_stem
 from lowrank_bench.report.style import line_styles
 from lowrank_bench.report.versus_svd import versus_svd
 
-__all__ = ["average_curves", "drop_curves", "error_vs_drop", "versus_svd", "write_figures"]
+__all__ = [
+    "average_curves",
+    "cost_curves",
+    "drop_curves",
+    "error_vs_drop",
+    "versus_svd",
+    "write_figures",
+]
 
 
 def write_figures(
@@ -21,6 +29,7 @@ def write_figures(
     folder: Path,
     experiment_title: str,
     models: Iterable[str] | None = None,
+    latency: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write every figure of an experiment; one with nothing to show says why in its middle.
 
@@ -34,11 +43,13 @@ def write_figures(
         First words of every title.
     models
         Networks of the experiment; else those that `scores` names.
+    latency
+        Columns of `measure.cells.COLUMNS`, if the experiment measured it.
 
     Returns
     -------
     list of Path
-        `folder / name` for every name of `names.figure_names(models)`, in that order.
+        `folder / name` for every name of `names.figure_names(models, …)`, in that order.
     """
     models = sorted(set(tidy(scores)["model"] if models is None else models))
     styles = line_styles(tidy(scores))
@@ -50,4 +61,6 @@ def write_figures(
     paths += average_curves(summary, place / "average", experiment_title, scores, styles)
     paths += versus_svd(summary, place / "versus_svd", experiment_title, scores, styles)
     paths += error_vs_drop(scores, place / "error_vs_drop", experiment_title, styles)
+    if latency is not None:
+        paths += cost_curves(scores, latency, place / COSTS, experiment_title, styles)
     return paths

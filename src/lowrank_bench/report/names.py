@@ -3,27 +3,36 @@
 from collections.abc import Iterable
 
 TABLE_NAMES = ("dense", "drop", "average", "versus_svd", "status")
-OWN_TABLES = {"halves": "leagues", "commensurate": "commensurate"}  # of further score tables
+# Tables of further results.
+OWN_TABLES = {"halves": "leagues", "commensurate": "commensurate", "latency": "latency"}
 TABLE_FORMATS = ("csv", "md", "tex")
 SHARED_FIGURES = ("average", "versus_svd", "error_vs_drop")
+COSTS = "costs"  # the figure of experiments that measure latency
 FIGURE_FORMATS = ("png", "pdf")
 
 
-def figure_names(models: Iterable[str]) -> list[str]:
+def figure_names(models: Iterable[str], measured: bool = False) -> list[str]:
     """Return the figures of an experiment on `models`, relative to its results folder.
 
     Parameters
     ----------
     models
         Names of the networks; order and repetitions do not matter.
+    measured
+        Whether their latency was measured.
 
     Returns
     -------
     list of str
         `figures/drop_<model>.png`, …, one PNG and one PDF per figure.
     """
-    stems = [drop_stem(model) for model in sorted(set(models))] + list(SHARED_FIGURES)
+    stems = [drop_stem(model) for model in sorted(set(models))] + shared_figures(measured)
     return [f"figures/{stem}.{ending}" for stem in stems for ending in FIGURE_FORMATS]
+
+
+def shared_figures(measured: bool = False) -> list[str]:
+    """Return the names, without ending, of the figures that show all networks."""
+    return [*SHARED_FIGURES, COSTS] if measured else list(SHARED_FIGURES)
 
 
 def table_names(scored: Iterable[str] = ()) -> list[str]:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from lowrank_bench.report import frames
 from lowrank_bench.report.commensurate import commensurate_table
+from lowrank_bench.report.costs import latency_table
 from lowrank_bench.report.leagues import leagues_table
 from lowrank_bench.report.names import TABLE_NAMES
 from lowrank_bench.report.table_files import Table, write_table
@@ -32,6 +33,7 @@ def write_tables(
     folder: Path,
     halves: pd.DataFrame | None = None,
     commensurate: pd.DataFrame | None = None,
+    latency: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write every table of an experiment as csv, md and tex.
 
@@ -47,6 +49,8 @@ def write_tables(
     halves, commensurate
         Averages on two halves of the data, and the largest compressions that cost little, if the
         experiment has them.
+    latency
+        Columns of `measure.cells.COLUMNS`, if the experiment measured it.
 
     Returns
     -------
@@ -65,6 +69,7 @@ def write_tables(
     tables = [makers[name](scores, summary) for name in TABLE_NAMES]
     tables += [] if halves is None else [leagues_table(halves)]
     tables += [] if commensurate is None else [commensurate_table(commensurate)]
+    tables += [] if latency is None else [latency_table(latency)]
     return [path for table in tables for path in write_table(table, place)]
 
 

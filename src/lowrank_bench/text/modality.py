@@ -18,6 +18,7 @@ from lowrank_bench.layers.plain import refuse_unusual
 from lowrank_bench.store import Store
 from lowrank_bench.text.batches import Collator
 from lowrank_bench.text.encode import (
+    MASK,
     Encoded,
     encode,
     read_encoded,
@@ -32,6 +33,7 @@ __all__ = [
     "batches",
     "check_network",
     "encode",
+    "example",
     "initial_network",
     "load_network",
     "predict",
@@ -98,6 +100,14 @@ def load_network(folder: Path) -> tuple[nn.Module, Any]:
     """Return network and tokenizer, float32, in evaluation mode."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def example(processor: Any, length: int) -> dict[str, Tensor]:
+    """Return the keyword arguments of a forward of one text: words drawn at random, seeded."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(len(processor), (1, length), generator=generator)
+    known = {"input_ids": ids, MASK: torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {name: values for name, values in known.items() if name in processor.model_input_names}
 
 
 def batches(

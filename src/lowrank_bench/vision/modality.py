@@ -87,7 +87,7 @@ def check_network(model: nn.Module, title: str) -> dict[str, Any]:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def example(processor: ImageSettings) -> dict[str, Tensor]:
+def example(processor: ImageSettings, length: int) -> dict[str, Tensor]:
     """Return the keyword arguments of a forward of one image."""
     size = processor.size
     return {"pixel_values": torch.zeros(1, processor.channels, size, size)}

@@ -1,0 +1,59 @@
+"""All work of an experiment in one process: the workflow's own functions, one after another.
+
+    python bare.py FOLDER [OVERRIDE ...]
+
+Results and the store lie in FOLDER. Everything of a run through Snakemake is here but the HTML
+page, which Snakemake itself makes.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+
+from workflow_runs import ROOT
+
+from lowrank_bench import stages
+from lowrank_bench.config import load_config
+from lowrank_bench.store import Store
+from lowrank_bench.workflow import Workflow
+
+STAGES = {
+    "checkpoint": stages.run_checkpoint,
+    "factorize": stages.run_factorize,
+    "evaluate": stages.run_evaluate,
+    "finetune": stages.run_evaluate,
+}
+
+
+def main(folder: Path, overrides: list[str]) -> None:
+    """Run every job, then scores, tables and figures."""
+    os.chdir(folder)
+    config = load_config(ROOT / "conf", overrides)
+    workflow = Workflow(config, overrides)
+    settings = json.loads(workflow.settings) | {"threads": config.jobs.threads, "failures": {}}
+    store, manifests = Store(settings["store"]), []
+    for job in workflow.plan.download:
+        stages.run_download(job, store)
+    for stage, run in STAGES.items():
+        for job in workflow.plan.stages()[stage]:
+            place = workflow.folder / "jobs" / stage / f"{job.name}.json"
+            stages.write_outcome(place, job, run(job, store, settings))
+            manifests += [place] if stage != "factorize" else []
+    # Imported here, as jobs do it, so that what loads late loads late.
+    from lowrank_bench.report.figures import write_figures
+    from lowrank_bench.report.tables import write_tables
+    from lowrank_bench.score.gather import score_experiment
+
+    found = score_experiment(config, manifests)
+    for name in workflow.score_tables():
+        found[name].to_parquet(workflow.folder / f"{name}.parquet", index=False)
+    write_tables(**found, folder=workflow.folder)
+    write_figures(found["scores"], found["summary"], workflow.folder, config.title)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,21 @@
+rule latency:
+    # Seconds and memory of dense and compressed forwards, when nothing else runs on the machine.
+    input:
+        EXPERIMENT.all_manifests(),
+        **SCORES,
+    output:
+        **LATENCY,
+    log:
+        f"logs/{EXPERIMENT.config.name}/latency.log",
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores or EXPERIMENT.config.latency.threads
+    resources:
+        mem_mb=memory_mb,
+    params:
+        overrides=EXPERIMENT.overrides_json,
+        digest=EXPERIMENT.latency_digest,
+    message:
+        "latency of the compressed networks"
+    script:
+        "../scripts/latency.py"

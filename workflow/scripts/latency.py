@@ -1,0 +1,17 @@
+"""Measure the compressed networks of an experiment beside the dense ones."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from lowrank_bench.config import load_config
+from lowrank_bench.grid import make_plan
+from lowrank_bench.measure.cells import measure_experiment
+from lowrank_bench.script import logged
+
+with logged(snakemake.log[0]):
+    conf = Path(snakemake.scriptdir, "../../conf")
+    config = load_config(conf, json.loads(snakemake.params.overrides))
+    measure_experiment(config, make_plan(config)).to_parquet(snakemake.output[0], index=False)
