@@ -5,7 +5,7 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 from lowrank_bench.report.names import drop_stem, figure_names, shared_figures, table_names
-from lowrank_bench.submission import cores_at_once, submissions
+from lowrank_bench.submission import cores_at_once, lift_rate, submissions
 from lowrank_bench.workflow import load_workflow
 
 EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
@@ -55,6 +55,7 @@ rule all:
 
 
 onstart:
+    lift_rate(workflow)
     EXPERIMENT.announce(cores_at_once(workflow), submissions(workflow))
 
 

@@ -18,6 +18,22 @@ def cores_at_once(workflow: Any) -> int:
     return settings.cores or settings.nodes or 1
 
 
+def lift_rate(workflow: Any) -> None:
+    """Let a local run start jobs when cores are free, however many a second.
+
+    To keep to a rate, Snakemake 9.27.1 looks at all waiting jobs again a second after each look,
+    and every job that ends adds a look: with hundreds of jobs a tenth of a core. On a cluster the
+    rate protects others; here the cores are bound enough.
+
+    Parameters
+    ----------
+    workflow
+        Snakemake's workflow, about to start its first job.
+    """
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 def submissions(workflow: Any) -> str:
     """Return a line on the jobs that a run will submit and their bound; nothing for a local run.
 
