@@ -101,6 +101,7 @@ def main() -> None:
             overrides = [*SMALL, rates(base * factor)]
             real.append(step(folder / str(factor), overrides))
         show("real run", real)
+        print(f"{'of it, by script':>24s}")
         for script in sorted(set().union(*(own.run.scripts for own in real))):
             seconds = [sum(own.run.scripts.get(script, ())) for own in real]
             print(f"{script:>24s}  " + "  ".join(f"{own:8.2f} s" for own in seconds))

@@ -237,6 +237,27 @@ def test_two_parameters_of_a_method_are_told_apart_by_hue_and_marker():
     assert len({round(hues[name], 1) for name in styles if name.endswith("b=5)")}) == 3
 
 
+def test_twenty_methods_of_two_kinds_of_networks_are_all_told_apart_in_their_panels():
+    one = fake_scores(models=("text",), methods={f"m{i:02}": [{}] for i in range(12)})
+    two = fake_scores(models=("image",), methods={f"n{i:02}": [{}] for i in range(9)})
+    both = {"svd": [{}]}
+    scores = pd.concat(
+        [
+            one,
+            fake_scores(models=("text",), methods=both),
+            two.assign(target="conv"),
+            fake_scores(models=("image",), methods=both).assign(target="conv"),
+        ]
+    )
+    styles = style.line_styles(frames.tidy(scores))
+    assert next(iter(styles)) == "svd"
+    assert styles["svd"].color == (0, 0, 0)
+    for letter in "mn":
+        looks = {(styles[n].color, styles[n].marker) for n in styles if n[0] in (letter, "s")}
+        assert len(looks) == 1 + {"m": 12, "n": 9}[letter]
+    assert styles["m00"].color == styles["n00"].color
+
+
 EDGES = {
     "without svd": {"methods": {"lp": [{"p": 1.0}], "messi": [{}]}},
     "one compression": {"budgets": (0.28,)},

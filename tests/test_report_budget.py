@@ -27,6 +27,7 @@ def drawn(monkeypatch):
 
 def words(figure):
     found = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    found += [axes.xaxis.label for axes in figure.axes]
     return [text.get_text().replace("\n", " ") for text in found]
 
 

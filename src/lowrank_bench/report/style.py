@@ -1,5 +1,6 @@
 """How figures look: one colour per method, one shade per parameter, bytes that reproduce."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,31 +98,51 @@ def page_style() -> Iterator[None]:
 def line_styles(frame: pd.DataFrame) -> dict[str, Line]:
     """Give every series of a tidied frame its line, in the order of the legend.
 
-    Methods take hues and markers in alphabetical order; `svd` comes first, black and dashed.
+    Methods take hues and markers in alphabetical order, those for embeddings and those for whole
+    networks each from the first on; `svd` comes first, black and dashed.
     Within a method the parameters run from dark to light. Where two of them vary, each value of the
     first takes a hue of its own, and the second decides the marker. Epochs of fine-tuning after the
     first value get hollow markers and another dash pattern.
     """
     rows = frame[(frame["method"] != "dense") | (frame["finetune_epochs"] > 0)]
+    rows = rows.assign(kind=_kinds(rows))
     methods = sorted(set(rows["method"]), key=lambda name: (name != "svd", name))
     epochs = sorted(set(rows["finetune_epochs"].dropna()))
     styles: dict[str, Line] = {}
-    place = 0  # among the hues, which all belong to methods other than svd
+    places: Counter[str] = Counter()  # of the next hue, for each kind of panels
     for method in methods:
         own = rows[rows["method"] == method]
-        for family, markers in _families(own["label"]).items():
-            part = own[own["label"].isin(markers)]
-            keys = part[["label", "target"]].drop_duplicates().itertuples(index=False, name=None)
-            shades = {key: rank for rank, key in enumerate(sorted(keys, key=natural))}
-            series = part[["series", "label", "target", "finetune_epochs"]]
-            series = series.drop_duplicates("series").itertuples(index=False, name=None)
-            for name, label, target, epoch in sorted(series, key=natural):
-                turn = epochs.index(epoch) if epoch in epochs else 0
-                marker = place if family is None else markers[label]
-                shade = (shades[label, target], len(shades))
-                styles[name] = _line(method, place, marker, shade, turn)
-            place += method != "svd"
+        for kind, part in own.groupby("kind"):
+            for family, markers in _families(part["label"]).items():
+                members = part[part["label"].isin(markers)]
+                drawn = _drawn(members, epochs, markers, family is None, places[kind])
+                styles = {**drawn, **styles} if method == "svd" else {**styles, **drawn}
+                places[kind] += method != "svd"
     return styles
+
+
+def _kinds(rows: pd.DataFrame) -> pd.Series:
+    """Return which panels a series is drawn in: networks of one target share their panels."""
+    several = rows.groupby("model")["target"].nunique().max() > 1
+    return rows["target"].map(lambda target: "" if several else target)
+
+
+def _drawn(
+    rows: pd.DataFrame, epochs: list[float], markers: dict[str, int], alone: bool, place: int
+) -> dict[str, Line]:
+    """Return the lines of one family of a method's series, which share a hue."""
+    keys = rows[["label", "target"]].drop_duplicates().itertuples(index=False, name=None)
+    shades = {key: rank for rank, key in enumerate(sorted(keys, key=natural))}
+    series = rows[["series", "label", "target", "finetune_epochs"]].drop_duplicates("series")
+    found = {}
+    for name, label, target, epoch in sorted(
+        series.itertuples(index=False, name=None), key=natural
+    ):
+        turn = epochs.index(epoch) if epoch in epochs else 0
+        marker = place + place // len(HUES) if alone else markers[label]
+        shade = (shades[label, target], len(shades))
+        found[name] = _line(rows["method"].iloc[0], place, marker, shade, turn)
+    return found
 
 
 def _families(labels: pd.Series) -> dict[str | None, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Heat map of the gain over plain SVD at the same budget."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from lowrank_bench.report import frames
 from lowrank_bench.report.page import (
@@ -16,12 +17,28 @@ from lowrank_bench.report.page import (
     empty_page,
     joined,
     new_page,
-    panel_grid,
 )
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
 COLORS = LinearSegmentedColormap.from_list("versus", ["#D55E00", "#ffffff", "#0072B2"])
 COLORS = COLORS.with_extremes(bad="#f0f0f0")
+COLORED = 0.95  # part of the numbers that the colours tell apart
+TITLE, FITTING = 8.5, 24  # points; letters that have room above a panel
+BAR, BAR_PAD = 0.55, 0.08  # inches for the bar of colours, and above it
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Networks whose panels have the same rows and columns."""
+
+    models: list[str]
+    series: list[str]
+    budgets: list[float]
+
+    @property
+    def columns(self) -> int:
+        """Return how many panels stand side by side."""
+        return min(columns_for(len(self.models)), 2 if len(self.budgets) <= 6 else 1)
 
 
 def versus_svd(
@@ -54,7 +71,6 @@ def versus_svd(
         + ("; (…): some tasks missing" if (cells["tasks"] < cells["of"]).any() else ""),
         notes=frames.note_lines(_shown(rows, frames.averages(frame), cells)),
         footer=frames.lost_line(lost),
-        xlabel=f"compression (%{f' of {unit}' if unit else ''})",
     )
     if cells.empty:
         reason = (
@@ -64,8 +80,19 @@ def versus_svd(
         )
         return empty_page(Path(out_stem), heading, reason)
     others = rows[rows["model"].isin(set(cells["model"])) & ~frames.is_baseline(rows)]
-    series = [name for name in order if name in set(others["series"])]
-    return _draw(cells, series, sorted(set(others["compression"])), heading, Path(out_stem))
+    xlabel = f"compression (%{f' of {unit}' if unit else ''})"
+    return _draw(cells, _blocks(others, order), heading, xlabel, Path(out_stem))
+
+
+def _blocks(rows: pd.DataFrame, order: list[str]) -> list[_Block]:
+    """Return networks with the same methods and compressions together."""
+    found: dict[tuple, _Block] = {}
+    for model, own in rows.groupby("model"):
+        series = [name for name in order if name in set(own["series"])]
+        budgets = sorted(set(own["compression"]))
+        key = (tuple(series), tuple(budgets))
+        found.setdefault(key, _Block([], series, budgets)).models.append(model)
+    return list(found.values())
 
 
 def _shown(rows: pd.DataFrame, averages: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -120,23 +147,36 @@ def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(
-    cells: pd.DataFrame,
-    series: list[str],
-    budgets: list[float],
-    heading: Heading,
-    stem: Path,
+    cells: pd.DataFrame, blocks: list[_Block], heading: Heading, xlabel: str, stem: Path
 ) -> list[Path]:
-    models = sorted(set(cells["model"]))
-    columns = min(columns_for(len(models)), 2 if len(budgets) <= 6 else 1)
-    lines = -(-len(models) // columns)
-    norm = CenteredNorm(0, max(float(cells["gain"].abs().max()), 0.1))
+    columns = max(block.columns for block in blocks)
+    lines = [(block, place) for block in blocks for place in range(0, len(block.models), columns)]
+    heights = [0.33 * len(block.series) + 0.62 for block, _ in lines]
+    # Few large gains would leave the rest without colour.
+    scale = max(float(cells["gain"].abs().quantile(COLORED)), 0.1)
+    norm = Normalize(-scale, scale)
     with page_style():
-        figure = new_page(lines * (0.33 * len(series) + 0.45) + 0.35, heading)
-        grid = panel_grid(figure, len(models), columns, sharey=True)
-        for axes, model in zip(grid, models, strict=True):
-            _map(axes, cells[cells["model"] == model], series, budgets, norm)
-        mappable = ScalarMappable(norm, COLORS)
-        bar = figure.colorbar(mappable, ax=grid, label="gain over svd (points)", aspect=25 * lines)
+        figure = new_page(sum(heights) + 0.35 + BAR, heading)
+        grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
+        drawn = []
+        for line, (block, first) in enumerate(lines):
+            for column, model in enumerate(block.models[first : first + columns]):
+                axes = figure.add_subplot(grid[line, column])
+                _map(axes, cells[cells["model"] == model], block.series, block.budgets, norm)
+                axes.tick_params(labelleft=column == 0)
+                axes.set_xlabel(xlabel)
+                drawn.append(axes)
+        beyond = (cells["gain"].abs() > scale).any()
+        bar = figure.colorbar(
+            ScalarMappable(norm, COLORS),
+            ax=drawn,
+            label="gain over svd (points)",
+            location="bottom",
+            shrink=0.5,
+            aspect=40,
+            pad=BAR_PAD / sum(heights),
+            extend="both" if beyond else "neither",
+        )
         bar.outline.set_visible(False)
         return save(figure, stem)
 
@@ -146,14 +186,15 @@ def _map(
     cells: pd.DataFrame,
     series: list[str],
     budgets: list[float],
-    norm: CenteredNorm,
+    norm: Normalize,
 ) -> None:
     table = cells.pivot(index="series", columns="compression", values="gain")
     table = table.reindex(index=series, columns=budgets)
     axes.pcolormesh(
         np.ma.masked_invalid(table.to_numpy(float)), cmap=COLORS, norm=norm, edgecolors="white"
     )
-    axes.set_title(f"{cells['model'].iloc[0]} ({cells['basis'].iloc[0]})")
+    title = f"{cells['model'].iloc[0]} ({cells['basis'].iloc[0]})"
+    axes.set_title(title, fontsize=TITLE if len(title) <= FITTING else TITLE * FITTING / len(title))
     axes.set_xticks(np.arange(len(budgets)) + 0.5, [f"{100 * part:g}" for part in budgets])
     axes.set_yticks(np.arange(len(series)) + 0.5, series)
     axes.set_ylim(len(series), 0)
@@ -161,7 +202,7 @@ def _map(
     axes.spines[:].set_visible(False)
     for cell in cells.itertuples():
         if np.isfinite(cell.gain):
-            strong = abs(norm(cell.gain) - 0.5) > 0.36
+            strong = abs(float(norm(cell.gain)) - 0.5) > 0.36
             x, y = budgets.index(cell.compression) + 0.5, series.index(cell.series) + 0.5
             axes.text(
                 x,
