@@ -174,7 +174,7 @@ def test_a_fresh_network_is_drawn_from_the_checkpoint_s_seed(tmp_path):
     wanted = build_network("resnet20", 3, seed=3, shortcut="A", blocks=1)
     assert torch.equal(model(X), wanted(X))
     assert settings == ImageSettings(32, (0.5,) * 3, (0.25,) * 3)
-    assert modality.example(settings)["pixel_values"].shape == (1, 3, 32, 32)
+    assert modality.example(settings, 0)["pixel_values"].shape == (1, 3, 32, 32)
     modality.check_network(model, "net")
     model.bn1.running_var[0] = torch.nan
     with pytest.raises(LowRankError, match=r"bn1\.running_var holds NaN"):

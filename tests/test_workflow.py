@@ -179,14 +179,14 @@ def test_training_after_compression_and_winners_on_half_of_the_data(finished):
     found = found[found["task"] == "quick_rte"]
     assert set(found["status"]) == {"ok"}
     series = found.groupby("finetune_epochs")["label"].apply(sorted).to_dict()
-    methods = ["messi (k chosen)", "messi (k=2)", "messi (k=3)", "svd"]
+    methods = [f"messi ({k}, steps=10)" for k in ("k chosen", "k=2", "k=3")] + ["svd"]
     assert series == {0: ["dense", *methods], 1: ["dense", *methods]}
     trained = found[found["finetune_epochs"] == 1].set_index("label")
     assert (trained["finetune_seconds"] > 0).all()
     at_once = found[found["finetune_epochs"] == 0].set_index("label")
     assert trained.loc["svd", "value"] > at_once.loc["svd", "value"]
-    chosen = trained.loc["messi (k chosen)", "value"]
-    assert chosen in {trained.loc[f"messi (k={k})", "value"] for k in (2, 3)}
+    chosen = trained.loc["messi (k chosen, steps=10)", "value"]
+    assert chosen in {trained.loc[f"messi (k={k}, steps=10)", "value"] for k in (2, 3)}
     assert "data-free" in (folder / "tables/leagues.md").read_text()
 
 
