@@ -66,6 +66,8 @@ def main() -> None:
     plain, ours, rough = (
         sum(getattr(t, name) for t in times) for name in ("plain", "ours", "rough")
     )
+    print(f"ratio: plain recipe over ours, CPU seconds: {plain / ours:.2f}x")
+    print(f"ratio: float32 over bfloat16, CPU seconds: {ours / rough:.2f}x")
     print(f"{'all':19}{plain:9.1f}{ours:8.1f}{plain / ours:6.2f}x", end="")
     print(f"{'':9}{rough:8.1f}{ours / rough:6.2f}x")
 
