@@ -17,3 +17,8 @@ PROJECT = Path(__file__).parents[1]
 def conf(tmp_path):
     """Return a copy of conf/ that a test may change."""
     return Path(shutil.copytree(PROJECT / "conf", tmp_path / "conf"))
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests that wait for a cluster first: the others compute meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
