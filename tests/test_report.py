@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from fake_report import NOTE, failed_cell, fake_scores, fake_summary
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
@@ -153,6 +154,15 @@ def test_each_figure_carries_the_note(drawn, note):
         assert all((text.get_weight() == "bold") == (note == NOTE) for text in notes)
 
 
+def test_a_dense_network_trained_on_is_not_compared_with_svd(drawn):
+    scores = fake_scores(models=("m",), epochs=(0, 1), seeds=(0,))
+    versus_svd.versus_svd(fake_summary(scores, averages=False), Path("x"))
+    panel = drawn[0].axes[0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["28", "43", "60"]
+    rows = [label.get_text() for label in panel.get_yticklabels()]
+    assert sorted({name.split(" (")[0].split(",")[0] for name in rows}) == ["fwsvd_x", "lp"]
+
+
 @pytest.mark.parametrize("count", range(1, 13))
 def test_one_panel_per_task_with_ticks_under_each_column(drawn, count):
     tasks = {f"t{n}": ["accuracy"] for n in range(count)}
@@ -235,6 +245,17 @@ def test_two_parameters_of_a_method_are_told_apart_by_hue_and_marker():
     for a in (1, 2, 3):
         assert hues[f"many (a={a}, b=5)"] == pytest.approx(hues[f"many (a={a}, b=6)"], abs=0.02)
     assert len({round(hues[name], 1) for name in styles if name.endswith("b=5)")}) == 3
+
+
+def test_a_family_and_the_second_round_of_hues_are_told_apart():
+    pairs = [{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 1.0}]
+    methods = {"svd": [{}], "a": pairs} | {f"m{i:02}": [{}] for i in range(12)}
+    styles = style.line_styles(frames.tidy(fake_scores(models=("m",), methods=methods)))
+    family = {styles[f"a (a=1, b={b})"].marker for b in (1, 2)}
+    again = [line.marker for line in styles.values() if line.color == to_rgb(style.HUES[0])]
+    assert len(family) == 2
+    assert len(again) == 1
+    assert not family & set(again)
 
 
 def test_twenty_methods_of_two_kinds_of_networks_are_all_told_apart_in_their_panels():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -29,6 +30,7 @@ HUES = [
     "#8C6D46",
 ]
 MARKERS = "os^DvPXph<>"
+ROUND = 5  # markers further in the next round of hues: far from those of a family in the first
 DASHES: tuple[Any, ...] = ("-", (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))
 SVD_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (2, 2)), (0, (7, 2)))
 
@@ -61,7 +63,7 @@ RC = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "pdf.fonttype": 42,
-    "savefig.dpi": 150,
+    "figure.dpi": 150,
 }
 
 
@@ -139,7 +141,7 @@ def _drawn(
         series.itertuples(index=False, name=None), key=natural
     ):
         turn = epochs.index(epoch) if epoch in epochs else 0
-        marker = place + place // len(HUES) if alone else markers[label]
+        marker = place + place // len(HUES) * ROUND if alone else markers[label]
         shade = (shades[label, target], len(shades))
         found[name] = _line(rows["method"].iloc[0], place, marker, shade, turn)
     return found
@@ -194,7 +196,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `<stem>.png` and `<stem>.pdf` without dates or versions, and return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = (stem.with_name(stem.name + ending) for ending in (".png", ".pdf"))
+    figure.draw_without_rendering()  # finds the layout
+    figure.set_layout_engine("none")  # both files keep it
+    for axes in figure.axes:  # the solver's last bits hang on memory addresses
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
     figure.savefig(png, metadata={"Software": None})
-    figure.set_layout_engine("none")  # both files keep the layout just found
     figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return [png, pdf]
