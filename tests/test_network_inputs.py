@@ -245,6 +245,40 @@ def test_a_head_that_only_training_uses_stays_dense_and_is_named(method):
     assert one.shape == other.shape == (2, 4)
 
 
+class Sized(Cnn):
+    """The same with a layer that large images skip."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Conv2d(12, 12, 3, padding=1)
+
+    def forward(self, x):
+        hidden = self.expand(x).relu()
+        hidden = self.more(hidden).relu() if x.shape[-1] < 8 else hidden
+        return self.head(self.project(hidden).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("pca", {}),
+        ("alds", {"error": "data"}),
+        ("layerwise", {"approximator": "two_sided"}),
+        ("layerwise", {"approximator": "fwsvd"}),
+        ("layerwise", {"approximator": "whitened"}),
+        ("pfp", {}),
+        ("thinet", {}),
+    ],
+)
+def test_a_layer_that_no_calibration_batch_runs_is_named(method, params):
+    torch.manual_seed(0)
+    large = {"x": torch.randn(6, 3, 9, 9)}
+    more = one_batch(large, torch.arange(6) % 4) | params
+    words = "'more' does not run on the calibration data, though it runs on the example; give data"
+    with pytest.raises(LowRankError, match=words):
+        run(method, 0.4, Sized().eval(), **more)
+
+
 @pytest.mark.parametrize("sizes", [[-1, 3, 1], [0, 3, 1], [3, 100, 1], [10**9, 5, 1]])
 def test_damaged_sizes_of_pruned_layers_end_in_one_line(sizes, tmp_path):
     small, _ = run("softnet", 0.5)

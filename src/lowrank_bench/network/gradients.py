@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.forward import logits_of
 from lowrank_bench.network.hooks import watching
-from lowrank_bench.network.moments import check_examples, check_finite
+from lowrank_bench.network.moments import check_examples, check_finite, check_seen
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.rows import input_rows, output_rows, real_positions
 
@@ -103,8 +103,9 @@ def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
         counts[name] += len(rows)
 
     visit_gradients(problem, drawn_gradient(problem.seed), visit)
+    check_seen(counts)
     check_finite(totals, "gradients at")
-    return {name: total / max(counts[name], 1) for name, total in totals.items()}
+    return {name: total / counts[name] for name, total in totals.items()}
 
 
 def drawn_gradient(seed: int) -> LossGradient:
@@ -182,8 +183,10 @@ def _described(labels: Tensor) -> str:
 def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
     kinds = {layer.name: layer.kind for layer in problem.layers}
     totals: dict[str, Any] = dict.fromkeys(kinds, 0)
+    runs = dict.fromkeys(kinds, 0)
 
     def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+        runs[name] += 1
         module = problem.model.get_submodule(name)
         if kinds[name] == "embedding":
             totals[name] = totals[name] + _row_squares(module, given, gradient)
@@ -193,6 +196,7 @@ def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
             totals[name] = totals[name] + (own.T @ rows).square().sum(dim=0).double().cpu()
 
     examples = visit_gradients(problem, true_labels, visit)
+    check_seen(runs)
     check_finite(totals, "gradients at")
     return {name: total / examples for name, total in totals.items()}
 

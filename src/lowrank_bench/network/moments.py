@@ -168,6 +168,16 @@ def check_examples(examples: int) -> None:
         raise LowRankError("the calibration batches are empty; give some training inputs")
 
 
+def check_seen(rows: Mapping[str, int]) -> None:
+    """Refuse layers of whose inputs or outputs no calibration batch gave a single row."""
+    unseen = [name for name, count in rows.items() if not count]
+    if unseen:
+        raise LowRankError(
+            f"layer {unseen[0]!r} does not run on the calibration data, though it runs on the "
+            "example; give data on which every layer runs, as the example does"
+        )
+
+
 def check_finite(found: Mapping[str, Tensor], what: str) -> None:
     """Refuse statistics with NaN or infinite entries, naming the layer."""
     for name, value in found.items():
@@ -184,6 +194,7 @@ def _input_moments(problem: NetworkProblem) -> dict[str, Moments]:
     collector = _Collector(modules, problem.seed)
     watchers = {name: collector.watcher(name) for name in names}
     examples = run_batches(problem, watchers, collector.begin)
+    check_seen({name: found.rows for name, found in collector.sums.items()})
     check_finite({name: found.second for name, found in collector.sums.items()}, "inputs of")
     return {name: found.moments(examples) for name, found in collector.sums.items()}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lowrank_bench.network.hooks import Watcher, watching
+from lowrank_bench.network.moments import check_seen
 from lowrank_bench.prune.graph import ChannelGraph
 from lowrank_bench.prune.sensitivity import check_finite
 
@@ -103,6 +104,7 @@ def sampled_products(
         for batch, size in zip(batches, sizes, strict=True):
             check_finite(model(**batch))
             start += size
+    check_seen({name: len(found[name]) for name in plain})
     return {name: _scaled(np.stack(found[name])) for name in plain}
 
 

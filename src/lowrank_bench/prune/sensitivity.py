@@ -19,6 +19,7 @@ from torch.nn import functional
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.measure.timing import fixed_threads
 from lowrank_bench.network.layers import replaced
+from lowrank_bench.network.moments import check_seen
 from lowrank_bench.prune.labels import tensors_in
 
 # Sums up to this size are taken for 0, and so are the shares in them.
@@ -62,7 +63,7 @@ def sensitivities(
     Raises
     ------
     LowRankError
-        When what the network gives is NaN or infinite.
+        When what the network gives is NaN or infinite, or a layer does not run.
 
     References
     ----------
@@ -79,6 +80,7 @@ def sensitivities(
     # Threads share out long sums, and a last bit can decide which channels are drawn.
     with fixed_threads(1):
         _run(probed, list(probes.values()), parts)
+    check_seen({name: probe.runs for name, probe in probes.items()})
     best = {name: probe.best.cpu() for name, probe in probes.items()}
     return {name: torch.where(values >= SATURATED, 1, values) for name, values in best.items()}
 
@@ -155,11 +157,13 @@ class Probe(nn.Module):
         Largest share so far of each input channel, c float32.
     usual_layout
         Whether outputs must lie in memory as those of the layer would.
+    runs
+        How often the layer has run.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        self.usual_layout = False
+        self.usual_layout, self.runs = False, 0
         weight = layer.weight.detach()
         self.linear = weight.ndim == 2
         weight = weight.view(*weight.shape, *[1] * (4 - weight.ndim))
@@ -186,6 +190,7 @@ class Probe(nn.Module):
 
     def forward(self, given: Tensor) -> Tensor:
         """Return what the layer returns, up to rounding."""
+        self.runs += 1
         x = given.reshape(-1, given.shape[-1], 1, 1) if self.linear else given
         if x.numel() and x.amin() < 0:
             output = self._half(x.clamp(min=0)) - self._half((-x).clamp(min=0))
