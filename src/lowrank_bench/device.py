@@ -9,12 +9,18 @@ from torch import nn
 from lowrank_bench.errors import LowRankError
 
 
-def best_device(asked: str | None = None) -> str:
-    """Return `asked`, or the best device there is: cuda, mps, cpu."""
+def best_device(asked: str | None = None, key: str = "evaluation.device") -> str:
+    """Return `asked`, or the best device there is: cuda, mps, cpu.
+
+    Raises
+    ------
+    LowRankError
+        When this machine lacks what the setting `key` asks for.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked:
         if not there.get(asked, True):
-            raise LowRankError(f"evaluation.device = {asked!r}, but this machine has none; use cpu")
+            raise LowRankError(f"{key} = {asked!r}, but this machine has none; use cpu")
         return asked
     return next((name for name, is_there in there.items() if is_there), "cpu")
 

@@ -83,7 +83,10 @@ def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[d
 
             try:
                 if loaded != (point.key, spec.target):
-                    given, loaded = prepare(point, spec, store), (point.key, spec.target)
+                    from lowrank_bench.device import best_device
+
+                    device = best_device(settings["factorize_device"], "factorize.device")
+                    given, loaded = prepare(point, spec, store, device), (point.key, spec.target)
                 ensure(point, spec, compression, store, given)
             except Exception as error:  # the cells that need it become rows with this reason
                 status, reason = "failed", _reason(error)

@@ -74,6 +74,7 @@ class Workflow:
                 "folder": self.folder.as_posix(),
                 "max_tokens": evaluation.max_tokens,
                 "device": evaluation.device,
+                "factorize_device": self.config.factorize.device,
                 "precision": evaluation.precision,
             }
         )

@@ -61,6 +61,12 @@ class Calibration(Strict):
     batch_size: int = Field(ge=1)
 
 
+class Factorize(Strict):
+    """Where matrices are decomposed and networks compressed, in float64: mps has none."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
 class Statistics(Strict):
     """Bootstrap resamples, and the method that all others are compared with.
 
@@ -117,6 +123,7 @@ class Config(Strict):
     method: dict[str, MethodGrid] = Field(min_length=1)
     recipe: Recipe
     hub: Hub
+    factorize: Factorize
     evaluation: Evaluation
     statistics: Statistics
     select: dict[str, str] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from lowrank_bench.layers.embedding import find_embedding, swap_embedding
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
 from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
 from lowrank_bench.linalg.factors import Approximation
+from lowrank_bench.measure.timing import device_of
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import counted
 from lowrank_bench.store import Store
@@ -111,11 +112,7 @@ class NetworkCompressor(Compressor):
         where = (self.point, cell.spec, cell.compression, self.store)
         model, about = load_compressed(*where, dense=self.model)
         facts = {**about["info"], "layers": about["layers"]}
-        return model.to(_device_of(self.model)), {**facts, "factorize_seconds": about["seconds"]}
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+        return model.to(device_of(self.model)), {**facts, "factorize_seconds": about["seconds"]}
 
 
 def compressor_for(cell: Cell, store: Store, model: nn.Module) -> Compressor:

@@ -21,12 +21,12 @@ from lowrank_bench.store import Store
 FILE = "decomposition.safetensors"
 
 
-def checkpoint_matrix(point: Checkpoint, spec: Spec, store: Store) -> Tensor:
+def checkpoint_matrix(point: Checkpoint, spec: Spec, store: Store, device: str = "cpu") -> Tensor:
     """Return what a spec targets, the embedding table n×d, float64, without the network."""
     folder = ensure_checkpoint(point, store)
     name = store.manifest(folder)["embedding"]
     with safe_open(folder / "model.safetensors", framework="pt") as file:
-        return file.get_tensor(name).to(torch.float64)
+        return file.get_tensor(name).to(device, torch.float64)
 
 
 def ensure_decomposition(
@@ -55,17 +55,18 @@ def ensure_decomposition(
     problem = Problem(matrix, rank, **row_facts(point, store, spec.needs, len(matrix)))
     start = time.perf_counter()
     decomposition = method.decompose(problem)
+    tensors = {k: v.cpu().contiguous() for k, v in decomposition.tensors().items()}
     about: dict[str, Any] = {
         "checkpoint": point.title(),
         "method": spec.label,
         "shape": list(matrix.shape),
         "data_used": data_used(spec.needs),
         "seconds": time.perf_counter() - start,
+        "device": matrix.device.type,
         "info": decomposition.info,
         **provenance(),
     }
     with store.new_folder("decomposition", key, about) as fresh:
-        tensors = {k: v.cpu().contiguous() for k, v in decomposition.tensors().items()}
         save_file(tensors, fresh / FILE)
     return store.place("decomposition", key)
 

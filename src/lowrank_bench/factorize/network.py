@@ -12,6 +12,7 @@ from lowrank_bench.artifact import load, save
 from lowrank_bench.cells import Cell, Checkpoint, Spec
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.checkpoint.training import training_set
+from lowrank_bench.measure.timing import device_of
 from lowrank_bench.methods import make_method
 from lowrank_bench.modality import modality_of
 from lowrank_bench.network.compress import compress_within
@@ -24,18 +25,21 @@ from lowrank_bench.store import Store
 FOLDER = "network"
 
 
-def network_problem(point: Checkpoint, spec: Spec, store: Store) -> NetworkProblem:
+def network_problem(
+    point: Checkpoint, spec: Spec, store: Store, device: str = "cpu"
+) -> NetworkProblem:
     """Return a checkpoint as methods for whole networks see it, with calibration data."""
     modality = modality_of(point)
     model, processor = modality.load_network(ensure_checkpoint(point, store))
+    model.to(device)
     wanted = spec.settings["calibration"]
     encoded = training_set(point, store, processor, wanted["rows"])
     rows = range(len(encoded))
 
     def _batches() -> Iterator[Any]:
-        return modality.batches(encoded, processor, rows, "cpu", wanted["batch_size"])
+        return modality.batches(encoded, processor, rows, device, wanted["batch_size"])
 
-    example, _ = next(modality.batches(encoded, processor, rows[:1], "cpu", 1))
+    example, _ = next(modality.batches(encoded, processor, rows[:1], device, 1))
     budget = spec.settings["budget"]
     return NetworkProblem(model, spec.target, example, _batches, budget, seed=point.seed)
 
@@ -60,6 +64,7 @@ def ensure_compressed(
         "method": spec.label,
         "data_used": data_used(spec.needs),
         "seconds": time.perf_counter() - start,
+        "device": device_of(problem.model).type,
         "layers": result.layers,
         "info": result.info,
         **provenance(),
@@ -85,7 +90,8 @@ def compress_trained(
     Factors are multiplied out first; budgets are shares of the network as it was at first.
     """
     origin = network_problem(cell.checkpoint, cell.spec, store)
-    problem = replace(origin, model=densified(trained), origin=origin, _memo={})
+    again = densified(trained).to(device_of(origin.model))
+    problem = replace(origin, model=again, origin=origin, _memo={})
     start = time.perf_counter()
     method = make_method(cell.spec.method, **cell.spec.params)
     found = compress_within(problem, method, cell.compression)
