@@ -246,6 +246,19 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.parametrize("params", VARIANTS, ids=str)
+def test_a_network_does_not_depend_on_what_was_compressed_before(params):
+    used, method = problem(), make_method("alds", **params)
+    rates = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65)
+    after = {rate: compress_within(used, method, rate).layers for rate in rates}
+    for rate in rates:
+        alone = compress_within(problem(), method, rate).layers
+        for layer, same in zip(alone, after[rate], strict=True):  # errors: to rounding
+            assert {k: v for k, v in layer.items() if not isinstance(v, float)} == {
+                k: v for k, v in same.items() if not isinstance(v, float)
+            }
+
+
 @pytest.mark.parametrize("budget", ["parameters", "macs"])
 def test_networks_keep_the_budget_and_report_what_they_are(budget):
     given = problem(budget)

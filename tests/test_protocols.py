@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lowrank_bench import compress, load, save
 from lowrank_bench.cells import Cell, Job
 from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.config import load_config
@@ -86,3 +87,21 @@ def test_iteration_of_embeddings_is_refused():
     more = ["model=[quick_bert]", "task=[quick_rte]", "method=[svd]"]
     with pytest.raises(LowRankError, match="for the targets conv and linear"):
         load_config(CONF, [*ITERATIVE, *more])
+
+
+@pytest.mark.parametrize("layer", ["conv1", "fc"])
+def test_a_layer_that_is_dense_again_keeps_the_bias_it_was_given(layer, tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    model.add_module("conv1", torch.nn.Conv2d(16, 16, 3, bias=False))
+    model.add_module("pool", torch.nn.Flatten())
+    model.add_module("fc", torch.nn.Linear(16 * 16, 16, bias=False))
+    images = {"input": 1 + torch.rand(64, 16, 6, 6)}
+    words = {"target": "conv", "example": {"input": images["input"][:1]}, "error": "data"}
+    small, _ = compress(model, "alds", 0.6, batches=lambda: [(images, None)], **words)
+    again = densified(small)
+    assert type(again.get_submodule(layer)) is type(model.get_submodule(layer))
+    assert again.get_submodule(layer).bias is not None
+    same = load(save(again, tmp_path / "out"), model=model)
+    assert torch.equal(same(**images), again.eval()(**images))
+    assert model.get_submodule(layer).bias is None

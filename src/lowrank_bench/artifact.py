@@ -118,6 +118,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     else:
         model = _copy_skeleton(model, manifest.swaps, place)
     resize(model, manifest.resized)
+    _add_biases(model, tensors)
     _fill(model, tensors, place / WEIGHTS)
     return model.eval()
 
@@ -249,6 +250,17 @@ def _from_config(place: Path, manifest: Manifest) -> nn.Module:
     options = {"attn_implementation": manifest.attention} if manifest.attention else {}
     with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
         return build(config, **options)
+
+
+def _add_biases(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give layers the biases that they lack and were saved with.
+
+    A compression that keeps the mean response puts it there; the layer may be dense again by now.
+    """
+    for name, layer in model.named_modules():
+        value = tensors.get(f"{name}.bias")
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is None and value is not None:
+            layer.bias = nn.Parameter(layer.weight.new_zeros(value.shape))
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:

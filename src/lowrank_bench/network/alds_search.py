@@ -7,6 +7,7 @@ fits. `em` is the search that was published for it, from random starts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -103,7 +104,7 @@ class Candidates:
         return before
 
     def options(self, bound: str) -> Options:
-        """Return cuts, ranks and last the dense layer, with the `low` or `high` of the curves."""
+        """Return cuts, ranks and last the dense layer, with `low`, `high` or `given` errors."""
         costs = [*(cut.costs for cut in self.cuts), [self.dense]]
         errors = [*(getattr(cut.curve, bound) for cut in self.cuts), [0.0]]
         return Options(np.concatenate(costs), np.concatenate(errors))
@@ -111,22 +112,24 @@ class Candidates:
     def cheapest(self, level: float) -> Choice:
         """Return the cheapest choice whose error is at most `level`.
 
-        Cuts are asked in the order of what they may cost, until none can be cheaper.
+        Cuts are asked in the order of what they may cost, until none can be cheaper. Of equal ones
+        the dense layer is first, then the first cut.
         """
-        best = Choice(self.dense)
+        best = (self.dense, -1, Choice(self.dense))
         hopes = []
         for place, cut in enumerate(self.cuts):
             index = cut.curve.optimistic(level)
             if index < len(cut.ranks):
                 hopes.append((float(cut.costs[index]), place))
         for hope, place in sorted(hopes):
-            if hope >= best.cost:
-                break
+            if (hope, place) >= best[:2]:
+                continue
             cut = self.cuts[place]
             index = cut.curve.first(level)
-            if index < len(cut.ranks) and cut.costs[index] < best.cost:
-                best = Choice(float(cut.costs[index]), cut, index)
-        return best
+            if index < len(cut.ranks):
+                cost = float(cut.costs[index])
+                best = min(best, (cost, place, Choice(cost, cut, index)), key=itemgetter(0, 1))
+        return best[2]
 
 
 def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
@@ -136,6 +139,9 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
     bounds fit the budget is at most the optimum; when the errors there, computed, still fit, it is
     the optimum. Otherwise they raised the bounds; the middle between the levels of the lower and
     the upper bounds is looked at too, which halves what is open.
+
+    The result does not depend on which errors had been computed before, for another budget say:
+    what is left goes by the errors of the choice and the bounds that were given for all others.
 
     Raises
     ------
@@ -151,8 +157,10 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
                 break
         for layer in layers:
             layer.cheapest((low + high) / 2 if np.isfinite(high) else low)
-    options = [layer.options("high") for layer in layers]
+    options = [layer.options("given") for layer in layers]
     places = [layer.place(choice) for layer, choice in zip(layers, found, strict=True)]
+    for known, place, choice in zip(options, places, found, strict=True):
+        known.error[place] = choice.error
     spent = spend(options, places, budget)
     return [layer.choice(option) for layer, option in zip(layers, spent, strict=True)]
 
