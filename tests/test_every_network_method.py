@@ -16,7 +16,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from lowrank_bench import compress, load, save
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import Method
+from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.forward import logits_of
+from lowrank_bench.network.problem import NetworkProblem
 
 CASES = [
     pytest.param((target, case.values[0]), id=f"{target}-{case.id}")
@@ -172,3 +174,24 @@ def test_data_are_asked_for_where_they_are_needed(case):
             run(case, 0.5, batches=None)
     else:
         run(case, 0.5, batches=None)
+
+
+def test_a_network_does_not_depend_on_what_was_compressed_before(case):
+    target, method = case
+
+    def problem() -> NetworkProblem:
+        words = given(target)
+        return NetworkProblem(network(target), target, words["example"], words["batches"])
+
+    used = problem()
+    for rate in (0.2, 0.6, 0.4):
+        after = compress_within(used, method, rate)
+        alone = compress_within(problem(), method, rate)
+        for layer, same in zip(after.layers, alone.layers, strict=True):
+            assert chosen(layer) == chosen(same)
+        torch.testing.assert_close(outputs(after.model, target), outputs(alone.model, target))
+
+
+def chosen(layer: dict) -> dict:
+    """What was chosen for a layer; its errors may differ by rounding."""
+    return {name: value for name, value in layer.items() if not isinstance(value, float)}
