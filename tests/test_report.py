@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from fake_report import NOTE, failed_cell, fake_scores, fake_summary
+from fake_report import GLUE, NOTE, failed_cell, fake_scores, fake_summary
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
@@ -136,6 +136,13 @@ def test_averages_keep_their_notes_and_gaps(drawn, frames_pair):
     color = style.line_styles(frames.tidy(scores))["lp (p=1)"].color
     assert np.isnan(line_of(drawn[0].axes[0], color).get_ydata()[1])
     assert not np.isnan(line_of(drawn[0].axes[2], color).get_ydata()).any()
+
+
+def test_one_average_is_drawn_where_no_network_has_wnli(drawn):
+    tasks = {name: GLUE[name] for name in ("cola", "mrpc")}
+    scores = fake_scores(models=("m",), tasks=tasks, seeds=(0,))
+    curves.average_curves(fake_summary(scores), Path("x"), "toy", scores)
+    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == ["m: GLUE average"]
 
 
 @pytest.mark.parametrize("note", [NOTE, "", "subset of 100 examples"])
@@ -375,7 +382,7 @@ def test_the_tables_of_the_score_step_are_understood(drawn, tmp_path):
     figures.write_figures(scores, summary, tmp_path, "toy")
     titles = [[axes.get_title(loc="left") for axes in figure.axes] for figure in drawn]
     assert titles[0] == ["quick MRPC (F1)", "quick MNLI (accuracy, b)"]
-    assert titles[1] == ["m: GLUE average", "m: GLUE average without WNLI"]
+    assert titles[1] == ["m: GLUE average"]
     assert titles[2][0] == "m (GLUE average)"
     words = [" ".join(texts(figure)) for figure in drawn]
     assert all("synthetic data: " in text for text in words)

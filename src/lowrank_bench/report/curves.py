@@ -80,7 +80,7 @@ def average_curves(
     scores: pd.DataFrame | None = None,
     styles: dict[str, Line] | None = None,
 ) -> list[Path]:
-    """Draw the average drop over the GLUE tasks, with and without WNLI, of every network.
+    """Draw the average drop over the GLUE tasks, with and without WNLI if any has it, of networks.
 
     Parameters and files as in `drop_curves`; one row of panels per network. What an average
     leaves out (its note) stands under the title.
@@ -89,6 +89,9 @@ def average_curves(
     styles = styles or line_styles(frame if scores is None else scores)
     rows = frames.averages(frame)
     rows = rows[rows["drop"].notna()]
+    tasks = set(frame["task"]) - set(frames.AVERAGES)
+    if not any(task.rpartition("_")[2] == "wnli" for task in tasks):
+        rows = rows[rows["task"] == "glue"]  # the other average is the same
     rows = rows.assign(panel=rows["task"].map(frames.AVERAGES))
     lost = frames.lost_cells(scores)
     heading = _heading("average drop against compression", title, rows, lost)
