@@ -8,7 +8,7 @@ from measure import Row, cpu_seconds, interleaved, peak_copies
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods import make_method, method_names
+from lowrank_bench.methods import make_method, methods_for
 from lowrank_bench.problem import Problem
 
 SHAPE = {False: (30522, 384), True: (3000, 48)}
@@ -43,7 +43,7 @@ def rows(quick: bool) -> Iterator[Row]:
     matrix = table(size, columns)
     single = matrix.float()
     (reference,) = interleaved(lambda: torch.linalg.svd(single, full_matrices=False))
-    for name in method_names():
+    for name in methods_for("embedding"):
         title = f"{name} against torch's SVD, {size}x{columns}, {COMPRESSION:.0%}"
         try:
             seconds = cpu_seconds(partial(run, name, matrix))

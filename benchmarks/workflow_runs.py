@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -70,17 +69,19 @@ def timed(command: Sequence[str], folder: Path) -> Run:
         # Snakemake sets it for the jobs of one thread; everything here runs on one.
         "OMP_NUM_THREADS": "1",
     }
-    cpu, wall = _children(), time.perf_counter()
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if ended.returncode:
-        raise SystemExit(f"error: {' '.join(command)}\n{ended.stdout}{ended.stderr}"[-4000:])
+    start, printed = time.perf_counter(), folder / "printed.log"
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT
+        )
+        # Of this process and all that it waited for, whatever else runs here meanwhile.
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(f"error: {' '.join(command)}\n{printed.read_text()[-4000:]}")
     scripts: dict[str, list[float]] = {}
     for line in log.read_text().splitlines():
         name, seconds = line.rsplit(" ", 1)
         scripts.setdefault(name, []).append(float(seconds))
-    return Run(_children() - cpu, time.perf_counter() - wall, scripts)
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return Run(used.ru_utime + used.ru_stime, wall, scripts)

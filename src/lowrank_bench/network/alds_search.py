@@ -104,10 +104,18 @@ class Candidates:
         return before
 
     def options(self, bound: str) -> Options:
-        """Return cuts, ranks and last the dense layer, with `low`, `high` or `given` errors."""
+        """Return cuts, ranks and last the dense layer, with the `low` or `high` of the curves."""
         costs = [*(cut.costs for cut in self.cuts), [self.dense]]
         errors = [*(getattr(cut.curve, bound) for cut in self.cuts), [0.0]]
         return Options(np.concatenate(costs), np.concatenate(errors))
+
+    def learn(self, choice: Choice, left: float) -> None:
+        """Compute the errors of all options that cost at most `left` more and may be better."""
+        for cut in self.cuts:
+            first = int(np.searchsorted(cut.costs, choice.cost))
+            first = max(first, cut.curve.optimistic(np.nextafter(choice.error, 0)))
+            for index in range(cut.within(choice.cost + left), first - 1, -1):
+                cut.curve.at(index)
 
     def cheapest(self, level: float) -> Choice:
         """Return the cheapest choice whose error is at most `level`.
@@ -141,7 +149,7 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
     the upper bounds is looked at too, which halves what is open.
 
     The result does not depend on which errors had been computed before, for another budget say:
-    what is left goes by the errors of the choice and the bounds that were given for all others.
+    what is left goes by errors, not by bounds.
 
     Raises
     ------
@@ -157,10 +165,11 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
                 break
         for layer in layers:
             layer.cheapest((low + high) / 2 if np.isfinite(high) else low)
-    options = [layer.options("given") for layer in layers]
+    left = budget * (1 + SLACK) - sum(choice.cost for choice in found)
+    for layer, choice in zip(layers, found, strict=True):
+        layer.learn(choice, left)
+    options = [layer.options("high") for layer in layers]
     places = [layer.place(choice) for layer, choice in zip(layers, found, strict=True)]
-    for known, place, choice in zip(options, places, found, strict=True):
-        known.error[place] = choice.error
     spent = spend(options, places, budget)
     return [layer.choice(option) for layer, option in zip(layers, spent, strict=True)]
 

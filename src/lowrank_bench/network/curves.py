@@ -17,17 +17,11 @@ class Curve:
     refine
         Called with an index: returns the error there, or with it lower bounds of all m that touch
         it there, or all m errors.
-
-    Attributes
-    ----------
-    given
-        float64 m: upper bounds as they were at first, whatever has been asked since.
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, refine: Refine | None = None) -> None:
         self.low = np.minimum(np.minimum.accumulate(low), high)
         self.high = np.minimum.accumulate(high)
-        self.given = self.high.copy()
         self.refine = refine
         self.tight = False  # whether a bound has touched an error
 

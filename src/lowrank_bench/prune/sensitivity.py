@@ -30,7 +30,7 @@ POWER, FLOOR = 16, 4.3e-3
 SAFE = 1 - 1e-4
 # Shares above this are 1 but for rounding: the channel alone makes a whole output.
 SATURATED = 1 - 1e-6
-IMAGES = 16  # at a time, so that a layer's numbers stay in the cache
+IMAGES = 24  # at a time, so that a layer's numbers stay in the cache
 ENTRIES = 2**20  # of shares at a time
 HALF = (torch.float16, torch.bfloat16)
 
