@@ -161,8 +161,8 @@ def show(network: str, tensors: Mapping[str, Tensor]) -> None:
             )
     for error, own in ratios.items():
         print(
-            f"ratio: {network}, error {error}: the published code takes {min(own):.0f} to "
-            f"{max(own):.0f} times our CPU seconds"
+            f"ratio: {network}, error {error}: the published code takes {min(own):.1f} to "
+            f"{max(own):.1f} times our CPU seconds"
         )
 
 
