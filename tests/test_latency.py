@@ -139,14 +139,14 @@ def test_the_command_line_keeps_the_budget_too(tmp_path, capsys):
 
 def test_a_network_pruned_before_is_held_to_the_seconds_of_the_first_one():
     first = problem()
-    once = compress_within(first, make_method("softnet"), 0.3)
+    once = compress_within(first, make_method("softnet"), 0.1)  # noise may make it 0.3 or more
     second = problem(origin=first)
     second = replace(second, model=once.model, _memo={})
     twice = compress_within(second, make_method("softnet"), 0.6)
     facts = twice.info["latency"]
     assert facts["layers_compressed_seconds"] <= 0.4 * facts["layers_dense_seconds"]
     sizes = [part.info["parameters_kept"] for part in (once, twice)]
-    assert sizes[0] >= sizes[1]  # equal where noise had asked too much of the first
+    assert sizes[0] > sizes[1]
     assert best_ratio(first.model, twice.model, repeated(images(1), 16)) <= 0.8
 
 

@@ -170,6 +170,16 @@ def test_a_dense_network_trained_on_is_not_compared_with_svd(drawn):
     assert sorted({name.split(" (")[0].split(",")[0] for name in rows}) == ["fwsvd_x", "lp"]
 
 
+def test_svd_with_parameters_is_compared_with_plain_svd(drawn):
+    methods = {"svd": [{}, {"a": 1.0}], "lp": [{"p": 1.0}]}
+    scores = fake_scores(models=("m",), methods=methods, seeds=(0,))
+    own = scores["label"] == "svd (a=1)"
+    scores.loc[own, "vs_svd"] = 1.0
+    versus_svd.versus_svd(fake_summary(scores, averages=False), Path("x"))
+    rows = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert sorted(rows) == ["lp (p=1)", "svd (a=1)"]
+
+
 @pytest.mark.parametrize("count", range(1, 13))
 def test_one_panel_per_task_with_ticks_under_each_column(drawn, count):
     tasks = {f"t{n}": ["accuracy"] for n in range(count)}

@@ -90,7 +90,7 @@ def average_curves(
     rows = frames.averages(frame)
     rows = rows[rows["drop"].notna()]
     tasks = set(frame["task"]) - set(frames.AVERAGES)
-    if not any(task.rpartition("_")[2] == "wnli" for task in tasks):
+    if "wnli" not in map(frames.plain_name, tasks):
         rows = rows[rows["task"] == "glue"]  # the other average is the same
     rows = rows.assign(panel=rows["task"].map(frames.AVERAGES))
     lost = frames.lost_cells(scores)

@@ -99,8 +99,13 @@ def no_average(scores: pd.DataFrame | None, summary: pd.DataFrame) -> str:
     )
 
 
+def plain_name(task: str) -> str:
+    """Return a task's name without a prefix: `mnli` for `quick_mnli`."""
+    return task.rpartition("_")[2]
+
+
 def _of_glue(task: str) -> bool:
-    return task.rpartition("_")[2] in TASKS
+    return plain_name(task) in TASKS
 
 
 def as_trained(frame: pd.DataFrame) -> pd.Series:
@@ -166,7 +171,7 @@ def task_order(tasks: Iterable[str]) -> list[str]:
     places = {name: place for place, name in enumerate([*TASKS, "", *AVERAGES])}
 
     def _key(task: str) -> tuple[int, list[tuple[float, str]]]:
-        name = task if task in AVERAGES else task.rpartition("_")[2]
+        name = task if task in AVERAGES else plain_name(task)
         return places.get(name, places[""]), natural((task,))
 
     return sorted(set(tasks), key=_key)

@@ -79,7 +79,8 @@ def versus_svd(
             else "svd is not among the evaluated methods: there is nothing to compare with"
         )
         return empty_page(Path(out_stem), heading, reason)
-    others = rows[rows["model"].isin(set(cells["model"])) & ~rows["method"].isin(["dense", "svd"])]
+    compared = rows["model"].isin(set(cells["model"])) & (rows["method"] != "dense")
+    others = rows[compared & ~frames.is_baseline(rows)]
     xlabel = f"compression (%{f' of {unit}' if unit else ''})"
     return _draw(cells, _blocks(others, order), heading, xlabel, Path(out_stem))
 
