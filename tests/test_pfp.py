@@ -116,15 +116,31 @@ def _cached(size):
     dense=st.sampled_from([0.05, 0.5, 1.0]),
     signed=st.booleans(),
     spread=st.sampled_from([0.3, 3.0]),
+    uneven=st.booleans(),
+    count=st.sampled_from([2, 9]),
 )
 def test_one_layer_equals_the_formula_in_loops(
-    seed, channels, filters, kernel, stride, dilation, padding, mode, dense, signed, spread
+    seed,
+    channels,
+    filters,
+    kernel,
+    stride,
+    dilation,
+    padding,
+    mode,
+    dense,
+    signed,
+    spread,
+    uneven,
+    count,
 ):
     torch.manual_seed(seed)
     layer = nn.Conv2d(channels, filters, kernel, stride, padding, dilation, padding_mode=mode)
     layer.weight.data *= (spread * torch.randn(layer.weight.shape)).exp()
     layer.weight.data[torch.rand(layer.weight.shape) < 0.2] = 0
-    x = torch.randn(2, channels, 6, 7) * (torch.rand(2, channels, 6, 7) < dense)
+    if uneven:  # some filters so small that their sums are taken for zero
+        layer.weight.data *= 10 ** torch.empty(filters, 1, 1, 1).uniform_(-9, 3)
+    x = torch.randn(count, channels, 6, 7) * (torch.rand(count, channels, 6, 7) < dense)
     x = x if signed else x.relu()
     model = nn.Sequential(layer)
     found = sensitivities(model, ["0"], [{"input": x[:1]}, {"input": x[1:]}])["0"]

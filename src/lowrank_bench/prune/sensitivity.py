@@ -9,6 +9,7 @@ bound cannot exclude is computed.
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -30,7 +31,8 @@ POWER, FLOOR = 16, 4.3e-3
 SAFE = 1 - 1e-4
 # Shares above this are 1 but for rounding: the channel alone makes a whole output.
 SATURATED = 1 - 1e-6
-IMAGES = 24  # at a time, so that a layer's numbers stay in the cache
+# At a time, so that a layer's numbers stay in the cache; few at first, when nothing is excluded.
+IMAGES, FIRST = 24, 6
 ENTRIES = 2**20  # of shares at a time
 HALF = (torch.float16, torch.bfloat16)
 
@@ -74,7 +76,8 @@ def sensitivities(
     model = copy.deepcopy(model).float() if half else model
     probes = {name: Probe(model.get_submodule(name)) for name in names}
     probed = replaced(model, dict(probes))
-    parts = (part for batch in inputs for part in _pieces(batch))
+    _keep_freed_memory()
+    parts = _pieces(inputs)
     if half:
         parts = ({k: v.float() if v.dtype in HALF else v for k, v in p.items()} for p in parts)
     # Threads share out long sums, and a last bit can decide which channels are drawn.
@@ -83,6 +86,14 @@ def sensitivities(
     check_seen({name: probe.runs for name, probe in probes.items()})
     best = {name: probe.best.cpu() for name, probe in probes.items()}
     return {name: torch.where(values >= SATURATED, 1, values) for name, values in best.items()}
+
+
+def _keep_freed_memory() -> None:
+    """Free a block that was never touched: glibc keeps twice the largest that it has seen.
+
+    It gives the rest back to the system, and a page that comes anew costs more than a pass over it.
+    """
+    torch.empty(24 * 2**20, dtype=torch.uint8)
 
 
 def _run(probed: nn.Module, probes: Sequence["Probe"], parts: Iterable[dict[str, Tensor]]) -> None:
@@ -137,9 +148,13 @@ def check_finite(output: Any) -> None:
         )
 
 
-def _pieces(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(next(iter(batch.values()))), IMAGES):
-        yield {name: value[start : start + IMAGES] for name, value in batch.items()}
+def _pieces(batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    size = FIRST
+    for batch in batches:
+        start, count = 0, len(next(iter(batch.values())))
+        while start < count:
+            yield {name: value[start : start + size] for name, value in batch.items()}
+            start, size = start + size, min(4 * size, IMAGES)
 
 
 def _channels_last(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -175,17 +190,21 @@ class Probe(nn.Module):
         self.dilation = (1, 1) if self.linear else layer.dilation
         self.around = [] if self.linear else layer._reversed_padding_repeated_twice
         self.mode = "zeros" if self.linear else layer.padding_mode
-        self.weight = torch.cat([weight.clamp(min=0), (-weight).clamp(min=0)])
+        parts = torch.cat([weight.clamp(min=0), (-weight).clamp(min=0)])
+        # Each sign of each filter is computed in units of its largest weight.
+        scale = parts.flatten(1).amax(1).clamp(min=1e-30)
+        self.tiny = TINY / scale
+        self.scale = scale.view(2, 1, -1, 1, 1)
+        self.weight = parts / scale.view(-1, 1, 1, 1)
         # Which layout is the faster one of convolutions on CPUs with AVX-512.
         self.last = weight.shape[1] <= 128
         if self.last:
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         self.by_channel = self.weight.flatten(2).transpose(0, 1).contiguous()  # c × 2f × k1k2
         self.largest = self.by_channel.amax(2)  # c × 2f
-        self.scale = self.largest.amax(0).clamp(min=1e-30)  # of each filter
-        share = self.largest / self.scale
-        self.level = share.amax(1).clamp(min=1e-30)  # of each channel
-        self.powers = (share / self.level[:, None]).clamp(min=FLOOR).pow(POWER).T.contiguous()
+        self.level = self.largest.amax(1).clamp(min=1e-30)  # of each channel
+        powers = (self.largest / self.level[:, None]).clamp(min=FLOOR).pow(POWER)  # c × 2f
+        self.powers = powers.T.contiguous()
         self.best = weight.new_zeros(weight.shape[1])
 
     def forward(self, given: Tensor) -> Tensor:
@@ -212,7 +231,7 @@ class Probe(nn.Module):
         parts = functional.conv2d(x, self.weight, stride=self.stride, dilation=self.dilation)
         _Patches(self, x.permute(0, 2, 3, 1), parts.permute(0, 2, 3, 1)).search()
         positive, negative = parts.chunk(2, dim=1)
-        return positive - negative
+        return (positive * self.scale[0]).addcmul_(negative, self.scale[1], value=-1)
 
     @property
     def limits(self) -> Tensor:
@@ -235,65 +254,60 @@ class _Patches:
 
     def __init__(self, probe: Probe, x: Tensor, parts: Tensor) -> None:
         self.probe, self.x = probe, x.contiguous()
-        self.images, self.height, self.width, _ = parts.shape
-        parts = parts.reshape(-1, parts.shape[-1])
-        peaks = self._peaks().reshape(len(parts), -1)
-        self.rows = self._open(parts, peaks)
-        self.peaks = peaks.index_select(0, self.rows)
-        self.sums = functional.threshold(parts.index_select(0, self.rows), TINY, torch.inf)
+        image, row, column = self._open(parts).nonzero(as_tuple=True)
+        (down, right), (_, height, width, _) = probe.stride, x.shape
+        # The first pixel of each patch, all images' in one row, and how far its others are.
+        self.corners = (image * height + row * down) * width + column * right
+        self.shifts = self._shifts()
+        self.peaks = self._peaks()
+        _, height, width, count = parts.shape
+        rows = (image * height + row) * width + column
+        sums = parts.reshape(-1, count).index_select(0, rows)
+        self.sums = sums.masked_fill_(sums <= probe.tiny, torch.inf)
 
     def search(self) -> None:
         """Raise `probe.best` to the largest shares in these patches."""
-        if not len(self.rows):
+        if not len(self.sums):
             return
         probe, bounds = self.probe, self._bounds()
-        if not probe.best.any():
-            self._start(bounds)
+        value, rows = bounds.max(0)
+        channels = (value > probe.limits).nonzero()[:, 0]
+        self._evaluate(rows[channels], channels)
         rows, channels = (bounds > probe.limits).nonzero(as_tuple=True)
-        over = bounds[rows, channels] / probe.limits[channels]
-        order = over.argsort(descending=True)
-        rows, channels, over = rows[order], channels[order], bounds[rows, channels][order]
         most = max(1, ENTRIES // self.sums.shape[1])
-        start, size = 0, min(most, 512)
-        while start < len(rows):
-            block = slice(start, start + size)
-            open_ = over[block] > probe.limits[channels[block]]  # by now some are excluded
-            self._evaluate(rows[block][open_], channels[block][open_])
-            start, size = start + size, min(2 * size, most)
+        for start in range(0, len(rows), most):
+            self._evaluate(rows[start : start + most], channels[start : start + most])
 
-    def _open(self, parts: Tensor, peaks: Tensor) -> Tensor:
-        """Return the patches in which the largest factors of a share leave it open, int64.
+    def _open(self, parts: Tensor) -> Tensor:
+        """Return whether the largest factors of a share leave a patch open, n×h×w bool.
 
-        A share is at most the largest weight of any filter over its sum, both in units of the
-        filter's largest weight, times the largest input.
+        A share is at most the channel's largest weight, times its largest input, over the smallest
+        sum of any filter.
         """
         probe = self.probe
-        if not probe.best.any():
-            return torch.arange(len(parts), device=parts.device)
-        top = (probe.scale / parts).amax(1)  # infinite for sums of 0, which `_bounds` leaves out
-        gain = (peaks * (probe.level / probe.limits.clamp(min=1e-30))).amax(1)
-        return (top * gain > 1).nonzero()[:, 0]
+        gain = (self.x * (probe.level / probe.limits.clamp(min=1e-30))).amax(3)
+        for dim, count in ((1, parts.shape[1]), (2, parts.shape[2])):
+            step, gap = probe.stride[dim - 1], probe.dilation[dim - 1]
+            shifts = range(0, probe.size[dim - 1] * gap, gap)
+            spans = [gain.narrow(dim, at, (count - 1) * step + 1) for at in shifts]
+            spans = [span[:, ::step] if dim == 1 else span[:, :, ::step] for span in spans]
+            gain = reduce(torch.maximum, spans)
+        return gain > parts.amin(3)  # 0 for sums of 0, which `_bounds` leaves out
 
-    def _start(self, bounds: Tensor) -> None:
-        """Compute the most promising share of each channel and image: a first idea of the best."""
-        channels = bounds.shape[1]
-        of_image = bounds.view(self.images, -1, channels).argmax(1)
-        where = {"device": bounds.device}
-        first = torch.arange(self.images, **where)[:, None] * self.height * self.width
-        every = torch.arange(channels, **where).repeat(self.images)
-        self._evaluate((of_image + first).flatten(), every, True)
+    def _shifts(self) -> Tensor:
+        """Return how far the pixels of a patch are from its first."""
+        down, right = (
+            torch.arange(size, device=self.x.device) * gap
+            for size, gap in zip(self.probe.size, self.probe.dilation, strict=True)
+        )
+        return (down[:, None] * self.x.shape[2] + right).flatten()
 
     def _peaks(self) -> Tensor:
-        """Return the largest input in each patch, n×h×w×c."""
-        peaks = self.x
-        for dim, count in ((1, self.height), (2, self.width)):
-            step, gap = self.probe.stride[dim - 1], self.probe.dilation[dim - 1]
-            shifts = range(0, self.probe.size[dim - 1] * gap, gap)
-            spans = [peaks.narrow(dim, at, (count - 1) * step + 1) for at in shifts]
-            spans = [span[:, ::step] if dim == 1 else span[:, :, ::step] for span in spans]
-            peaks = spans[0]
-            for span in spans[1:]:
-                peaks = torch.maximum(peaks, span)
+        """Return the largest input of each channel in each patch, rows×c."""
+        pixels = self.x.view(-1, self.x.shape[3])
+        peaks = pixels.index_select(0, self.corners)
+        for shift in self.shifts[1:]:
+            torch.maximum(peaks, pixels.index_select(0, self.corners + shift), out=peaks)
         return peaks
 
     def _bounds(self) -> Tensor:
@@ -304,49 +318,33 @@ class _Patches:
         the maximum. Factors below `FLOOR` of the largest are raised to it.
         """
         probe = self.probe
-        inverse = probe.scale / self.sums
+        inverse = self.sums.reciprocal()
         top = inverse.amax(1, keepdim=True)
         inverse.mul_(top.clamp(min=1e-30).reciprocal_()).clamp_(min=FLOOR)
         bounds = inverse.square_().square_().square_().square_() @ probe.powers
         bounds.sqrt_().sqrt_().sqrt_().sqrt_().clamp_(min=FLOOR)
         return bounds.mul_(top).mul_(probe.level).mul_(self.peaks)
 
-    def _evaluate(self, rows: Tensor, channels: Tensor, first: bool = False) -> None:
-        """Compute the shares of some channels in some patches, as far as they can be the best.
-
-        With `first` only that of the filter with the largest bound.
-        """
+    def _evaluate(self, rows: Tensor, channels: Tensor) -> None:
+        """Compute the shares of some channels in some patches, as far as they can be the best."""
         if not len(rows):
             return
         probe, sums = self.probe, self.sums.index_select(0, rows)
         most = probe.largest.index_select(0, channels).div_(sums)
-        value, filters = most.max(1)
-        self._compute(rows, channels, filters, sums.gather(1, filters[:, None])[:, 0])
-        if first:
-            return
         limit = probe.limits[channels] / self.peaks[rows, channels]
-        left = (value > limit).nonzero()[:, 0]
-        where, filters = (most[left] > limit[left, None]).nonzero(as_tuple=True)
-        where = left[where]
+        where, filters = (most > limit[:, None]).nonzero(as_tuple=True)
         self._compute(rows[where], channels[where], filters, sums[where, filters])
 
     def _compute(self, rows: Tensor, channels: Tensor, filters: Tensor, sums: Tensor) -> None:
         """Compute the shares of single filters, channels and patches, and keep the best."""
-        probe, (_, height, width, count) = self.probe, self.x.shape
-        rows = self.rows[rows]
-        column, row = rows % self.width, rows // self.width % self.height
-        image = rows // (self.width * self.height)
-        first = (image * height + row * probe.stride[0]) * width + column * probe.stride[1]
-        down, right = (
-            torch.arange(size, device=rows.device) * gap
-            for size, gap in zip(probe.size, probe.dilation, strict=True)
-        )
-        shift = (down[:, None] * width + right).flatten()
+        probe, count = self.probe, self.x.shape[3]
+        first = self.corners[rows] * count + channels
+        shifts = self.shifts * count
         flat = self.x.view(-1)
         step = max(1, ENTRIES // prod(probe.size))
         for at in range(0, len(rows), step):
             part = slice(at, at + step)
-            inputs = flat[(first[part, None] + shift) * count + channels[part, None]]
+            inputs = flat[first[part, None] + shifts]
             weights = probe.by_channel[channels[part], filters[part]]
             shares = (weights * inputs).amax(1) / sums[part]
             probe.best.scatter_reduce_(0, channels[part], shares, "amax")
