@@ -212,26 +212,41 @@ def compress(
     """
     _check_request(model, compression, target)
     chosen = make_method(method, **params)
+    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
     if target != "embedding":
-        _refuse_given(target, layer=layer, frequency=frequency, counts=counts, fisher=fisher)
+        _refuse_given(target, layer=layer, **facts)
         given = {"example": example, "batches": batches, "budget": budget}
         return _compress_network(model, chosen, float(compression), target, given)
     other = None if budget == "parameters" else budget
     _refuse_given(target, example=example, batches=batches, budget=other)
-    if not isinstance(chosen, MatrixMethod):
-        raise LowRankError(f"{method} compresses whole networks; say target=conv or target=linear")
+    return _compress_embedding(model, chosen, float(compression), layer, facts, tokenizer, texts)
+
+
+def _compress_embedding(
+    model: Network,
+    method: Method,
+    compression: float,
+    layer: str | None,
+    facts: dict[str, Any],
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+) -> tuple[Network, CompressionReport]:
+    if not isinstance(method, MatrixMethod):
+        raise LowRankError(
+            f"{method.name} compresses whole networks; say target=conv or target=linear"
+        )
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
     matrix = _as_matrix(embedding.weight)
-    rank = chosen.rank_for(*matrix.shape, float(compression))
-    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
-    facts = _complete(facts, chosen.needs, len(matrix), tokenizer, texts)
+    rank = method.rank_for(*matrix.shape, compression)
+    facts = _complete(facts, method.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
-    factors = _factorize(matrix, chosen, rank, facts)
-    about = {"seconds": time.perf_counter() - start, "data_used": data_used(chosen.needs)}
+    factors = _factorize(matrix, method, rank, facts)
+    about = {"seconds": time.perf_counter() - start, "data_used": data_used(method.needs)}
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
-    about |= {"method": method, "params": chosen.model_dump(mode="json"), "target": target}
+    params = method.model_dump(mode="json")
+    about |= {"method": method.name, "params": params, "target": "embedding"}
     return compressed, _report(name, matrix, factors, about)
 
 

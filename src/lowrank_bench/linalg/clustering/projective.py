@@ -104,29 +104,27 @@ def projective_clustering(
     Raises
     ------
     LowRankError
-        When a parameter is out of range, an entry is not finite, or there are fewer rows than
-        clusters.
+        When a parameter is out of range, an entry not finite, or rows are fewer than clusters.
 
     References
     ----------
     Maalouf, Lang, Rus, Feldman, "Deep Learning Meets Projective Clustering", ICLR 2021, section 2.
     """
-    matrix = matrix.double()
     _check(matrix, clusters, dimension, q, restarts, steps)
-    unit = unit_of(matrix)
-    if not 1e-100 < unit < 1e100:
-        matrix = matrix / unit
-    else:
-        unit = 1.0
+    matrix, unit = _in_units(matrix.double())
     search = _Search(matrix, clusters, dimension, q, _checked_weights(weights, matrix))
-    if starts is None:
-        starts = search.starts(restarts, seed)
-    else:
-        starts = [_checked_start(start, matrix, clusters) for start in starts]
+    given = None if starts is None else [_checked_start(s, matrix, clusters) for s in starts]
+    starts = search.starts(restarts, seed) if given is None else given
     found = [search.run(start, steps, tolerance) for start in starts]
     costs = [clustering.costs[-1] for clustering in found]
     best = search.finish(found[costs.index(min(costs))])
     return _scaled(best, costs, unit**q)
+
+
+def _in_units(matrix: Tensor) -> tuple[Tensor, float]:
+    """Return a matrix and the unit that it was divided by, 1 where no power can overflow."""
+    unit = unit_of(matrix)
+    return (matrix, 1.0) if 1e-100 < unit < 1e100 else (matrix / unit, unit)
 
 
 def _scaled(found: Clustering, restart_costs: list[float], scale: float) -> Clustering:
