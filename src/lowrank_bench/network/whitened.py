@@ -112,10 +112,11 @@ class Whitened:
         """Return the error at every rank without slices: the least that any matrix reaches."""
         if 1 not in self._tables:
             flat = self.weight.flatten(1)
-            root = symmetric_root(self.covariance.unsqueeze(0))[0]
-            whitened = flat @ root
-            wide = whitened.shape[1] >= whitened.shape[0]
-            gram = whitened @ whitened.T if wide else whitened.T @ whitened
+            if flat.shape[1] >= flat.shape[0]:
+                gram = flat @ self.covariance @ flat.T
+            else:
+                whitened = flat @ symmetric_root(self.covariance)
+                gram = whitened.T @ whitened
             squares = torch.linalg.eigvalsh(gram).clamp(min=0)
             lost = torch.cat([squares.cumsum(0).flip(0), squares.new_zeros(1)])
             self._tables[1] = (lost.clamp(max=self.total) / self.unit).sqrt().numpy()
@@ -168,11 +169,11 @@ class Whitened:
 
 
 def _cholesky(gram: Tensor) -> Tensor:
-    """Return the factor of a Gram matrix with unit diagonal, with as much added as it takes."""
-    added = JITTER
+    """Return the factor of a Gram matrix with unit diagonal; as much as it takes is added to it."""
+    added, unit = JITTER, gram.diagonal().clone()
     while True:
-        unit = torch.eye(len(gram), dtype=gram.dtype)
-        factor, failed = torch.linalg.cholesky_ex(gram + added * unit)
+        gram.diagonal().copy_(unit + added)
+        factor, failed = torch.linalg.cholesky_ex(gram)
         if not failed:
             return factor
         added *= 100
@@ -193,7 +194,9 @@ def shrunk(covariance: Tensor, count: int) -> Tensor:
     trace, squares = float(covariance.trace()), float(covariance.square().sum())
     spread = (count + 1 - 2 / size) * (squares - trace**2 / size)
     share = 1.0 if spread <= 0 else min(((1 - 2 / size) * squares + trace**2) / spread, 1.0)
-    return (1 - share) * covariance + share * trace / size * torch.eye(size).to(covariance)
+    drawn = (1 - share) * covariance
+    drawn.diagonal().add_(share * trace / size)
+    return drawn
 
 
 def symmetric_root(matrices: Tensor) -> Tensor:
