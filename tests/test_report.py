@@ -451,3 +451,21 @@ def test_every_figure_and_table_has_a_caption():
     found = {path.stem for path in CAPTIONS.glob("*.rst")}
     stems = {"drop", "average", "versus_svd", "error_vs_drop", "workflow"}
     assert found >= stems | {f"table_{name}" for name in TABLE_NAMES}
+
+
+@pytest.mark.parametrize(("long", "least"), [(0, 5), (1, 2), (13, 1)])
+def test_the_legend_stands_between_panels_and_margin_in_as_many_columns_as_fit(long, least):
+    names = [f"layerwise (approximator=two_sided, allocation=sum) {n}" for n in range(long)]
+    names += [f"method_{n}" for n in range(13 - long)]
+    line = style.line_styles(frames.tidy(fake_summary(fake_scores())))["svd"]
+    with style.page_style():
+        drawn = page.new_page(2.0, page.Heading("t"), dict.fromkeys(names, line))
+        axes = drawn.subplots()
+        drawn.draw_without_rendering()
+        legend = drawn.legends[0].get_window_extent()
+    margin = page.MARGIN * drawn.dpi
+    assert margin <= legend.x0 < legend.x1 <= drawn.bbox.width - margin
+    assert legend.y0 >= 0
+    assert 0 <= axes.get_tightbbox().y0 - legend.y1 <= 0.25 * drawn.dpi
+    starts = {text.get_window_extent().x0 for text in drawn.legends[0].get_texts()}
+    assert len(starts) >= least

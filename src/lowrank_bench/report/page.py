@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,6 +18,7 @@ from lowrank_bench.report.style import GREY, WARNING, Line, page_style, save
 WIDTH = 7.2  # inches: the text width of an A4 page
 MARGIN = 0.12
 LABEL = 0.17
+ROW = 0.155  # of the legend
 PLACE = {"title": (0.21, 80, 10.0), "line": (0.16, 118, 7.5)}  # inches high, letters wide, points
 
 
@@ -56,7 +58,7 @@ def new_page(
     footer = wrap(heading.footer, PLACE["line"][1])
     columns, rows = _legend_shape(list(styles or {}))
     under = MARGIN + len(footer) * PLACE["line"][0] + (0.04 if footer and rows else 0)
-    below = under + rows * 0.175 + (0.08 if rows or footer else 0)
+    below = under + rows * ROW + (0.08 if rows or footer else 0)
     bottom = below + (LABEL if heading.xlabel else 0)
     total = height + top + bottom + MARGIN
     side = MARGIN / WIDTH
@@ -99,10 +101,12 @@ def _legend_shape(names: list[str]) -> tuple[int, int]:
     """Return how many columns and rows of names fit under the panels."""
     if not names:
         return 1, 0
-    widest = max(TextPath((0, 0), name, size=8).get_extents().width for name in names) / 72
-    columns = max(1, min(len(names), int((WIDTH - 2 * MARGIN) / (widest + 0.55))))
-    rows = -(-len(names) // columns)
-    return -(-len(names) // rows), rows
+    widths = [TextPath((0, 0), name, size=8).get_extents().width / 72 + 0.55 for name in names]
+    for columns in range(len(names), 1, -1):
+        parts = np.array_split(widths, columns)  # as the legend shares out the names
+        if sum(max(part) for part in parts) <= WIDTH - 2 * MARGIN:
+            return columns, len(parts[0])
+    return 1, len(names)
 
 
 def _legend(figure: Figure, styles: dict[str, Line], columns: int, y: float, points: bool) -> None:

@@ -223,7 +223,8 @@ def _map(
 
 
 def _words(cell: Any) -> str:
-    number = f"{round(cell.gain, 1) or 0.0:+.1f}".replace("-", "−")
+    gain = round(cell.gain, 1) or 0.0
+    number = f"{gain:+.{0 if abs(gain) >= 10 else 1}f}".replace("-", "−")
     number = f"({number})" if cell.tasks < cell.of else number
     star = "*" if cell.p < frames.LEVEL else ""
     tally = joined([f"▲{cell.won}" if cell.won else "", f"▼{cell.lost}" if cell.lost else ""], " ")
