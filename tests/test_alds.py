@@ -16,10 +16,11 @@ from lowrank_bench.network.alds_layers import Costs, Cuts, candidates_of
 from lowrank_bench.network.alds_search import em, exact
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.curves import Curve
-from lowrank_bench.network.errors import ERRORS
+from lowrank_bench.network.errors import ERRORS, Residual
 from lowrank_bench.network.fold import fold, unfold, weights_per_rank
 from lowrank_bench.network.problem import NetworkProblem
-from lowrank_bench.network.slices import Slices
+from lowrank_bench.network.recent import Recent, bytes_in
+from lowrank_bench.network.slices import RECENT, Slices
 from lowrank_bench.network.whitened import Whitened, shrunk
 
 
@@ -57,9 +58,13 @@ def naive(error, values, scheme, groups, rank):
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("scheme", [0, 1, 2, 3])
-@pytest.mark.parametrize("shape", [(8, 12, 3, 3), (30, 4, 2, 3), (5, 16, 1, 1)])
-def test_errors_are_as_defined(error, scheme, shape):
-    values = weight(shape)
+@pytest.mark.parametrize(
+    "shape", [(8, 12, 3, 3), (30, 4, 2, 3), (24, 4, 2, 3), (40, 12), (12, 12), (5, 16, 1, 1)]
+)
+@pytest.mark.parametrize("room", [0, 2**30])
+def test_errors_are_as_defined(error, scheme, shape, room, monkeypatch):
+    monkeypatch.setattr(RECENT, "room", room)
+    values = weight(shape).reshape(*shape, *[1] * (4 - len(shape)))
     slices = Slices(values, scheme)
     for groups in slices.groups:
         ranks = np.arange(1, slices.ranks(groups) + 1)
@@ -70,6 +75,35 @@ def test_errors_are_as_defined(error, scheme, shape):
         found = [curve.at(index) for index in np.random.default_rng(0).permutation(len(ranks))]
         order = np.random.default_rng(0).permutation(len(ranks))
         np.testing.assert_allclose(found, np.array(expected)[order], atol=1e-6)
+
+
+def test_large_results_are_kept_while_there_is_room_and_their_owner_lives():
+    recent, made = Recent(room=200), []
+    owners = [weight((2, 2)) for _ in range(3)]
+
+    def get(place, size=10):
+        owner = owners[place]
+        return recent.get(owner, "x", lambda: made.append(place) or torch.zeros(size).double())
+
+    first = get(0)
+    assert get(0) is first
+    get(1)
+    assert (made, recent.used) == ([0, 1], 160)
+    get(0)
+    get(2)  # the second is unused for longest
+    get(0)
+    assert (made, recent.used) == ([0, 1, 2], 160)
+    get(1)
+    assert made == [0, 1, 2, 1]
+    del owners[1]
+    assert recent.used == 80
+    owners.clear()
+    assert recent.used == 0
+    owners.append(weight((2, 2)))
+    assert len(get(0, size=100)) == 100  # larger than the room
+    assert recent.used == 800
+    kept = Residual(Slices(weight((8, 12, 3, 3))), 2)
+    assert bytes_in(kept) >= kept.vectors.nbytes + sum(tail.nbytes for tail in kept.tails[:-1])
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from lowrank_bench.network.curves import Curve
-from lowrank_bench.network.slices import Slices
+from lowrank_bench.network.slices import RECENT, Slices
 
 LARGE = 256  # vectors; the singular values of longer slices are computed where they are asked for
 BLOCKS = 8
@@ -79,18 +79,16 @@ def spectral(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
     """
     if groups == 1:
         return Curve.known(_pick(_largest(slices, 1), ranks))
-    norm, rows = slices.norm or 1.0, slices.matrices(1).shape[1]
+    norm, rows = slices.norm or 1.0, slices.rows
     squares = (slices.values(groups).numpy() / norm) ** 2
     first = _pick(np.append(squares.sum(axis=0), 0.0), ranks)
     lost = _pick(np.append(squares.sum(axis=0)[::-1].cumsum()[::-1], 0.0), ranks)
     low = np.maximum(_pick(_largest(slices, groups), ranks), np.sqrt(lost / rows))
     low = np.maximum(low, _pick(_largest(slices, 1), groups * ranks))
-    residual: list[Residual] = []
 
     def refine(index: int) -> tuple[float, np.ndarray]:
-        if not residual:
-            residual.append(Residual(slices.rotated(groups)))
-        value, below = residual[0].norm(int(ranks[index]))
+        residual = RECENT.get(slices, ("residual", groups), lambda: Residual(slices, groups))
+        value, below = residual.norm(int(ranks[index]))
         # What a vector shows is right to rounding, the norm itself to the iteration's tolerance.
         return value / norm, _pick(below, ranks) / norm * (1 - 1e-9)
 
@@ -111,19 +109,20 @@ class Residual:
 
     Parameters
     ----------
-    rotated
-        Tensor k×r×rows: vectors σ_l u_l of each slice, of falling length.
+    slices, groups
+        The slices, of which the cut makes k.
     """
 
-    def __init__(self, rotated: Tensor) -> None:
-        groups, ranks, rows = rotated.shape
+    def __init__(self, slices: Slices, groups: int) -> None:
+        ranks, rows = slices.ranks(groups), slices.rows
         # Rank first, so that what a truncation loses is the end of the list.
         self.start: Tensor | None = None
-        self.vectors = rotated.transpose(0, 1).reshape(ranks * groups, rows)
         self.groups, self.short = groups, groups * ranks <= rows
         if self.short:
-            self.products = self.vectors @ self.vectors.T
+            self.products = slices.products(groups)
             return
+        rotated = slices.rotated(groups)
+        self.vectors = rotated.transpose(0, 1).reshape(ranks * groups, rows)
         size = -(-ranks // BLOCKS) * groups
         self.edges = [*range(0, ranks * groups, size), ranks * groups]
         total, self.tails = rotated.new_zeros(rows, rows), []
@@ -146,11 +145,11 @@ class Residual:
             part = self.vectors[start : self.edges[place]]
             lost = self.tails[place] + part.T @ part
         square, vector = largest_eigenpair(lost, self.start)
-        if self.short:  # from the space of the products to that of the rows
-            vector = vector @ self.vectors[start:]
-            vector = vector / vector.norm().clamp(min=1e-300)
-        self.start = None if self.short else vector
-        image = (self.vectors @ vector).square().reshape(-1, self.groups).sum(dim=1)
+        if self.short:  # the vector of rows is a sum of σ_l u_l, of length √square
+            image = (self.products[:, start:] @ vector) / max(square, 1e-300) ** 0.5
+        else:
+            self.start, image = vector, self.vectors @ vector
+        image = image.square().reshape(-1, self.groups).sum(dim=1)
         below = torch.cat([image.flip(0).cumsum(0).flip(0), image.new_zeros(1)])
         return max(square, 0.0) ** 0.5, below.sqrt().numpy()
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.network.fold import Shape, divisors, fold, kernel_shape, matrix_shape
+from lowrank_bench.network.recent import Recent
 
+RECENT = Recent(2**31)
 FLOOR = 1e-7  # of the largest singular value; nothing is divided by smaller ones
 
 
@@ -53,7 +55,6 @@ class Slices:
         self.weight = weight.detach().to(torch.float64).reshape(self.shape)
         self._grams: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._bases: dict[int, Bases] = {}
 
     @property
     def groups(self) -> list[int]:
@@ -63,7 +64,12 @@ class Slices:
     @property
     def known(self) -> set[int]:
         """Return the numbers of groups whose singular values are computed."""
-        return self._values.keys() | self._bases.keys()
+        return set(self._values)
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows the slices have, for any number of groups."""
+        return matrix_shape(self.shape, self.scheme, 1)[0]
 
     def matrices(self, groups: int) -> Tensor:
         """Return the slices, k×rows×columns."""
@@ -80,33 +86,26 @@ class Slices:
 
     def gram(self, groups: int) -> Tensor:
         """Return the Gram matrices of the slices' shorter sides, k×r×r."""
-        if groups not in self._grams:
-            self._grams[groups] = self._derive(groups)
-        return self._grams[groups]
-
-    def _derive(self, groups: int) -> Tensor:
-        wide = self.wide(groups)
-        alike = [k for k in self.groups if self.wide(k) == wide]
-        if wide:  # from the most groups that are wide
+        alike = [k for k in self.groups if self.wide(k) == self.wide(groups)]
+        if self.wide(groups):  # from the most groups that are wide
             source = max(k for k in alike if k % groups == 0)
-            if source == groups:
-                parts = self.matrices(groups)
-                return parts @ parts.mT
-            fine = self.gram(source)
+            fine = self._product(source)
             return fine.reshape(groups, source // groups, *fine.shape[1:]).sum(dim=1)
         source = min(k for k in alike if groups % k == 0)
-        if source == groups:
-            parts = self.matrices(groups)
-            return parts.mT @ parts
-        coarse, pieces = self.gram(source), groups // source
+        coarse, pieces = self._product(source), groups // source
         size = coarse.shape[1] // pieces
         blocks = coarse.reshape(source, pieces, size, pieces, size)
         return blocks.diagonal(dim1=1, dim2=3).movedim(-1, 1).reshape(groups, size, size)
 
+    def _product(self, groups: int) -> Tensor:
+        """Return the Gram matrices that others are derived from, which are kept."""
+        if groups not in self._grams:
+            parts = self.matrices(groups)
+            self._grams[groups] = parts @ parts.mT if self.wide(groups) else parts.mT @ parts
+        return self._grams[groups]
+
     def values(self, groups: int) -> Tensor:
         """Return the singular values of the slices, k×r, the largest first."""
-        if groups in self._bases:
-            return self._bases[groups].values
         if groups not in self._values:
             squares = torch.linalg.eigvalsh(self.gram(groups))
             self._values[groups] = squares.flip(1).clamp(min=0).sqrt()
@@ -114,12 +113,12 @@ class Slices:
 
     def bases(self, groups: int) -> Bases:
         """Return singular values and vectors of the slices."""
-        if groups not in self._bases:
-            squares, vectors = torch.linalg.eigh(self.gram(groups))
-            values = squares.flip(1).clamp(min=0).sqrt()
-            self._bases[groups] = Bases(values, vectors.mT.flip(1), self.wide(groups))
-            self._values.pop(groups, None)
-        return self._bases[groups]
+        return RECENT.get(self, ("bases", groups), lambda: self._bases(groups))
+
+    def _bases(self, groups: int) -> Bases:
+        squares, vectors = torch.linalg.eigh(self.gram(groups))
+        values = squares.flip(1).clamp(min=0).sqrt()
+        return Bases(values, vectors.mT.flip(1), self.wide(groups))
 
     @property
     def norm(self) -> float:
@@ -128,10 +127,22 @@ class Slices:
 
     def rotated(self, groups: int) -> Tensor:
         """Return σ_l u_l of each slice, k×r×rows: the slice in its right singular vectors."""
-        bases = self.bases(groups)
+        bases = self._bases(groups)
         if bases.wide:
             return bases.values.unsqueeze(2) * bases.vectors
         return bases.vectors @ self.matrices(groups).mT
+
+    def products(self, groups: int) -> Tensor:
+        """Return the products of all σ_l u_l with one another, (r·k)×(r·k), rank first."""
+        ranks = self.ranks(groups)
+        if self.wide(1):
+            vectors = self.rotated(groups).transpose(0, 1).reshape(ranks * groups, -1)
+            return vectors @ vectors.T
+        vectors = self._bases(groups).vectors  # right ones: W_i v · W_h u = vᵀ (WᵀW)_ih u
+        left = vectors @ self.gram(1).reshape(groups, ranks, groups * ranks)
+        left = left.reshape(groups * ranks, groups, ranks).transpose(0, 1)
+        both = (left @ vectors.mT).reshape(groups, groups, ranks, ranks)
+        return both.permute(2, 1, 3, 0).reshape(groups * ranks, groups * ranks)
 
     def factors(self, groups: int, rank: int) -> tuple[Tensor, Tensor]:
         """Return U√S and √S Vᵀ of each slice, k×rows×j and k×j×columns, truncated at rank j."""
@@ -142,9 +153,3 @@ class Slices:
         if bases.wide:
             return (root * vectors).mT, vectors @ parts / root
         return (vectors @ parts.mT / root).mT, root * vectors
-
-    def forget(self) -> None:
-        """Drop the large intermediate matrices; values stay."""
-        self._values |= {groups: bases.values for groups, bases in self._bases.items()}
-        self._grams.clear()
-        self._bases.clear()
