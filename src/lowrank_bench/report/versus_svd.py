@@ -24,6 +24,7 @@ COLORS = LinearSegmentedColormap.from_list("versus", ["#D55E00", "#ffffff", "#00
 COLORS = COLORS.with_extremes(bad="#f0f0f0")
 COLORED = 0.95  # part of the numbers that the colours tell apart
 TITLE, FITTING = 8.5, 24  # points; letters that have room above a panel
+WIDE = 6  # cells side by side that have room for two digits and a decimal
 BAR, BAR_PAD = 0.55, 0.08  # inches for the bar of colours, and above it
 
 
@@ -163,7 +164,8 @@ def _draw(
         for line, (block, first) in enumerate(lines):
             for column, model in enumerate(block.models[first : first + columns]):
                 axes = figure.add_subplot(grid[line, column])
-                _map(axes, cells[cells["model"] == model], block.series, block.budgets, norm)
+                own = cells[cells["model"] == model]
+                _map(axes, own, block, norm, columns * len(block.budgets) > WIDE)
                 axes.tick_params(labelleft=column == 0)
                 axes.set_xlabel(xlabel)
                 drawn.append(axes)
@@ -185,10 +187,11 @@ def _draw(
 def _map(
     axes: Axes,
     cells: pd.DataFrame,
-    series: list[str],
-    budgets: list[float],
+    block: _Block,
     norm: Normalize,
+    narrow: bool,
 ) -> None:
+    series, budgets = block.series, block.budgets
     table = cells.pivot(index="series", columns="compression", values="gain")
     table = table.reindex(index=series, columns=budgets)
     axes.pcolormesh(
@@ -208,7 +211,7 @@ def _map(
             axes.text(
                 x,
                 y,
-                _words(cell),
+                _words(cell, narrow),
                 ha="center",
                 va="center",
                 fontsize=6.5,
@@ -222,9 +225,9 @@ def _map(
         )
 
 
-def _words(cell: Any) -> str:
+def _words(cell: Any, narrow: bool) -> str:
     gain = round(cell.gain, 1) or 0.0
-    number = f"{gain:+.{0 if abs(gain) >= 10 else 1}f}".replace("-", "−")
+    number = f"{gain:+.{0 if narrow and abs(gain) >= 10 else 1}f}".replace("-", "−")
     number = f"({number})" if cell.tasks < cell.of else number
     star = "*" if cell.p < frames.LEVEL else ""
     tally = joined([f"▲{cell.won}" if cell.won else "", f"▼{cell.lost}" if cell.lost else ""], " ")
