@@ -77,6 +77,38 @@ def test_errors_are_as_defined(error, scheme, shape, room, monkeypatch):
         np.testing.assert_allclose(found, np.array(expected)[order], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["zero rows", "repeated rows", "low rank"])
+@pytest.mark.parametrize("shape", [(60, 12), (12, 60), (24, 24)])
+def test_errors_of_a_low_rank_weight_are_as_defined_from_the_last_rank_down(kind, shape):
+    values = weight(shape)
+    if kind == "zero rows":
+        values[5:] = 0
+    elif kind == "repeated rows":
+        values = values[torch.arange(len(values)) % 5]
+    else:
+        values = weight((shape[0], 3)) @ weight((3, shape[1]), 1)
+    values = values[..., None, None]
+    for groups in (2, 3, 4):
+        slices = Slices(values)
+        ranks = np.arange(slices.ranks(groups) + 1)
+        curve = ERRORS["spectral"](slices, groups, ranks)
+        found = [curve.at(int(rank)) for rank in ranks[::-1]]
+        expected = [naive("spectral", values, 0, groups, int(rank)) for rank in ranks[::-1]]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_loss_of_nothing_bounds_nothing():
+    for seed in range(20):
+        values = weight((60, 12), seed)
+        values[5:] = 0
+        slices = Slices(values)
+        for groups in (2, 3, 4):
+            residual = Residual(slices, groups)
+            for rank in range(slices.ranks(groups) + 1):
+                _, below = residual.norm(rank)
+                assert (below <= slices.norm * (1 + 1e-9)).all()
+
+
 def test_large_results_are_kept_while_there_is_room_and_their_owner_lives():
     recent, made = Recent(room=200), []
     owners = [weight((2, 2)) for _ in range(3)]

@@ -469,3 +469,19 @@ def test_the_legend_stands_between_panels_and_margin_in_as_many_columns_as_fit(l
     assert 0 <= axes.get_tightbbox().y0 - legend.y1 <= 0.25 * drawn.dpi
     starts = {text.get_window_extent().x0 for text in drawn.legends[0].get_texts()}
     assert len(starts) >= least
+
+
+@pytest.mark.parametrize(
+    ("gain", "narrow", "shown"),
+    [
+        (11.46, True, "+11"),
+        (-11.46, True, "−11"),
+        (11.46, False, "+11.5"),
+        (9.94, True, "+9.9"),
+        (9.96, True, "+10"),
+        (-0.04, True, "+0.0"),
+    ],
+)
+def test_gains_are_rounded_once_to_what_a_cell_has_room_for(gain, narrow, shown):
+    cell = SimpleNamespace(gain=gain, tasks=1, of=1, p=1.0, won=0, lost=0)
+    assert versus_svd._words(cell, narrow) == shown

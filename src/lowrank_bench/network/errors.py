@@ -31,6 +31,7 @@ from lowrank_bench.network.slices import RECENT, Slices
 
 LARGE = 256  # vectors; the singular values of longer slices are computed where they are asked for
 BLOCKS = 8
+NOTHING = 1e-12  # of ‖W‖_F²; what rounding makes of a loss of nothing is less
 ITERATE = 100  # rows; the largest eigenvalue of larger matrices is iterated
 
 Table = Callable[[Slices, int], np.ndarray]
@@ -120,6 +121,7 @@ class Residual:
         self.groups, self.short = groups, groups * ranks <= rows
         if self.short:
             self.products = slices.products(groups)
+            self.total = float(self.products.diagonal().sum())
             return
         rotated = slices.rotated(groups)
         self.vectors = rotated.transpose(0, 1).reshape(ranks * groups, rows)
@@ -145,10 +147,12 @@ class Residual:
             part = self.vectors[start : self.edges[place]]
             lost = self.tails[place] + part.T @ part
         square, vector = largest_eigenpair(lost, self.start)
-        if self.short:  # the vector of rows is a sum of σ_l u_l, of length √square
-            image = (self.products[:, start:] @ vector) / max(square, 1e-300) ** 0.5
-        else:
+        if not self.short:
             self.start, image = vector, self.vectors @ vector
+        elif square > NOTHING * self.total:  # the vector of rows is a sum of σ_l u_l, √square long
+            image = (self.products[:, start:] @ vector) / square**0.5
+        else:  # rounding alone, which shows no bound
+            image = self.products.new_zeros(len(self.products))
         image = image.square().reshape(-1, self.groups).sum(dim=1)
         below = torch.cat([image.flip(0).cumsum(0).flip(0), image.new_zeros(1)])
         return max(square, 0.0) ** 0.5, below.sqrt().numpy()

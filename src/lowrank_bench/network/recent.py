@@ -3,6 +3,7 @@
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from threading import RLock
 from typing import TypeVar
 
 from torch import Tensor
@@ -25,32 +26,39 @@ class Recent:
         self.room, self.used = room, 0
         self._values: OrderedDict[tuple[int, Hashable], tuple[object, int]] = OrderedDict()
         self._owners: set[int] = set()
+        self._lock = RLock()  # a finalizer may run inside
 
     def get(self, owner: object, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return the value that an object has under a key, made if it is not there."""
         place = (id(owner), key)
-        if place in self._values:
-            self._values.move_to_end(place)
-        else:
-            value = make()
-            size = bytes_in(value)
-            while self._values and self.used + size > self.room:
-                self._drop(next(iter(self._values)))
-            self._values[place] = (value, size)
-            self.used += size
-            if id(owner) not in self._owners:
-                self._owners.add(id(owner))
-                weakref.finalize(owner, self._forget, id(owner)).atexit = False
-        return self._values[place][0]  # type: ignore[return-value]
+        with self._lock:
+            if place in self._values:
+                self._values.move_to_end(place)
+                return self._values[place][0]  # type: ignore[return-value]
+        value = make()
+        with self._lock:
+            self._put(owner, place, value, bytes_in(value))
+        return value
+
+    def _put(self, owner: object, place: tuple[int, Hashable], value: object, size: int) -> None:
+        if id(owner) not in self._owners:
+            weakref.finalize(owner, self._forget, id(owner)).atexit = False
+            self._owners.add(id(owner))
+        self._drop(place)  # another may have made it meanwhile
+        while self._values and self.used + size > self.room:
+            self._drop(next(iter(self._values)))
+        self._values[place] = (value, size)
+        self.used += size
 
     def _drop(self, place: tuple[int, Hashable]) -> None:
-        _, size = self._values.pop(place)
+        _, size = self._values.pop(place, (None, 0))
         self.used -= size
 
     def _forget(self, owner: int) -> None:
-        self._owners.discard(owner)
-        for place in [place for place in self._values if place[0] == owner]:
-            self._drop(place)
+        with self._lock:
+            self._owners.discard(owner)
+            for place in [place for place in self._values if place[0] == owner]:
+                self._drop(place)
 
 
 def bytes_in(value: object) -> int:

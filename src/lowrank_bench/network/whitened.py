@@ -11,12 +11,14 @@ With G the second moment of the loss's gradient at the outputs as well, half the
 G^{1/2} W.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.curves import Curve
 from lowrank_bench.network.fold import divisors, fold, kernel_shape
 
@@ -171,12 +173,13 @@ class Whitened:
 def _cholesky(gram: Tensor) -> Tensor:
     """Return the factor of a Gram matrix with unit diagonal; as much as it takes is added to it."""
     added, unit = JITTER, gram.diagonal().clone()
-    while True:
+    while math.isfinite(added):
         gram.diagonal().copy_(unit + added)
         factor, failed = torch.linalg.cholesky_ex(gram)
         if not failed:
             return factor
         added *= 100
+    raise LowRankError("the inputs' covariance is NaN or infinite; check the calibration data")
 
 
 def shrunk(covariance: Tensor, count: int) -> Tensor:

@@ -219,7 +219,7 @@ class Probe(nn.Module):
             output = output + self.bias.view(1, -1, 1, 1)
         if self.usual_layout:
             output = output.contiguous()
-        return output.flatten(1).view(*given.shape[:-1], -1) if self.linear else output
+        return output.view(*given.shape[:-1], output.shape[1]) if self.linear else output
 
     def _half(self, x: Tensor) -> Tensor:
         """Return the output without bias, n×f×h×w, for an input x ≥ 0, and look at the shares."""

@@ -102,10 +102,13 @@ def _legend_shape(names: list[str]) -> tuple[int, int]:
     if not names:
         return 1, 0
     widths = [TextPath((0, 0), name, size=8).get_extents().width / 72 + 0.55 for name in names]
-    for columns in range(len(names), 1, -1):
-        parts = np.array_split(widths, columns)  # as the legend shares out the names
-        if sum(max(part) for part in parts) <= WIDTH - 2 * MARGIN:
-            return columns, len(parts[0])
+    # The fewest rows, and of the columns that make these the fewest, which are of like length.
+    for rows in range(1, len(names)):
+        for columns in range(-(-len(names) // rows), len(names) + 1):
+            parts = np.array_split(widths, columns)  # as the legend shares out the names
+            fits = sum(max(part) for part in parts) <= WIDTH - 2 * MARGIN
+            if fits and len(parts[0]) == rows:
+                return columns, rows
     return 1, len(names)
 
 

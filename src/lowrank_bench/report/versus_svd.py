@@ -226,8 +226,8 @@ def _map(
 
 
 def _words(cell: Any, narrow: bool) -> str:
-    gain = round(cell.gain, 1) or 0.0
-    number = f"{gain:+.{0 if narrow and abs(gain) >= 10 else 1}f}".replace("-", "−")
+    digits = 0 if narrow and abs(round(cell.gain, 1)) >= 10 else 1
+    number = f"{round(cell.gain, digits) or 0.0:+.{digits}f}".replace("-", "−")
     number = f"({number})" if cell.tasks < cell.of else number
     star = "*" if cell.p < frames.LEVEL else ""
     tally = joined([f"▲{cell.won}" if cell.won else "", f"▼{cell.lost}" if cell.lost else ""], " ")
