@@ -65,8 +65,7 @@ class CompressionReport:
     data_used
         What the method looked at: the weights, the vocabulary's order, the training text.
     rel_error_fro, rel_error_l1, rel_error_l21
-        Relative errors of the table, Frobenius, entrywise ℓ1 and ℓ2,1 norm, in the network's
-        precision.
+        Relative errors of the table in the network's precision: Frobenius, entrywise ℓ1, ℓ2,1.
     within_fro, within_l1, within_l21
         The error is at most so many times the least of any matrix of that rank; None where no
         bound is known (`linalg.certificates.certificate`).
@@ -187,9 +186,8 @@ def compress(
         least this much is saved, and little more. The labels of `messi` and `partition_svd` come
         on top, as in the paper; the report counts them.
     target, layer
-        `embedding`, `linear` (every linear layer and the embedding of a transformer) or `conv`
-        (every convolution and linear layer of a CNN); and the dotted name of the embedding, for
-        modules with several.
+        `embedding`, `linear` (linear layers and embedding of a transformer) or `conv` (a CNN's
+        convolutions and linear layers); and the embedding's dotted name, where there are several.
     tokenizer, texts
         The network's tokenizer, for methods that read the vocabulary's order, and training texts,
         for methods that count how often each token is used.
@@ -219,35 +217,29 @@ def compress(
         return _compress_network(model, chosen, float(compression), target, given)
     other = None if budget == "parameters" else budget
     _refuse_given(target, example=example, batches=batches, budget=other)
-    return _compress_embedding(model, chosen, float(compression), layer, facts, tokenizer, texts)
+    known = {"layer": layer, "facts": facts, "tokenizer": tokenizer, "texts": texts}
+    return _compress_embedding(model, chosen, float(compression), known)
 
 
 def _compress_embedding(
-    model: Network,
-    method: Method,
-    compression: float,
-    layer: str | None,
-    facts: dict[str, Any],
-    tokenizer: Any,
-    texts: Iterable[str] | None,
+    model: Network, method: Method, compression: float, given: dict[str, Any]
 ) -> tuple[Network, CompressionReport]:
     if not isinstance(method, MatrixMethod):
         raise LowRankError(
             f"{method.name} compresses whole networks; say target=conv or target=linear"
         )
-    name, embedding = find_embedding(model, layer)
+    name, embedding = find_embedding(model, given["layer"])
     refuse_unusual(model, name, embedding)
     matrix = _as_matrix(embedding.weight)
     rank = method.rank_for(*matrix.shape, compression)
-    facts = _complete(facts, method.needs, len(matrix), tokenizer, texts)
+    facts = _complete(given["facts"], method.needs, len(matrix), given["tokenizer"], given["texts"])
     start = time.perf_counter()
     factors = _factorize(matrix, method, rank, facts)
     about = {"seconds": time.perf_counter() - start, "data_used": data_used(method.needs)}
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
-    params = method.model_dump(mode="json")
-    about |= {"method": method.name, "params": params, "target": "embedding"}
-    return compressed, _report(name, matrix, factors, about)
+    about |= {"params": method.model_dump(mode="json"), "target": "embedding"}
+    return compressed, _report(name, matrix, factors, {"method": method.name, **about})
 
 
 def _compress_network(

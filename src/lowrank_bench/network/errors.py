@@ -40,7 +40,8 @@ Table = Callable[[Slices, int], np.ndarray]
 def unscaled(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
     """Return the largest singular value that a slice loses, over ‖W‖."""
 
-    def below(k: int) -> np.ndarray:  # Weyl's inequality, the slices' Grams summing to that of W
+    def below(k: int) -> np.ndarray:
+        """Return Weyl's inequality, the slices' Grams summing to that of W."""
         return _pick(_largest(slices, 1), k * ranks) / np.sqrt(k)
 
     return _table_curve(slices, groups, ranks, _largest, below, lambda finer: 1.0)
@@ -50,9 +51,11 @@ def bound(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
     """Return the bound of Theorem 1."""
 
     def table(slices: Slices, k: int) -> np.ndarray:
+        """Return the bound at every rank."""
         return np.sqrt(k) * _largest(slices, k)
 
     def below(k: int) -> np.ndarray:
+        """Return the error of the best matrix of rank k·j, which Theorem 1's is above."""
         return _pick(_largest(slices, 1), k * ranks)
 
     return _table_curve(slices, groups, ranks, table, below, lambda k: np.sqrt(groups / k))
@@ -62,11 +65,13 @@ def frobenius(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
     """Return the relative error in the Frobenius norm."""
 
     def table(slices: Slices, k: int) -> np.ndarray:
+        """Return the error at every rank."""
         squares = slices.values(k).square().sum(dim=0)
         lost = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)])
         return (lost / max(float(lost[0]), np.finfo(float).tiny)).sqrt().numpy()
 
-    def below(k: int) -> np.ndarray:  # Ŵ has rank k·j at most
+    def below(k: int) -> np.ndarray:
+        """Return the error of the best matrix of rank k·j, which Ŵ has at most."""
         return _pick(table(slices, 1), k * ranks)
 
     return _table_curve(slices, groups, ranks, table, below, lambda finer: 1.0)
@@ -88,6 +93,7 @@ def spectral(slices: Slices, groups: int, ranks: np.ndarray) -> Curve:
     low = np.maximum(low, _pick(_largest(slices, 1), groups * ranks))
 
     def refine(index: int) -> tuple[float, np.ndarray]:
+        """Return the error at one rank and the lower bounds that touch it there."""
         residual = RECENT.get(slices, ("residual", groups), lambda: Residual(slices, groups))
         value, below = residual.norm(int(ranks[index]))
         # What a vector shows is right to rounding, the norm itself to the iteration's tolerance.
@@ -179,6 +185,7 @@ def largest_eigenpair(matrix: Tensor, start: Tensor | None = None) -> tuple[floa
         guess = (guess if start is None else start) + 0.3 * wave
 
         def product(vector: np.ndarray) -> np.ndarray:
+            """Return the matrix times a vector."""
             return (matrix @ torch.from_numpy(vector).reshape(-1)).numpy()
 
         operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
@@ -228,6 +235,7 @@ def _table_curve(
             low = np.maximum(low, scale(finer) * _pick(table(slices, finer), ranks))
 
     def refine(_: int) -> np.ndarray:
+        """Return all errors."""
         return _pick(table(slices, groups), ranks)
 
     return Curve(low * (1 - 1e-7), np.full(len(ranks), np.inf), refine)

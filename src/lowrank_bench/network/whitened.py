@@ -94,6 +94,7 @@ class Whitened:
             return Curve.known(low)
 
         def refine(_: int) -> np.ndarray:
+            """Return all errors."""
             return self._table(groups, int(ranks[-1]))[ranks]
 
         return Curve(low * (1 - 1e-7), np.full(len(ranks), np.inf), refine)
