@@ -112,6 +112,7 @@ def watch_over(
     rows, modality = with_outputs(rows, point, order), modality_of(point)
 
     def held_out(model: nn.Module) -> float:
+        """Return the loss on the rows held out."""
         device = str(next(model.parameters()).device)
         logits = modality.predict(model, processor, rows, HELD_OUT_TOKENS, device)
         return _loss(torch.from_numpy(logits), torch.as_tensor(rows.labels))

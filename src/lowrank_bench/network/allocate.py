@@ -92,6 +92,7 @@ def energy(layers: Sequence[Options], budget: float) -> list[int]:
     levels = np.unique(np.concatenate(rising))
 
     def at(level: float) -> list[int]:
+        """Return the first place on each front whose error is at most that of the level."""
         return [min(int(np.searchsorted(error, level)), len(error) - 1) for error in rising]
 
     places = _largest(levels, at, layers, fronts, budget)
@@ -118,6 +119,7 @@ def uniform(layers: Sequence[Options], budget: float) -> list[int]:
     levels = np.unique(np.concatenate([*shares, [0.0]]))
 
     def at(level: float) -> list[int]:
+        """Return the last place on each front that keeps at most this share."""
         return [max(int(np.searchsorted(share, level, "right")) - 1, 0) for share in shares]
 
     places = _largest(levels, at, layers, fronts, budget)
@@ -215,6 +217,7 @@ def _largest(levels, at, layers, fronts, budget) -> list[int]:  # type: ignore[n
     """Return the places on the fronts at the largest of the rising `levels` that fits."""
 
     def total(places: list[int]) -> float:
+        """Return what these places on the fronts cost together."""
         taken = [front[place] for front, place in zip(fronts, places, strict=True)]
         return cost_of(layers, taken)
 

@@ -61,9 +61,11 @@ def count(model: nn.Module, example: Mapping[str, Tensor]) -> Counts:
     totals = dict.fromkeys(counters, 0)
 
     def watcher(name: str) -> Any:
+        """Return what adds a module's multiply-adds to its total."""
         module, counter = counters[name]
 
         def add(given: Tensor, output: Tensor) -> None:
+            """Add what one run of the module costs."""
             totals[name] += counter(module, given, output)
 
         return add

@@ -67,7 +67,10 @@ def visit_gradients(problem: NetworkProblem, gradient_of: LossGradient, visit: V
     caught: list[tuple[str, Tensor, Tensor]] = []
 
     def watcher(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what lets a layer's output gradient be asked for."""
+
         def probe(given: Tensor, output: Tensor) -> Tensor:
+            """Return the output plus zeros, whose gradient is that of the output."""
             zeros = torch.zeros_like(output, requires_grad=True)
             caught.append((name, given.detach(), zeros))
             return output + zeros
@@ -96,6 +99,7 @@ def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
     counts = dict.fromkeys(modules, 0)
 
     def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+        """Add the second moment of a layer's output gradients."""
         rows = output_rows(modules[name], gradient)
         mask = real_positions(inputs, given)
         rows = (rows.flatten(0, 1) if mask is None else rows[mask]).double()
@@ -119,6 +123,7 @@ def drawn_gradient(seed: int) -> LossGradient:
     generator = torch.Generator().manual_seed(seed)
 
     def gradient_of(logits: Tensor, _: Tensor | None) -> Tensor:
+        """Return a normal draw with the covariance of a drawn label's gradient."""
         normal = torch.randn(logits.shape, generator=generator).to(logits)
         if logits.shape[-1] == 1:
             return normal
@@ -186,6 +191,7 @@ def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
     runs = dict.fromkeys(kinds, 0)
 
     def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+        """Add a layer's squared gradients."""
         runs[name] += 1
         module = problem.model.get_submodule(name)
         if kinds[name] == "embedding":

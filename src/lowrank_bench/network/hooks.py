@@ -35,6 +35,7 @@ def _adapt(watcher: Watcher) -> Callable[..., Tensor | None]:
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Tensor | None:
+        """Give the watcher the first input and the output."""
         return watcher(args[0] if args else next(iter(kwargs.values())), output)
 
     return hook

@@ -45,6 +45,7 @@ def dense_seconds(problem: "NetworkProblem") -> dict[str, float]:
     """Return the seconds of each targeted layer, all its calls, in a dense forward; found once."""
 
     def found() -> dict[str, float]:
+        """Return the seconds of each layer of the dense network."""
         names = [layer.name for layer in problem.layers]
         return _measured([problem.model], names, batch_of(problem))[1][0]
 
@@ -175,6 +176,7 @@ def _stamped(
         layer, own = model.get_submodule(name), stamps[name]
 
         def note(*_: Any, own: list[Any] = own) -> None:
+            """Note the time."""
             own.append(clock.stamp())
 
         handles += [layer.register_forward_pre_hook(note), layer.register_forward_hook(note)]

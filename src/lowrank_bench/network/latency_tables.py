@@ -150,9 +150,11 @@ def _given(problem: NetworkProblem) -> dict[str, torch.Size]:
     """Return the shape of each targeted layer's input, the largest one of several calls."""
 
     def found() -> dict[str, torch.Size]:
+        """Return the shape of the largest input of each layer."""
         shapes: dict[str, torch.Size] = {}
 
         def watcher(name: str, given: Tensor, _: object) -> None:
+            """Keep the shape of the largest input."""
             if name not in shapes or given.numel() > shapes[name].numel():
                 shapes[name] = given.shape
 

@@ -106,7 +106,10 @@ def _positions(
     positions = dict.fromkeys(found, 0)
 
     def counter(name: str, channels: int) -> Any:
+        """Return what counts a layer's outputs."""
+
         def count(_: Tensor, output: Any) -> None:
+            """Add the positions of one output."""
             whole = isinstance(output, Tensor)  # of odd layers, which are refused, who knows
             positions[name] += output.numel() // channels if whole else 1
 

@@ -59,6 +59,7 @@ class _Sums:
         self.positions += part[3]
 
     def moments(self, examples: int) -> Moments:
+        """Return the means over what was added, for so many examples."""
         count = max(self.rows, 1)
         positions = self.positions / examples
         return Moments(self.first / count, self.second / count, self.rows, positions)
@@ -74,9 +75,11 @@ class _Collector:
         self.last: tuple[Tensor, tuple, Any] | None = None
 
     def begin(self, inputs: Mapping[str, Tensor]) -> None:
+        """Take note of the inputs of the next forward."""
         self.inputs, self.last = inputs, None
 
     def watcher(self, name: str) -> Callable[[Tensor, Tensor], None]:
+        """Return what adds a layer's inputs to its sums."""
         return lambda given, _: self.sums[name].add(self._part(self.modules[name], given))
 
     def _part(self, module: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, int, int]:
@@ -210,10 +213,12 @@ def _token_counts(problem: NetworkProblem) -> tuple[Tensor, int]:
     current: Mapping[str, Tensor] = {}
 
     def before(inputs: Mapping[str, Tensor]) -> None:
+        """Keep the inputs of the forward that begins."""
         nonlocal current
         current = inputs
 
     def add(tokens: Tensor, _: Tensor) -> None:
+        """Count the tokens that are no padding."""
         mask = real_positions(current, tokens)
         tokens = tokens.reshape(-1) if mask is None else tokens[mask]
         total.add_(torch.bincount(tokens.cpu(), minlength=len(total)))

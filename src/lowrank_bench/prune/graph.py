@@ -86,6 +86,7 @@ def trace(model: nn.Module, example: Mapping[str, Tensor]) -> ChannelGraph:
             roots.setdefault(int(root), len(roots))
 
     def units(labels: np.ndarray) -> np.ndarray:
+        """Return the units that these labels belong to."""
         found_roots = [roots.setdefault(int(root), len(roots)) for root in found.find(labels)]
         return np.array(found_roots, dtype=np.int64)
 

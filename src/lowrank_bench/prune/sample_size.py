@@ -91,6 +91,7 @@ def least_error(
     """
 
     def at(error: float) -> list[int]:
+        """Return how many channels each pool keeps at this error."""
         return [pool.keep(error) for pool in pools]
 
     low, high = log(LEAST_ERROR), log(MOST_ERROR)

@@ -89,9 +89,11 @@ def sampled_products(
     start = 0
 
     def watch(name: str) -> Watcher:
+        """Return what samples the inputs of a layer."""
         layer, units = model.get_submodule(name), graph.reads[name]
 
         def take(given: Tensor, _: Tensor) -> None:
+            """Keep the products of the images that are drawn."""
             here = images[name][(images[name] >= start) & (images[name] < start + len(given))]
             for image in here:
                 part = _product(layer, given[image - start], rng)

@@ -114,6 +114,7 @@ def uniform_counts(budget: Budget) -> list[int]:
     levels = np.unique(np.concatenate([np.arange(1, size + 1) / size for size in sizes]))
 
     def at(level: float) -> list[int]:
+        """Return how many filters this share of each pool is."""
         return [max(1, int(level * size + 1e-9)) for size in sizes]
 
     last = last_that_fits(len(levels), lambda i: _fits(budget, at(levels[i])))

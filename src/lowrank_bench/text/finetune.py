@@ -51,14 +51,15 @@ def finetune(
     with _frozen(model, recipe.get("freeze")):
         groups = _groups(model, recipe["weight_decay"])
         optimizer = torch.optim.AdamW(groups, lr=recipe["learning_rate"], fused=True)
-        schedule = get_linear_schedule_with_warmup(
-            optimizer, round(recipe["warmup"] * steps), steps
-        )
+        warmup = round(recipe["warmup"] * steps)
+        schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
 
         def batches() -> list[Tensor]:
+            """Return the batches of an epoch."""
             return [torch.from_numpy(b) for b in shuffled(lengths, recipe["batch_size"], rng)]
 
         def step(rows: Tensor) -> float:
+            """Train on one batch and return its loss."""
             some = rows.numpy()
             inputs = collate(train, some)
             loss = _loss(model, inputs, train.labels[some], recipe["precision"], device)

@@ -48,10 +48,12 @@ def train(
     model.to(device=device, memory_format=torch.channels_last).train()
 
     def batches() -> list[Tensor]:
+        """Return the batches of an epoch."""
         order = torch.randperm(len(encoded), generator=generator)
         return list(order.split(recipe["batch_size"])[:per_epoch])
 
     def step(rows: Tensor) -> float:
+        """Train on one batch and return its loss."""
         images = training_images(encoded, rows, _augment(recipe), generator, device)
         inputs = normalise(images, processor)
         target = torch.as_tensor(encoded.labels[rows.numpy()], device=device)
