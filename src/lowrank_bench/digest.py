@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lowrank_bench.errors import LowRankError
+
 PACKAGE = "lowrank_bench"
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where nodes hold statements
 # Modules that carry messages and files about but cannot change a number.
@@ -35,53 +37,94 @@ def file_digest(path: Path) -> str:
 def code_digest(*modules: str) -> str:
     """Digest the sources of `modules` and of every module of this package that they import.
 
-    Comments, docstrings and formatting do not count, so only an edit that can change a result
-    changes the digest. Nothing is imported: the sources are read as text.
+    Imports inside functions count; imports for type checkers alone (`if TYPE_CHECKING`) do not,
+    because they never run. Comments, docstrings and formatting do not count either, so only an
+    edit that can change a result changes the digest. Nothing is imported: sources are read as text.
+
+    Raises
+    ------
+    LowRankError
+        When a module does not exist.
     """
-    sources = sorted(_closure(modules))
-    return digest([[name, _read(name)[1]] for name in sources])
+    return digest([[name, _read(name)[1]] for name in sorted(closure(modules))])
 
 
-def _closure(modules: Iterable[str]) -> set[str]:
-    found: set[str] = set()
+def closure(modules: Iterable[str]) -> set[str]:
+    """Return the modules of this package that `modules` import, directly or not, and themselves.
+
+    Raises
+    ------
+    LowRankError
+        When a module does not exist.
+    """
+    reached: set[str] = set()
     todo = list(modules)
     while todo:
         name = todo.pop()
-        if name not in found and name not in NEUTRAL:
-            found.add(name)
+        if name not in reached and name not in NEUTRAL:
+            reached.add(name)
             todo.extend(_read(name)[0])
-    return found
+    return reached
 
 
 @cache
 def _source(name: str) -> str | None:
-    """Return a module's text, found by its path: looking it up by import would import parents."""
+    """Return a module's text, or None when there is no such module.
+
+    The file is looked up by its path: asking the import system would import parent packages.
+    """
     first, *rest = name.split(".")
     for folder in import_module(first).__path__:
-        file = Path(folder, *rest).with_suffix(".py")
-        if rest and file.is_file():
-            return file.read_text()
-    return None  # a package, whose __init__ only gathers names, or no module at all
+        place = Path(folder, *rest)
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if rest and file.is_file():
+                return file.read_text()
+    return None
 
 
 @cache
 def _read(name: str) -> tuple[frozenset[str], str]:
     """Return the modules of this package that a module imports, and the digest of its code."""
-    tree = ast.parse(_source(name) or "")
-    names: set[str] = set()
+    source = _source(name)
+    if source is None:
+        raise LowRankError(f"no module {name} in {PACKAGE}; correct the name where it is declared")
+    tree = ast.parse(source)
+    imported: set[str] = set()
     todo: list[ast.AST] = [tree]
     while todo:  # statements alone: no import and no docstring stands inside an expression
         node = todo.pop()
         if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+            imported.update(alias.name for alias in node.names if _is_ours(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            imported.update(_imported_from(node, name))
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
             node.body = body[1:] or [ast.Pass()]
+        if isinstance(node, ast.If) and _is_type_checking(node.test):
+            node.body = [ast.Pass()]
         todo.extend(inner for block in BLOCKS for inner in getattr(node, block, ()))
-    own = (found for found in names if found.startswith(f"{PACKAGE}."))
-    return frozenset(found for found in own if _source(found) is not None), digest(ast.dump(tree))
+    return frozenset(imported), digest(ast.dump(tree))
+
+
+def _imported_from(node: ast.ImportFrom, importer: str) -> set[str]:
+    """Return the modules of this package that a `from … import …` reads."""
+    if node.level:
+        raise LowRankError(f"{importer} has a relative import; write the package's full name")
+    if not node.module or not _is_ours(node.module):
+        return set()
+    names = {f"{node.module}.{alias.name}" for alias in node.names}
+    modules = {name for name in names if _source(name) is not None}
+    # What is no module of its own is a name inside the module that it is imported from.
+    return modules | ({node.module} if modules != names else set())
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(f"{PACKAGE}.")
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"
 
 
 def _is_docstring(node: ast.AST) -> bool:
