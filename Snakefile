@@ -5,8 +5,8 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 from lowrank_bench.report.names import drop_stem, figure_names, shared_figures, table_names
-from lowrank_bench.submission import cores_at_once, lift_rate, submissions
-from lowrank_bench.workflow import load_workflow
+from lowrank_bench.stages.submission import cores_at_once, lift_rate, submissions
+from lowrank_bench.stages.experiment import load_workflow
 
 EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
 config["report"] = EXPERIMENT.report_words()

@@ -22,12 +22,12 @@ from measure import cpu_seconds
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lowrank_bench.network.alds_layers import Costs, Cuts, candidates_of
-from lowrank_bench.network.alds_report import relative_norm
-from lowrank_bench.network.alds_search import Candidates, Choice, exact
-from lowrank_bench.network.fold import unfold
-from lowrank_bench.network.slices import Slices
-from lowrank_bench.vision.build import build_network
+from lowrank_bench.alds.cuts import Costs, Cuts, candidates_of
+from lowrank_bench.alds.search import Candidates, Choice, exact
+from lowrank_bench.alds.slices import Slices
+from lowrank_bench.alds.summary import relative_norm
+from lowrank_bench.inputs.vision.build import build_network
+from lowrank_bench.layers.fold import unfold
 
 KEEP = (0.5, 0.3, 0.1)
 VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)

@@ -16,10 +16,10 @@ os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "e
 
 from workflow_runs import ROOT
 
-from lowrank_bench import stages
 from lowrank_bench.config import load_config
-from lowrank_bench.store import Store
-from lowrank_bench.workflow import Workflow
+from lowrank_bench.stages.experiment import Workflow
+from lowrank_bench.stages.run import run as stages
+from lowrank_bench.store.store import Store
 
 STAGES = {
     "checkpoint": stages.run_checkpoint,

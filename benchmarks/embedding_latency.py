@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from lowrank_bench.latency.clock import Clock, taken_in_turn
 from lowrank_bench.layers.embedding import compressed_embedding
 from lowrank_bench.linalg.factors import (
     Approximation,
@@ -16,7 +17,6 @@ from lowrank_bench.linalg.factors import (
     Factors,
     SparseFactors,
 )
-from lowrank_bench.measure.timing import Clock, taken_in_turn
 
 ROWS, WIDTH = 30522, 384
 CLUSTERS, TERMS = 5, 8

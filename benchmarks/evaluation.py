@@ -26,9 +26,9 @@ from transformers import (
 )
 
 from lowrank_bench.device import in_precision
+from lowrank_bench.inputs.text.encode import encode
+from lowrank_bench.inputs.text.predict import predict
 from lowrank_bench.score.metrics import compute, predict_labels
-from lowrank_bench.text.encode import encode
-from lowrank_bench.text.predict import predict
 
 NETWORK = "sentence-transformers/all-MiniLM-L6-v2"
 TASKS = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from workflow_runs import ROOT, Run, snakemake
 
 from lowrank_bench.config import load_config
-from lowrank_bench.grid import make_plan
+from lowrank_bench.plan.grid import make_plan
 
 FACTORS = (1, 4, 16)
 # 4 networks x 9 tasks x 4 series x 5 rates, and a job for every task and series.

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.measure.compare import Comparison, measure
-from lowrank_bench.measure.timing import Clock, rounds_within, taken_in_turn
+from lowrank_bench.evaluate.compare import Comparison, measure
+from lowrank_bench.inputs.vision.build import build_network
+from lowrank_bench.latency.clock import Clock, rounds_within, taken_in_turn
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.forward import repeated
 from lowrank_bench.network.problem import NetworkProblem
-from lowrank_bench.vision.build import build_network
 
 CAPPED = {"max_groups": 4, "align": 8}
 SVD_LAYERS = {"approximator": "svd"}  # the default looks at data, which say nothing here

@@ -13,13 +13,13 @@ from measure import Row, cpu_seconds, interleaved, show
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.hooks import watching
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.prune.provable import unit_sensitivities
 from lowrank_bench.prune.select import graph_of, ranked
 from lowrank_bench.prune.sensitivity import sensitivities
-from lowrank_bench.vision.build import build_network
 
 # CPU seconds that the published code needs for one compression, as measured on one core.
 PUBLISHED = {"resnet20": 22.0, "vgg16_bn": 156.0}

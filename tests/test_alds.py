@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lowrank_bench.alds.curves import Curve
+from lowrank_bench.alds.cuts import Costs, Cuts, candidates_of
+from lowrank_bench.alds.errors import ERRORS, Residual
+from lowrank_bench.alds.recent import Recent, bytes_in
+from lowrank_bench.alds.search import em, exact
+from lowrank_bench.alds.slices import RECENT, Slices
+from lowrank_bench.alds.whitened import Whitened, shrunk
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.fold import fold, unfold, weights_per_rank
 from lowrank_bench.methods import make_method
-from lowrank_bench.network.alds_layers import Costs, Cuts, candidates_of
-from lowrank_bench.network.alds_search import em, exact
 from lowrank_bench.network.compress import compress_within
-from lowrank_bench.network.curves import Curve
-from lowrank_bench.network.errors import ERRORS, Residual
-from lowrank_bench.network.fold import fold, unfold, weights_per_rank
 from lowrank_bench.network.problem import NetworkProblem
-from lowrank_bench.network.recent import Recent, bytes_in
-from lowrank_bench.network.slices import RECENT, Slices
-from lowrank_bench.network.whitened import Whitened, shrunk
 
 
 @pytest.fixture(autouse=True)

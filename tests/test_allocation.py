@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.frequency.allocation import Menu, allocate, best_path
+from lowrank_bench.linalg.allocation import Menu, allocate, best_path
 
 
 def menu(rng: np.random.Generator, start: int, stop: int, concave: bool) -> Menu:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lowrank_bench.cells import Job
 from lowrank_bench.config import load_config
-from lowrank_bench.grid import make_plan
-from lowrank_bench.progress import Progress, write_plan
-from lowrank_bench.store import Store
-from lowrank_bench.workflow import Workflow
+from lowrank_bench.plan.cells import Job
+from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.stages.experiment import Workflow
+from lowrank_bench.stages.progress import Progress, write_plan
+from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from lowrank_bench import cards
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.stages.run import cards
 
 HOLD = """
 import os, sys, time
-from lowrank_bench.cards import take_cards
+from lowrank_bench.stages.cards import take_cards
 take_cards(int(sys.argv[1]))
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 time.sleep(float(sys.argv[2]))

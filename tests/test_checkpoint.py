@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 import torch
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint, Source, Spec
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.cell import CheckpointEvaluator, evaluate_cells
 from lowrank_bench.evaluate.record import read_record
-from lowrank_bench.store import Store
+from lowrank_bench.inputs.text.encode import encode
+from lowrank_bench.inputs.text.finetune import finetune
+from lowrank_bench.plan.cells import DENSE, Cell, Checkpoint, Source, Spec
+from lowrank_bench.store.store import Store
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
-from lowrank_bench.text.encode import encode
-from lowrank_bench.text.finetune import finetune
 
 TEXT = {
     "columns": ["sentence"],

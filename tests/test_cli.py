@@ -181,7 +181,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_any_work(
 ):
     out = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("lowrank_bench.pretrained.load_network", pytest.fail)
+    monkeypatch.setattr("lowrank_bench.cli.load.load_network", pytest.fail)
     words = ["compress", str(network), str(out), "--method", "svd", "--compression", "0.5"]
     assert main(words) == 2
     text = capsys.readouterr().err

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 import lowrank_bench
-from lowrank_bench.compression import CompressionReport, compress, low_rank
+from lowrank_bench.compression.front import CompressionReport, compress, low_rank
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import FactorizedEmbedding
 

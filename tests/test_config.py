@@ -9,8 +9,8 @@ import yaml
 from lowrank_bench.config import load_config
 from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.grid import make_plan
 from lowrank_bench.methods import methods_for
+from lowrank_bench.plan.grid import make_plan
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -11,11 +11,11 @@ from lowrank_bench.artifact import save
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.cell import CheckpointEvaluator
-from lowrank_bench.grid import make_plan
-from lowrank_bench.measure.cells import COLUMNS, measure_experiment
+from lowrank_bench.evaluate.latency import COLUMNS, measure_experiment
+from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.report import costs
 from lowrank_bench.report.costs import cost_curves, latency_table
-from lowrank_bench.store import Store
+from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
 SMALL = [

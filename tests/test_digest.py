@@ -2,7 +2,8 @@
 
 import pytest
 
-from lowrank_bench import digest
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.store import digest
 
 BASE = '"""Doc."""\nfrom lowrank_bench.helper_x import f\n\n\ndef g():\n    return f()  # why\n'
 
@@ -52,7 +53,61 @@ def test_an_edit_of_the_module_or_of_what_it_imports_counts(package):
 
 
 def test_methods_do_not_depend_on_each_other():
-    lp, svd = (digest._closure([f"lowrank_bench.methods.{name}"]) for name in ("lp", "svd"))
+    lp, svd = (digest.closure([f"lowrank_bench.methods.{name}"]) for name in ("lp", "svd"))
     assert "lowrank_bench.methods.lp" not in svd
     assert "lowrank_bench.methods.svd" not in lp
     assert "lowrank_bench.linalg.ellipsoid.lewis" in lp - svd
+
+
+def test_imports_for_type_checkers_alone_do_not_count(package):
+    guarded = "if TYPE_CHECKING:\n    from lowrank_bench.other_x import h\n"
+    (package / "other_x.py").write_text("def h():\n    return 1\n")
+    (package / "method_x.py").write_text(BASE + guarded)
+    before = of()
+    (package / "other_x.py").write_text("def h():\n    return 2\n")
+    assert of() == before
+    (package / "method_x.py").write_text(BASE + guarded.replace("if TYPE_CHECKING", "if True"))
+    running = of()
+    (package / "other_x.py").write_text("def h():\n    return 3\n")
+    assert of() != running
+
+
+def test_imports_inside_functions_count(package):
+    lazy = "\n\ndef late():\n    from lowrank_bench.other_x import h\n    return h\n"
+    (package / "other_x.py").write_text("def h():\n    return 1\n")
+    (package / "method_x.py").write_text(BASE + lazy)
+    before = of()
+    (package / "other_x.py").write_text("def h():\n    return 2\n")
+    assert of() != before
+
+
+def test_what_a_package_gathers_counts(package):
+    """`from package import name` runs the package's __init__, and what that imports."""
+    (package / "rooms_x").mkdir()
+    gathered = "from lowrank_bench.other_x import h\n"
+    (package / "rooms_x/__init__.py").write_text(gathered)
+    (package / "other_x.py").write_text("def h():\n    return 1\n")
+    (package / "method_x.py").write_text("from lowrank_bench.rooms_x import h\n")
+    before = of()
+    (package / "other_x.py").write_text("def h():\n    return 2\n")
+    assert of() != before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import lowrank_bench.nothing_x",
+        "from lowrank_bench.nothing_x import f",
+        "def g():\n    from lowrank_bench.nothing_x.there import f",
+    ],
+)
+def test_a_module_that_does_not_exist_is_refused(package, line):
+    (package / "method_x.py").write_text(line + "\n")
+    with pytest.raises(LowRankError, match=r"no module lowrank_bench\.nothing_x"):
+        of()
+
+
+def test_a_misspelt_source_is_refused():
+    _forget()
+    with pytest.raises(LowRankError, match=r"lowrank_bench\.nothing\.there"):
+        digest.code_digest("lowrank_bench.nothing.there")

@@ -8,12 +8,12 @@ import sys
 import pandas as pd
 import pytest
 
-from lowrank_bench.cells import Source
 from lowrank_bench.download import hub
 from lowrank_bench.download.data import download_data
 from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.store import Store
+from lowrank_bench.plan.cells import Source
+from lowrank_bench.store.store import Store
 
 SPEC = {"kind": "hub", "repo": "owner/glue", "revision": "main", "config": "mnli"}
 TRAIN, SHORT = {"rows": 3, "sha256": None}, {"rows": 5, "sha256": None}

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.count import count
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.prune.graph import trace
 from lowrank_bench.prune.scores import filter_norms, removal_order, sampled_products
-from lowrank_bench.vision.build import build_network
 
 torch.set_num_threads(1)
 METHODS = ("filter_threshold", "softnet", "thinet")

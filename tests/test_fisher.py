@@ -10,11 +10,11 @@ import torch
 from lowrank_bench.checkpoint.training import with_outputs
 from lowrank_bench.factorize import fisher
 from lowrank_bench.factorize.fisher import fisher_information
+from lowrank_bench.inputs.text.counts import token_counts
+from lowrank_bench.inputs.text.encode import encode
 from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
-from lowrank_bench.text.counts import token_counts
-from lowrank_bench.text.encode import encode
 
 CASES = {"mrpc": (["sentence1", "sentence2"], ["a", "b"]), "stsb": (["sentence1", "sentence2"], [])}
 

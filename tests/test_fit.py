@@ -10,16 +10,16 @@ from torch import nn
 
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.fit import Training, Watch
-from lowrank_bench.grid import make_plan
+from lowrank_bench.inputs.text.encode import encode
+from lowrank_bench.inputs.text.finetune import finetune
+from lowrank_bench.inputs.training_loop import Training, Watch
+from lowrank_bench.inputs.vision.build import build_network as build_cnn
+from lowrank_bench.inputs.vision.images import Encoded
+from lowrank_bench.inputs.vision.settings import ImageSettings
+from lowrank_bench.inputs.vision.training import train as train_images
+from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
-from lowrank_bench.text.encode import encode
-from lowrank_bench.text.finetune import finetune
-from lowrank_bench.vision.build import build_network as build_cnn
-from lowrank_bench.vision.images import Encoded
-from lowrank_bench.vision.settings import ImageSettings
-from lowrank_bench.vision.training import train as train_images
 
 TEXT = {"columns": ["sentence"], "label": "label", "labels": ["-", "+"], "max_length": 64}
 RECIPE = {

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lowrank_bench.alds.slices import Slices
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.convolution import FactorizedConv2d
-from lowrank_bench.network.fold import (
+from lowrank_bench.layers.fold import (
     SCHEMES,
     divisors,
     fold,
@@ -19,7 +20,6 @@ from lowrank_bench.network.fold import (
     unfold,
     weights_per_rank,
 )
-from lowrank_bench.network.slices import Slices
 
 SHAPE = (4, 6, 2, 3)
 

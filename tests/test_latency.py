@@ -18,16 +18,17 @@ from transformers import BertConfig, BertForSequenceClassification
 from lowrank_bench import compress, load, save
 from lowrank_bench.cli import main
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.evaluate.compare import measure
+from lowrank_bench.evaluate.memory import activation_peak, file_bytes, stored_bytes
+from lowrank_bench.latency import promise as latency
+from lowrank_bench.latency import tables as latency_tables
+from lowrank_bench.latency.clock import Clock, fixed_threads, taken_in_turn
+from lowrank_bench.latency.promise import dense_latency, dense_seconds, within_latency
+from lowrank_bench.latency.tables import ladder, rank_seconds, sliced_seconds
 from lowrank_bench.layers.linear import FactorizedLinear
-from lowrank_bench.measure.compare import measure
-from lowrank_bench.measure.memory import activation_peak, file_bytes, stored_bytes
-from lowrank_bench.measure.timing import Clock, fixed_threads, taken_in_turn
 from lowrank_bench.methods import make_method
-from lowrank_bench.network import latency, latency_tables
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.forward import repeated
-from lowrank_bench.network.latency import dense_latency, dense_seconds, within_latency
-from lowrank_bench.network.latency_tables import ladder, rank_seconds, sliced_seconds
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.layerwise.approximators import METRICS, candidates
+from lowrank_bench.layerwise.candidates import RULES, build, layer_matrix, options_of
+from lowrank_bench.layerwise.fitted import FittedSpectrum
+from lowrank_bench.layerwise.spectra import Metric, MetricSpectrum
 from lowrank_bench.methods import MatrixMethod, make_method, method_class, method_names
-from lowrank_bench.network.approximators import METRICS, candidates
 from lowrank_bench.network.count import count
-from lowrank_bench.network.fitted import FittedSpectrum
-from lowrank_bench.network.lowrank import RULES, build, layer_matrix, options_of
 from lowrank_bench.network.moments import input_moments, token_use
 from lowrank_bench.network.problem import NetworkProblem
-from lowrank_bench.network.spectra import Metric, MetricSpectrum
 
 APPROXIMATORS = ["svd", "lp", "l21", "irls", "whitened", "two_sided", "fwsvd"]
 PRESETS = ["svd", "svd_energy", "pca", "lrank"]

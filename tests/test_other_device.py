@@ -16,13 +16,13 @@ from lowrank_bench import compress, low_rank
 from lowrank_bench.config import load_config
 from lowrank_bench.evaluate.cell import CheckpointEvaluator
 from lowrank_bench.evaluate.record import read_record
-from lowrank_bench.grid import make_plan
 from lowrank_bench.methods import Method
 from lowrank_bench.network.forward import logits_of
+from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.prune import provable
 from lowrank_bench.prune.sensitivity import sensitivities
-from lowrank_bench.stages import run_factorize
-from lowrank_bench.store import Store
+from lowrank_bench.stages.run import run_factorize
+from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
 

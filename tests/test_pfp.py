@@ -13,6 +13,7 @@ from loop_sensitivity import inputs_of, kept_units, layer_sensitivity
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.count import count
 from lowrank_bench.network.layers import find_layers
@@ -22,7 +23,6 @@ from lowrank_bench.prune.graph import slice_network, trace
 from lowrank_bench.prune.provable import unit_sensitivities
 from lowrank_bench.prune.sample_size import Pool, expected_distinct, images_needed
 from lowrank_bench.prune.sensitivity import first_examples, sensitivities
-from lowrank_bench.vision.build import build_network
 
 torch.set_num_threads(1)
 

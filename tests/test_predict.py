@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
+from lowrank_bench.inputs.text.batches import Collator, length_sorted, shuffled
+from lowrank_bench.inputs.text.encode import encode, read_encoded, tokenizer_name, write_encoded
+from lowrank_bench.inputs.text.predict import predict
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
-from lowrank_bench.text.batches import Collator, length_sorted, shuffled
-from lowrank_bench.text.encode import encode, read_encoded, tokenizer_name, write_encoded
-from lowrank_bench.text.predict import predict
 
 TEXT = {"columns": ["sentence1", "sentence2"], "label": "label", "labels": ["a", "b"]}
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lowrank_bench import compress, load, save
-from lowrank_bench.cells import Cell, Job
 from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
@@ -16,11 +15,12 @@ from lowrank_bench.evaluate.cell import CheckpointEvaluator
 from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.evaluate.retrain import retrain
 from lowrank_bench.factorize.network import network_problem
-from lowrank_bench.grid import make_plan
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.restore import densified
-from lowrank_bench.store import Store
+from lowrank_bench.plan.cells import Cell, Job
+from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
 ITERATIVE = ["finetune_epochs=[1]", "protocol=iterative", "statistics.halves=false"]

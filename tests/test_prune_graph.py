@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from lowrank_bench.artifact import load, save
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.network.count import count
 from lowrank_bench.network.layers import find_layers
 from lowrank_bench.prune.graph import kept_cost, slice_network, trace
-from lowrank_bench.vision.build import build_network
 
 torch.set_num_threads(1)
 

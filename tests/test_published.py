@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lowrank_bench.checkpoint.published import output_order
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.labels import output_order
 
 MNLI = ["entailment", "neutral", "contradiction"]
 

@@ -62,7 +62,7 @@ def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path):
         "from pathlib import Path\n"
         "from lowrank_bench import low_rank\n"
         "from lowrank_bench.config import load_config\n"
-        "from lowrank_bench.grid import make_plan\n"
+        "from lowrank_bench.plan.grid import make_plan\n"
         "from lowrank_bench.methods import method_names\n"
         "A = torch.randn(60, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))\n"
         "gap = low_rank(A, 3, 'rowsvd', power=0).dense() - low_rank(A, 3, 'svd').dense()\n"

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from lowrank_bench.progress import Progress
-from lowrank_bench.store import Store, write_atomic
+from lowrank_bench.stages.progress import Progress
+from lowrank_bench.store.store import Store, write_atomic
 
 PROJECT = Path(__file__).parents[1]
 FILES = ("Snakefile", "conf", "workflow", "profiles", "src", "environment.yml")

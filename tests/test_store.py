@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lowrank_bench.store import Store
+from lowrank_bench.store.store import Store
 
 
 def fill(store, key="abcdef", content="x" * 1000):

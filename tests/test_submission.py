@@ -8,7 +8,7 @@ import pytest
 # Counts how often Snakemake has itself woken to look at the jobs that wait.
 SNAKEFILE = """
 import threading
-from lowrank_bench.submission import lift_rate
+from lowrank_bench.stages.submission import lift_rate
 looks, timer = [], threading.Timer
 def counted(*given):
     looks.append(given)

@@ -18,20 +18,20 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from lowrank_bench.cells import Checkpoint, Source
 from lowrank_bench.download import hub
 from lowrank_bench.download.data import download_data, unofficial
 from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.store import Store
-from lowrank_bench.vision import modality
-from lowrank_bench.vision.build import build_network
-from lowrank_bench.vision.decode import open_image
-from lowrank_bench.vision.digits import make_digits
-from lowrank_bench.vision.files import load_network, save_network
-from lowrank_bench.vision.folder import list_folder
-from lowrank_bench.vision.published import from_transformers, load_weights
-from lowrank_bench.vision.settings import ImageSettings
+from lowrank_bench.inputs.vision import image as modality
+from lowrank_bench.inputs.vision.build import build_network
+from lowrank_bench.inputs.vision.decode import open_image
+from lowrank_bench.inputs.vision.digits import make_digits
+from lowrank_bench.inputs.vision.files import load_network, save_network
+from lowrank_bench.inputs.vision.folder import list_folder
+from lowrank_bench.inputs.vision.published import from_transformers, load_weights
+from lowrank_bench.inputs.vision.settings import ImageSettings
+from lowrank_bench.plan.cells import Checkpoint, Source
+from lowrank_bench.store.store import Store
 
 SETTINGS = ImageSettings(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.vision.augment import crop_flip, training_images
-from lowrank_bench.vision.build import build_network
-from lowrank_bench.vision.decode import centre, encoding_of
-from lowrank_bench.vision.images import Encoded, Undecoded, batches, encode, normalise
-from lowrank_bench.vision.predict import predict
-from lowrank_bench.vision.settings import ImageSettings
+from lowrank_bench.inputs.vision.augment import crop_flip, training_images
+from lowrank_bench.inputs.vision.build import build_network
+from lowrank_bench.inputs.vision.decode import centre, encoding_of
+from lowrank_bench.inputs.vision.images import Encoded, Undecoded, batches, encode, normalise
+from lowrank_bench.inputs.vision.predict import predict
+from lowrank_bench.inputs.vision.settings import ImageSettings
 
 GREY = ImageSettings(8, (0.5,), (0.25,), 1)
 COLOUR = ImageSettings(8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
@@ -100,7 +100,7 @@ def test_large_images_are_decoded_when_asked_for(tmp_path):
 def test_random_parts_have_the_area_and_shape_they_should(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "lowrank_bench.vision.images.cut",
+        "lowrank_bench.inputs.vision.images.cut",
         lambda image, box, settings: seen.append(box) or np.zeros((3, 80, 80), np.uint8),
     )
     settings = ImageSettings(80, (0.5,) * 3, (0.5,) * 3)

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.vision.build import FAMILIES, build_network
-from lowrank_bench.vision.resnet import PaddedShortcut
+from lowrank_bench.inputs.vision.build import FAMILIES, build_network
+from lowrank_bench.layers.shortcut import PaddedShortcut
 
 
 def parameters(model):

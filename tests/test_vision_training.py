@@ -9,15 +9,15 @@ import torch
 import yaml
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.fit import Watch
-from lowrank_bench.vision import training
-from lowrank_bench.vision.build import build_network
-from lowrank_bench.vision.digits import make_digits
-from lowrank_bench.vision.images import Encoded, encode, normalise
-from lowrank_bench.vision.predict import predict
-from lowrank_bench.vision.schedule import first_epoch, learning_rate
-from lowrank_bench.vision.settings import ImageSettings, settings_of
-from lowrank_bench.vision.training import make_optimizer, train
+from lowrank_bench.inputs.training_loop import Watch
+from lowrank_bench.inputs.vision import training
+from lowrank_bench.inputs.vision.build import build_network
+from lowrank_bench.inputs.vision.digits import make_digits
+from lowrank_bench.inputs.vision.images import Encoded, encode, normalise
+from lowrank_bench.inputs.vision.predict import predict
+from lowrank_bench.inputs.vision.schedule import first_epoch, learning_rate
+from lowrank_bench.inputs.vision.settings import ImageSettings, settings_of
+from lowrank_bench.inputs.vision.training import make_optimizer, train
 
 CONF = Path(__file__).parents[1] / "conf"
 SETTINGS = ImageSettings(8, (0.5,), (0.25,), 1)

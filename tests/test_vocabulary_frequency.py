@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.text.vocabulary import vocabulary_frequency
+from lowrank_bench.inputs.text.vocabulary import vocabulary_frequency
 
 SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

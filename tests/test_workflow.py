@@ -268,5 +268,5 @@ def test_a_wrong_call_fails_with_one_clear_line(project, overrides, said):
 
 
 def test_the_grid_imports_no_torch():
-    code = "import lowrank_bench.grid, sys; assert 'torch' not in sys.modules"
+    code = "import lowrank_bench.plan.grid, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 __all__ = ["compress", "load", "low_rank", "save"]
 
 _HOMES = {
-    "low_rank": "lowrank_bench.compression",
-    "compress": "lowrank_bench.compression",
+    "low_rank": "lowrank_bench.compression.front",
+    "compress": "lowrank_bench.compression.front",
     "save": "lowrank_bench.artifact",
     "load": "lowrank_bench.artifact",
 }

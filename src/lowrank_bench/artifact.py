@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import replace_module
-from lowrank_bench.prune.resize import Resized, find_resized, resize
+from lowrank_bench.layers.resize import Resized, find_resized, resize
 
 WEIGHTS, MANIFEST, CONFIG = "model.safetensors", "lowrank.json", "config.json"
 

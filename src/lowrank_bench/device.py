@@ -39,3 +39,8 @@ def autocast(device: str | torch.device, precision: str) -> AbstractContextManag
 def in_precision(model: nn.Module, precision: str) -> nn.Module:
     """Return a network for prediction in `fp32`, itself, or in `bf16`, a copy in bfloat16."""
     return model if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a network's first parameter; the CPU where it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

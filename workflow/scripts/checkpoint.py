@@ -1,6 +1,6 @@
 """Run one checkpoint job, without asking any hub."""
 
-from lowrank_bench.script import job_script
-from lowrank_bench.stages import run_checkpoint
+from lowrank_bench.stages.run import run_checkpoint
+from lowrank_bench.stages.script import job_script
 
 job_script(snakemake, run_checkpoint, offline=True)

@@ -1,6 +1,6 @@
 """Run one download job."""
 
-from lowrank_bench.script import job_script
-from lowrank_bench.stages import run_download
+from lowrank_bench.stages.run import run_download
+from lowrank_bench.stages.script import job_script
 
 job_script(snakemake, lambda job, store, settings: run_download(job, store))

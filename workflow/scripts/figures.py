@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.report.figures import write_figures
-from lowrank_bench.script import logged
+from lowrank_bench.stages.script import logged
 
 with logged(snakemake.log[0]):
     found = {name: pd.read_parquet(place) for name, place in snakemake.input.items()}

@@ -7,9 +7,9 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from lowrank_bench.config import load_config
-from lowrank_bench.grid import make_plan
-from lowrank_bench.measure.cells import measure_experiment
-from lowrank_bench.script import logged
+from lowrank_bench.evaluate.latency import measure_experiment
+from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.stages.script import logged
 
 with logged(snakemake.log[0]):
     conf = Path(snakemake.scriptdir, "../../conf")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.script import logged
+from lowrank_bench.stages.script import logged
 
 with logged(snakemake.log[0]):
     command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "1"]

@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from lowrank_bench.config import load_config
 from lowrank_bench.score.gather import score_experiment
-from lowrank_bench.script import logged
+from lowrank_bench.stages.script import logged
 
 with logged(snakemake.log[0]):
     conf = Path(snakemake.scriptdir, "../../conf")

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from lowrank_bench.cells import Checkpoint
 from lowrank_bench.checkpoint.training import plain_training_set, watch_over
 from lowrank_bench.device import best_device
-from lowrank_bench.fit import OnStep
-from lowrank_bench.modality import modality_of
-from lowrank_bench.provenance import provenance
-from lowrank_bench.store import Store
+from lowrank_bench.inputs.modality import modality_of
+from lowrank_bench.inputs.training_loop import OnStep
+from lowrank_bench.plan.cells import Checkpoint
+from lowrank_bench.store.provenance import provenance
+from lowrank_bench.store.store import Store
 
 
 def ensure_checkpoint(point: Checkpoint, store: Store, on_step: OnStep | None = None) -> Path:

@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.cells import Checkpoint
-from lowrank_bench.digest import code_digest, digest
 from lowrank_bench.download.data import download_data, part_of, read_split
-from lowrank_bench.fit import OnStep, Watch
-from lowrank_bench.modality import Encoded, modality_of
-from lowrank_bench.store import Store
+from lowrank_bench.inputs.modality import Encoded, modality_of
+from lowrank_bench.inputs.training_loop import OnStep, Watch
+from lowrank_bench.plan.cells import Checkpoint
+from lowrank_bench.store.digest import code_digest, digest
+from lowrank_bench.store.store import Store
 
 HELD_OUT_TOKENS = 4096  # padded tokens of one batch
-ENCODING = "lowrank_bench.text.encode"
+ENCODING = "lowrank_bench.inputs.text.encode"
 
 
 def after_recipe(point: Checkpoint) -> Mapping[str, Any]:

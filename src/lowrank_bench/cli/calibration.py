@@ -35,9 +35,9 @@ def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
     LowRankError
         When there is no image, or one cannot be decoded.
     """
-    from lowrank_bench.vision.decode import centre, open_image
-    from lowrank_bench.vision.folder import IMAGES
-    from lowrank_bench.vision.images import normalise
+    from lowrank_bench.inputs.vision.decode import centre, open_image
+    from lowrank_bench.inputs.vision.folder import IMAGES
+    from lowrank_bench.inputs.vision.images import normalise
 
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGES)[:ROWS]
     if not files:
@@ -68,7 +68,7 @@ def image_example(model: nn.Module, name: str) -> dict[str, Tensor] | None:
 def _settings(model: nn.Module, name: str) -> Any:
     from transformers import ImageProcessingMixin
 
-    from lowrank_bench.vision.settings import ImageSettings
+    from lowrank_bench.inputs.vision.settings import ImageSettings
 
     try:
         said, _ = ImageProcessingMixin.get_image_processor_dict(name)

@@ -57,8 +57,8 @@ def compress_network(options: Namespace) -> None:
 
     from lowrank_bench.artifact import save
     from lowrank_bench.cli.calibration import image_example
-    from lowrank_bench.compression import compress
-    from lowrank_bench.pretrained import load_network
+    from lowrank_bench.cli.load import load_network
+    from lowrank_bench.compression.front import compress
 
     with tqdm(total=3, desc="load", unit="step", leave=False) as bar:
         model, tokenizer = load_network(options.model, options.revision)

@@ -36,13 +36,13 @@ def _modality(file: Path) -> str:
 def _print_scores(options: Namespace, config: Any) -> None:
     from tqdm import tqdm
 
-    from lowrank_bench.cells import split_and_range
     from lowrank_bench.device import best_device
     from lowrank_bench.download.data import download_data, read_split
-    from lowrank_bench.grid import task_data
-    from lowrank_bench.modality import MODULES
+    from lowrank_bench.inputs.modality import MODULES
+    from lowrank_bench.plan.cells import split_and_range
+    from lowrank_bench.plan.grid import task_data
     from lowrank_bench.score.metrics import compute, predict_labels
-    from lowrank_bench.store import Store
+    from lowrank_bench.store.store import Store
 
     task, store = config.task[options.task], Store(options.store)
     folder = download_data(task_data(config, options.task), store)
@@ -76,7 +76,7 @@ def _processor(model: Any, task: Any, folder: Path) -> Any:
             f"task gives {task.modality}"
         )
     if task.modality == "image":
-        from lowrank_bench.vision.settings import ImageSettings
+        from lowrank_bench.inputs.vision.settings import ImageSettings
 
         settings = ImageSettings(**task.image.model_dump())
         channels = getattr(model.config, "num_channels", settings.channels)
@@ -95,7 +95,7 @@ def _processor(model: Any, task: Any, folder: Path) -> Any:
 def _load(folder: Path) -> Any:
     """Return the network of a folder that `lowrank compress` or transformers wrote."""
     from lowrank_bench.artifact import MANIFEST, load
-    from lowrank_bench.pretrained import load_network
+    from lowrank_bench.cli.load import load_network
 
     if (folder / MANIFEST).is_file():
         return load(folder)
@@ -104,7 +104,7 @@ def _load(folder: Path) -> Any:
 
 def _output_order(config: Any, labels: list[str], folder: Path) -> list[int]:
     """Match a network's outputs to the task's labels by name; LABEL_0, … count as in order."""
-    from lowrank_bench.checkpoint.published import output_order
+    from lowrank_bench.inputs.labels import output_order
 
     generic = all(str(name).startswith("LABEL_") for name in config.id2label.values())
     return output_order(config, labels, labels if generic else [], str(folder))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lowrank_bench.config.members import Model, Recipe, Strict, Target, Task
+from lowrank_bench.config.entries import Model, Recipe, Strict, Target, Task
 
 __all__ = ["Config", "Model", "Task"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from lowrank_bench.cells import Source, split_and_range
-from lowrank_bench.digest import file_digest
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.store import Store
+from lowrank_bench.plan.cells import Source, split_and_range
+from lowrank_bench.store.digest import file_digest
+from lowrank_bench.store.store import Store
 
 SHUFFLE_SEED = 0  # parts of a split are the same for every network and seed
 
@@ -83,7 +83,7 @@ def unofficial(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
 
 def _generate(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
     if source.spec["kind"] == "digits":
-        from lowrank_bench.vision.digits import make_digits
+        from lowrank_bench.inputs.vision.digits import make_digits
 
         splits = make_digits(source.spec["seed"])
     else:
@@ -99,7 +99,7 @@ def _generate(source: Source, wanted: list[str], folder: Path, about: dict[str, 
 
 
 def _list(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
-    from lowrank_bench.vision.folder import list_folder
+    from lowrank_bench.inputs.vision.folder import list_folder
 
     for split in wanted:
         rows = list_folder(source.spec["path"], split, source.checks["columns"])
@@ -158,6 +158,6 @@ def _write(
     column = rows.get(next(iter(source.checks["columns"]), None))
     first = None if column is None or column.empty else column.iloc[0]
     if isinstance(first, Mapping):  # an image: a lossy copy shows by its first bytes
-        from lowrank_bench.vision.decode import encoding_of
+        from lowrank_bench.inputs.vision.decode import encoding_of
 
         about["splits"][split]["encoding"] = encoding_of(first)

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from lowrank_bench.cells import Source
-from lowrank_bench.digest import file_digest
 from lowrank_bench.download import hub
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.store import Store
+from lowrank_bench.plan.cells import Source
+from lowrank_bench.store.digest import file_digest
+from lowrank_bench.store.store import Store
 
 _TOKENIZER = (
     r"(tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|.*\.model)"

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from lowrank_bench.artifact import load, save
-from lowrank_bench.cells import Cell, Checkpoint, split_and_range
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.checkpoint.training import encoded_split, training_set, watch_over
 from lowrank_bench.device import best_device, in_precision
@@ -17,9 +16,10 @@ from lowrank_bench.evaluate.compressed import Compressor, compressor_for
 from lowrank_bench.evaluate.record import Record, write_record
 from lowrank_bench.evaluate.retrain import retrain
 from lowrank_bench.factorize.network import FOLDER, compress_trained
-from lowrank_bench.modality import Encoded, modality_of
-from lowrank_bench.provenance import provenance
-from lowrank_bench.store import Store
+from lowrank_bench.inputs.modality import Encoded, modality_of
+from lowrank_bench.plan.cells import Cell, Checkpoint, split_and_range
+from lowrank_bench.store.provenance import provenance
+from lowrank_bench.store.store import Store
 
 
 class CheckpointEvaluator:

@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.cells import DENSE, Cell, Checkpoint
+from lowrank_bench.device import device_of
 from lowrank_bench.factorize.decompose import load_decomposition
 from lowrank_bench.factorize.network import load_compressed, network_problem
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
 from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
 from lowrank_bench.linalg.factors import Approximation
-from lowrank_bench.measure.timing import device_of
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import counted
-from lowrank_bench.store import Store
+from lowrank_bench.plan.cells import DENSE, Cell, Checkpoint
+from lowrank_bench.store.store import Store
 
 
 class Compressor(ABC):

@@ -9,9 +9,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from lowrank_bench.cells import Cell
-from lowrank_bench.digest import canonical
-from lowrank_bench.store import Store, write_atomic
+from lowrank_bench.plan.cells import Cell
+from lowrank_bench.store.digest import canonical
+from lowrank_bench.store.store import Store, write_atomic
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from lowrank_bench.cells import Checkpoint
 from lowrank_bench.checkpoint.training import after_recipe
-from lowrank_bench.fit import Watch
-from lowrank_bench.modality import Encoded, modality_of
+from lowrank_bench.inputs.modality import Encoded, modality_of
+from lowrank_bench.inputs.training_loop import Watch
+from lowrank_bench.plan.cells import Checkpoint
 
 
 def retrain(

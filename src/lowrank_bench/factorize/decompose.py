@@ -9,14 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lowrank_bench.cells import Checkpoint, Spec
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.factorize.facts import row_facts
 from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.methods import make_method
+from lowrank_bench.plan.cells import Checkpoint, Spec
 from lowrank_bench.problem import Problem, data_used
-from lowrank_bench.provenance import provenance
-from lowrank_bench.store import Store
+from lowrank_bench.store.provenance import provenance
+from lowrank_bench.store.store import Store
 
 FILE = "decomposition.safetensors"
 

@@ -7,16 +7,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from lowrank_bench.cells import Checkpoint
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.device import best_device
-from lowrank_bench.digest import code_digest, digest
 from lowrank_bench.factorize.fisher import fisher_information
-from lowrank_bench.grid import FACT_SOURCES
-from lowrank_bench.modality import modality_of
-from lowrank_bench.store import Store
-from lowrank_bench.text.counts import token_counts
+from lowrank_bench.inputs.modality import modality_of
+from lowrank_bench.inputs.text.counts import token_counts
+from lowrank_bench.plan.cells import Checkpoint
+from lowrank_bench.plan.grid import FACT_SOURCES
+from lowrank_bench.store.digest import code_digest, digest
+from lowrank_bench.store.store import Store
 
 FILE = "facts.safetensors"
 BATCH_TOKENS = 4096
@@ -46,7 +46,7 @@ def _fact(name: str, point: Checkpoint, store: Store, rows: int) -> Tensor:
 
 
 def _frequency(point: Checkpoint, store: Store, rows: int) -> Tensor:
-    from lowrank_bench.text.vocabulary import vocabulary_frequency
+    from lowrank_bench.inputs.text.vocabulary import vocabulary_frequency
 
     return vocabulary_frequency(_tokenizer(point, store), rows)
 

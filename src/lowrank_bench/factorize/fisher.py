@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.inputs.text.batches import Collator, length_sorted
+from lowrank_bench.inputs.text.encode import Encoded
 from lowrank_bench.layers.embedding import find_embedding
-from lowrank_bench.text.batches import Collator, length_sorted
-from lowrank_bench.text.encode import Encoded
 
 EXAMPLES = 2048
 

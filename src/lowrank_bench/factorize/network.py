@@ -9,18 +9,18 @@ from typing import Any
 from torch import nn
 
 from lowrank_bench.artifact import load, save
-from lowrank_bench.cells import Cell, Checkpoint, Spec
 from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.checkpoint.training import training_set
-from lowrank_bench.measure.timing import device_of
+from lowrank_bench.device import device_of
+from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.methods import make_method
-from lowrank_bench.modality import modality_of
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.restore import densified
+from lowrank_bench.plan.cells import Cell, Checkpoint, Spec
 from lowrank_bench.problem import data_used
-from lowrank_bench.provenance import provenance
-from lowrank_bench.store import Store
+from lowrank_bench.store.provenance import provenance
+from lowrank_bench.store.store import Store
 
 FOLDER = "network"
 

@@ -10,8 +10,8 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.base import NetworkMethod
 
 if TYPE_CHECKING:
-    from lowrank_bench.network.alds_layers import AldsLayer, Cuts
-    from lowrank_bench.network.alds_search import Choice
+    from lowrank_bench.alds.cuts import AldsLayer, Cuts
+    from lowrank_bench.alds.search import Choice
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 
@@ -134,7 +134,7 @@ class Alds(NetworkMethod):
 
     def cuts(self) -> Cuts:
         """Return which cuts the parameters allow."""
-        from lowrank_bench.network.alds_layers import Cuts
+        from lowrank_bench.alds.cuts import Cuts
 
         groups = None if self.groups == "best" else int(self.groups)
         schemes = (0, 1, 2, 3) if self.schemes == "all" else (0,)
@@ -148,7 +148,7 @@ class Alds(NetworkMethod):
         LowRankError
             When the budget is below the smallest that is reachable.
         """
-        from lowrank_bench.network import alds_search
+        from lowrank_bench.alds import search as alds_search
 
         candidates = [layer.candidates for layer in layers]
         least = sum(min([own.dense, *(cut.costs[0] for cut in own.cuts)]) for own in candidates)
@@ -177,8 +177,8 @@ class Alds(NetworkMethod):
         """
         import time
 
-        from lowrank_bench.network.alds_layers import alds_layers
-        from lowrank_bench.network.alds_report import describe, summary
+        from lowrank_bench.alds.cuts import alds_layers
+        from lowrank_bench.alds.summary import describe, summary
         from lowrank_bench.network.layers import replaced
         from lowrank_bench.network.problem import CompressedNetwork
 

@@ -71,10 +71,10 @@ class Irls(MatrixMethod):
         LowRankError
             When `start` is "ellipsoid" and the Lewis weights do not converge.
         """
-        from lowrank_bench.linalg.clustering.starts import first_bases
         from lowrank_bench.linalg.decomposition import Single
         from lowrank_bench.linalg.factors import Factors
         from lowrank_bench.linalg.robust.irls import alternate
+        from lowrank_bench.linalg.robust.starts import first_bases
 
         rank, both = problem.wanted_rank, self.refit == "both"
         fits = {

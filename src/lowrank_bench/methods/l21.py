@@ -74,10 +74,10 @@ class L21(MatrixMethod):
         LowRankError
             When `start` is "ellipsoid" and the Lewis weights do not converge.
         """
-        from lowrank_bench.linalg.clustering.starts import first_bases
         from lowrank_bench.linalg.decomposition import Single, orient
         from lowrank_bench.linalg.factors import Factors
         from lowrank_bench.linalg.robust.row_robust import nearest_subspace
+        from lowrank_bench.linalg.robust.starts import first_bases
 
         matrix, rank = problem.matrix, problem.wanted_rank
         found = {

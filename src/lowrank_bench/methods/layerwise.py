@@ -111,7 +111,7 @@ class Layerwise(NetworkMethod):
             When the budget is out of reach, a layer cannot be handled, the approximator is unknown,
             or calibration data are needed and absent.
         """
-        from lowrank_bench.network.approximators import compress_layerwise
+        from lowrank_bench.layerwise.approximators import compress_layerwise
 
         chosen = self.approximator, self.allocation, self.approximator_params
         return compress_layerwise(problem, compression, *chosen)

@@ -39,6 +39,6 @@ class SvdEnergy(NetworkMethod):
         LowRankError
             When the budget is out of reach, or a layer cannot be handled.
         """
-        from lowrank_bench.network.approximators import compress_layerwise
+        from lowrank_bench.layerwise.approximators import compress_layerwise
 
         return compress_layerwise(problem, compression, "svd", "energy")

@@ -12,7 +12,7 @@ from math import ldexp, log2
 import numpy as np
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.frequency.allocation import Menu, best_path
+from lowrank_bench.linalg.allocation import Menu, best_path
 
 # Budgets are shares of whole numbers, computed in float64: rounding must not cost an option.
 SLACK = 1e-12

@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.latency.promise import within_latency
 from lowrank_bench.methods import NetworkMethod, methods_for
 from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
-from lowrank_bench.network.latency import within_latency
 from lowrank_bench.network.layers import skipped_layers
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 

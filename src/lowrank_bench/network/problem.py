@@ -89,7 +89,7 @@ class NetworkProblem:
             return self.origin.allowance(compression)
         sizes = {"parameters": "parameters", "macs": "macs"}
         if self.budget not in sizes:
-            from lowrank_bench.network.latency import dense_latency
+            from lowrank_bench.latency.promise import dense_latency
 
             dense: float = dense_latency(self)
         else:

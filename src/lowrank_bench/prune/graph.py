@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.resize import MARK, sizes_of, slice_layer
+from lowrank_bench.layers.shortcut import PaddedShortcut
 from lowrank_bench.network.layers import Layer
 from lowrank_bench.prune.labels import FIXED, Trace
-from lowrank_bench.prune.resize import MARK, sizes_of, slice_layer
-from lowrank_bench.vision.resnet import PaddedShortcut
 
 
 @dataclass(frozen=True, eq=False)

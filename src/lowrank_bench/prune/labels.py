@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.vision.resnet import PaddedShortcut
+from lowrank_bench.layers.shortcut import PaddedShortcut
 
 FIXED = 0  # the label of channels that cannot be pruned
 

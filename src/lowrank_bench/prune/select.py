@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.network.latency_tables import rounded_up, sliced_seconds
+from lowrank_bench.latency.tables import rounded_up, sliced_seconds
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.prune.graph import ChannelGraph, channels_of, kept_cost, slice_network, trace
 

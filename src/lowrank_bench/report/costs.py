@@ -36,7 +36,7 @@ def cost_curves(
     scores
         Columns of `score.schema.SCORES`.
     latency
-        Columns of `measure.cells.COLUMNS`.
+        Columns of `evaluate.latency.COLUMNS`.
     out_stem, title, styles
         As in `curves.drop_curves`.
     """

@@ -44,7 +44,7 @@ def write_figures(
     models
         Networks of the experiment; else those that `scores` names.
     latency
-        Columns of `measure.cells.COLUMNS`, if the experiment measured it.
+        Columns of `evaluate.latency.COLUMNS`, if the experiment measured it.
 
     Returns
     -------

@@ -50,7 +50,7 @@ def write_tables(
         Averages on two halves of the data, and the largest compressions that cost little, if the
         experiment has them.
     latency
-        Columns of `measure.cells.COLUMNS`, if the experiment measured it.
+        Columns of `evaluate.latency.COLUMNS`, if the experiment measured it.
 
     Returns
     -------

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lowrank_bench.digest import canonical
 from lowrank_bench.score.metrics import compute, kind_of, predict_labels
 from lowrank_bench.score.scored_cell import IDENTITY, ScoredCell
+from lowrank_bench.store.digest import canonical
 
 CHOSEN = "chosen"
 

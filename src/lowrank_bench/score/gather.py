@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowrank_bench.budget import compression_of
-from lowrank_bench.cells import Cell, Checkpoint, split_and_range
+from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.config.schema import Config
-from lowrank_bench.digest import canonical
 from lowrank_bench.download.data import download_data, read_split, unofficial
 from lowrank_bench.evaluate.record import read_record
-from lowrank_bench.grid import make_plan
+from lowrank_bench.plan.cells import Cell, Checkpoint, split_and_range
+from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.problem import data_used
 from lowrank_bench.score.chosen import chosen_by_training
 from lowrank_bench.score.commensurate import choice_splits, commensurate
 from lowrank_bench.score.halves import HALVES, score_halves
 from lowrank_bench.score.scores import ScoredCell, build_scores
-from lowrank_bench.stages import failures_of
-from lowrank_bench.store import Store
+from lowrank_bench.stages.run import failures_of
+from lowrank_bench.store.digest import canonical
+from lowrank_bench.store.store import Store
 
 
 def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:

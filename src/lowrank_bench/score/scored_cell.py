@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lowrank_bench.digest import canonical
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.store.digest import canonical
 
 DENSE = "dense"
 # Columns that tell cells apart. The label only names the method and its parameters.

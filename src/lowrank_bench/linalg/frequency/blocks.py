@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowrank_bench.linalg.allocation import Choice, Menu, best_path
 from lowrank_bench.linalg.decomposition import orient
 from lowrank_bench.linalg.factors import BlockFactors, DenseRows, Factors
-from lowrank_bench.linalg.frequency.allocation import Choice, Menu, best_path
 from lowrank_bench.linalg.gram import gram, right_singular
 
 PIECES = 16  # blocks at most, so that a label has four bits

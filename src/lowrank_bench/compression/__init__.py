@@ -1,0 +1,1 @@
+"""The functions that `import lowrank_bench` offers: compress a matrix, an embedding, a network."""

@@ -1,0 +1,161 @@
+"""A compressed network beside the dense one: seconds, memory and bytes on disk."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.device import device_of
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.evaluate.memory import activation_peak, file_bytes, stored_bytes
+from lowrank_bench.latency.clock import Clock, fixed_threads, taken_in_turn
+from lowrank_bench.network.forward import repeated
+
+LEAST_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """What one network costs.
+
+    Attributes
+    ----------
+    best, median, p95
+        Seconds of one forward of the batch.
+    stored_bytes, activation_bytes, file_bytes
+        Parameters and buffers; the peak beside them (`memory.activation_peak`); the folder
+        that `save` writes.
+    """
+
+    best: float
+    median: float
+    p95: float
+    stored_bytes: int
+    activation_bytes: int
+    file_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the bytes that a forward needs in all."""
+        return self.stored_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks on the same inputs.
+
+    Attributes
+    ----------
+    dense, compressed
+        What each costs.
+    device, clock, threads
+        What computed, what was counted (`latency.clock.Clock`), and threads on the CPU.
+    batch, repeats, warm_up
+        Rows of the batch, timed forwards of each network, and those before them.
+    load
+        The machine's load average over the last minute, after the run; None where not known.
+    """
+
+    dense: Running
+    compressed: Running
+    device: str
+    clock: str
+    threads: int
+    batch: int
+    repeats: int
+    warm_up: int
+    load: float | None
+
+    @property
+    def ratio(self) -> float:
+        """Return best dense seconds over best compressed ones: above 1 is faster."""
+        return self.dense.best / self.compressed.best
+
+    @property
+    def median_ratio(self) -> float:
+        """Return median dense seconds over median compressed ones."""
+        return self.dense.median / self.compressed.median
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it with both ratios, as JSON can hold it."""
+        return {**asdict(self), "ratio": self.ratio, "median_ratio": self.median_ratio}
+
+
+def measure(
+    dense: nn.Module,
+    compressed: nn.Module,
+    example: Mapping[str, Tensor],
+    batch: int = 16,
+    repeats: int = 30,
+    warm_up: int = 5,
+    threads: int = 1,
+) -> Comparison:
+    """Return what two networks cost on the same batch, measured in turn.
+
+    Parameters
+    ----------
+    dense, compressed
+        On one device; both run in evaluation mode, and their training flags are as before on
+        return.
+    example
+        Keyword arguments of a forward; one example is repeated to a batch.
+    batch
+        How many times.
+    repeats, warm_up
+        Timed forwards of each network, and forwards before them, at least 3.
+    threads
+        Of the CPU. Best and median of CPU seconds of one thread are robust against other work on
+        the machine; wall seconds of several threads need it to themselves.
+
+    Raises
+    ------
+    LowRankError
+        When nothing is to be measured, or with too little warming up.
+    """
+    if repeats < 1 or warm_up < LEAST_WARM_UP or threads < 1:
+        raise LowRankError(
+            f"measuring takes repeats >= 1, warm_up >= {LEAST_WARM_UP} and threads >= 1, not "
+            f"{repeats}, {warm_up} and {threads}"
+        )
+    models, inputs = (dense, compressed), repeated(example, batch)
+    training = [part for model in models for part in model.modules() if part.training]
+    device = device_of(dense)
+    clock = Clock(device, threads)
+    calls = [lambda model=model: model(**inputs) for model in models]
+    try:
+        with fixed_threads(threads), torch.inference_mode():
+            for model in models:
+                model.eval()
+            seconds = taken_in_turn(calls, clock, repeats, warm_up)
+            costs = [
+                _running(model, inputs, own) for model, own in zip(models, seconds, strict=True)
+            ]
+    finally:
+        for part in training:
+            part.training = True
+    rows = max((len(value) for value in inputs.values() if value.ndim), default=1)
+    facts = {"device": str(device), "clock": clock.name, "threads": threads, "batch": rows}
+    return Comparison(*costs, **facts, repeats=repeats, warm_up=warm_up, load=_load())
+
+
+def _running(model: nn.Module, inputs: Mapping[str, Tensor], seconds: list[float]) -> Running:
+    return Running(
+        best=min(seconds),
+        median=median(seconds),
+        p95=float(np.quantile(seconds, 0.95)),
+        stored_bytes=stored_bytes(model),
+        activation_bytes=activation_peak(model, inputs),
+        file_bytes=file_bytes(model),
+    )
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None

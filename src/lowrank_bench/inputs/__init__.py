@@ -1,0 +1,1 @@
+"""Kinds of input: texts and images, their networks, encodings and training."""

@@ -1,0 +1,119 @@
+"""Train a network on images: gradient descent with a stepwise schedule and augmentation."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.device import autocast
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.training_loop import TorchRandom, Training, Watch
+from lowrank_bench.inputs.vision.augment import training_images
+from lowrank_bench.inputs.vision.images import Encoded, normalise
+from lowrank_bench.inputs.vision.schedule import first_epoch, learning_rate
+from lowrank_bench.inputs.vision.settings import ImageSettings
+from lowrank_bench.network.forward import logits_of
+
+
+def train(
+    model: nn.Module,
+    processor: ImageSettings,
+    encoded: Encoded,
+    recipe: Mapping[str, Any],
+    seed: int,
+    device: str = "cpu",
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train `model` in place and return the mean loss of each epoch as `losses`.
+
+    Parameters
+    ----------
+    recipe
+        Fields of `config.schema.Recipe`; `rewind_of` as in `schedule.first_epoch`. All parameters
+        decay, as in the papers; `warmup` and `max_grad_norm` are for texts.
+    seed
+        Decides batches, augmentation and dropout.
+
+    Raises
+    ------
+    LowRankError
+        When the recipe cannot be followed or the loss stops being finite.
+    """
+    start, per_epoch = first_epoch(recipe), _steps(len(encoded), recipe["batch_size"])
+    optimizer = make_optimizer(model, recipe)
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model.to(device=device, memory_format=torch.channels_last).train()
+
+    def batches() -> list[Tensor]:
+        """Return the batches of an epoch."""
+        order = torch.randperm(len(encoded), generator=generator)
+        return list(order.split(recipe["batch_size"])[:per_epoch])
+
+    def step(rows: Tensor) -> float:
+        """Train on one batch and return its loss."""
+        images = training_images(encoded, rows, _augment(recipe), generator, device)
+        inputs = normalise(images, processor)
+        target = torch.as_tensor(encoded.labels[rows.numpy()], device=device)
+        moment = start + (training.done["steps"] + 1) / per_epoch - 1e-9
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, moment)
+        return _step(model, inputs, target, optimizer, recipe["precision"])
+
+    parts = {"model": model, "optimizer": optimizer, "random": TorchRandom(generator)}
+    training = Training(parts, batches, step, watch)
+    found = training.run(recipe["epochs"], per_epoch)
+    model.to(memory_format=torch.contiguous_format).eval()
+    return found
+
+
+def make_optimizer(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe, over all parameters that are trained.
+
+    Raises
+    ------
+    LowRankError
+        For an optimizer that is not for images.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    common = {"lr": recipe["learning_rate"], "weight_decay": recipe["weight_decay"]}
+    momentum = 0.9 if recipe.get("momentum") is None else recipe["momentum"]
+    name = recipe.get("optimizer") or "sgd"
+    if name == "sgd":
+        nesterov = bool(recipe.get("nesterov"))
+        return torch.optim.SGD(trained, momentum=momentum, nesterov=nesterov, **common)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(trained, alpha=0.9, momentum=momentum, **common)
+    if name == "adamw":
+        return torch.optim.AdamW(trained, **common)
+    raise LowRankError(f"recipe.optimizer = {name!r} is none of sgd, rmsprop, adamw")
+
+
+def _augment(recipe: Mapping[str, Any]) -> str:
+    return recipe.get("augment") or "none"
+
+
+def _steps(rows: int, batch_size: int) -> int:
+    """Return the steps of an epoch; a last batch of one image is left out.
+
+    A batch norm cannot be trained on a single vector.
+    """
+    return max(1, math.ceil(rows / batch_size) - (rows % batch_size == 1))
+
+
+def _step(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    target: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    precision: str,
+) -> float:
+    with autocast(inputs.device, precision):
+        logits = logits_of(model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)))
+    loss = nn.functional.cross_entropy(logits.float(), target)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()

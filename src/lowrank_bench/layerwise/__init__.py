@@ -1,0 +1,1 @@
+"""Low rank layer by layer: any approximation, any division of one budget."""

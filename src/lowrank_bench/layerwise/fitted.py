@@ -1,0 +1,106 @@
+"""The approximations of one layer's matrix that the registry's matrix methods give."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.layerwise.spectra import Spectrum, balanced
+from lowrank_bench.linalg.decomposition import Projection
+from lowrank_bench.linalg.factors import Approximation, Factors
+from lowrank_bench.problem import Problem
+
+if TYPE_CHECKING:
+    from lowrank_bench.methods.base import MatrixMethod
+
+# Ranks at which errors are measured where each costs much; between them they are interpolated.
+NORMS, FITS = 24, 6
+
+
+class FittedSpectrum(Spectrum):
+    """The approximations of an m×n matrix by a method, with their plain errors.
+
+    The method sees the matrix with the longer side as its rows. Where one decomposition serves all
+    ranks the Frobenius errors are exact and the spectral ones measured at `NORMS` ranks; otherwise
+    both are measured at `FITS` ranks, each by a fit of its own. Between them, the logarithms are
+    interpolated.
+
+    Raises
+    ------
+    LowRankError
+        When the method's factors are not two matrices.
+    """
+
+    def __init__(self, matrix: Tensor, method: "MatrixMethod") -> None:
+        self.turned = matrix.shape[0] < matrix.shape[1]
+        self.matrix = matrix.T.contiguous() if self.turned else matrix
+        self.method = method
+        if method.nested:
+            found = method.decompose(Problem(self.matrix))
+            if not isinstance(found, Projection) or found.mean is not None:
+                raise unfit(method)
+            self.projection = found
+            self.squares, self.peaks = _projected_errors(found)
+        else:
+            self.projection = None
+            self.squares, self.peaks = self._fitted_errors()
+
+    def factors(self, rank: int) -> tuple[Tensor, Tensor]:
+        """Return the factors of the method, m×k and k×n."""
+        found = self._fit(rank)
+        left, right = (found.right.T, found.left.T) if self.turned else (found.left, found.right)
+        return balanced(left, right)
+
+    def _fit(self, rank: int) -> Factors:
+        if self.projection is not None:
+            found: Approximation = self.projection.factors(rank)
+        else:
+            found = self.method.decompose(Problem(self.matrix, rank)).factors(rank)
+        if not isinstance(found, Factors) or found.bias is not None:
+            raise unfit(self.method)
+        return found
+
+    def _fitted_errors(self) -> tuple[Tensor, Tensor]:
+        ranks = spread(self.matrix.shape[1], FITS)
+        errors = [self.matrix - self._fit(rank).dense() for rank in ranks[1:-1]]
+        errors = [self.matrix, *errors, torch.zeros_like(self.matrix)]
+        squares = [float(error.square().sum()) for error in errors]
+        peaks = [float(torch.linalg.matrix_norm(error, 2)) ** 2 for error in errors]
+        return _between(ranks, squares), _between(ranks, peaks)
+
+
+def unfit(method: "MatrixMethod") -> LowRankError:
+    """Return the error for a method whose factors cannot replace a layer."""
+    return LowRankError(
+        f"{method.label()} gives more than two factors, which cannot replace a convolution or a "
+        "linear layer; take svd, lp, l21 or irls, without a mean row"
+    )
+
+
+def _projected_errors(found: Projection) -> tuple[Tensor, Tensor]:
+    """Return the squared Frobenius and spectral errors for ranks 0..n."""
+    images = found.matrix @ found.basis
+    gram = images.T @ images
+    # What is left after rank k lies in the directions from k on.
+    squares = torch.cat([gram.diagonal().flip(0).cumsum(0).flip(0), gram.new_zeros(1)])
+    ranks = spread(len(gram), NORMS)
+    peaks = [float(torch.linalg.eigvalsh(gram[k:, k:])[-1]) for k in ranks[:-1]]
+    return squares, _between(ranks, [*peaks, 0.0])
+
+
+def spread(most: int, count: int) -> list[int]:
+    """Return about `count` whole numbers from 0 to `most` with both ends, closer at the low."""
+    inner = np.geomspace(1, max(most, 1), max(count, 2)).round().astype(int)
+    return sorted({0, *inner.tolist(), most})
+
+
+def _between(ranks: Sequence[int], values: Sequence[float]) -> Tensor:
+    """Return values for ranks 0..last: logarithms interpolated, never rising, the last one kept."""
+    floor = max(values[0], 1e-300) * 1e-16
+    logs = np.log(np.maximum(np.minimum.accumulate(values), floor))
+    full = np.exp(np.interp(np.arange(ranks[-1] + 1), ranks, logs))
+    full[-1] = values[-1]
+    return torch.from_numpy(full)

@@ -1,1 +1,0 @@
-"""What networks cost when they run: seconds, memory, bytes on disk."""

@@ -1,0 +1,43 @@
+"""Which pieces of work one process does: a process takes seconds to start, a piece less."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from lowrank_bench.config.schema import Config
+from lowrank_bench.plan.cells import Checkpoint, Source, Spec
+
+Points = dict[tuple[str, str], list[Checkpoint]]
+
+MADE = ("synthetic", "digits")  # kinds of data that are made in less time than a process starts
+
+
+def fetch_batches(sources: Collection[Source]) -> Iterator[tuple[str, tuple[Source, ...]]]:
+    """Yield the sources of each download job, with a name: one, or all that are made quickly."""
+    made = tuple(source for source in sources if source.spec["kind"] in MADE)
+    if made:
+        yield _span([source.name for source in made]), made
+    yield from ((source.name, (source,)) for source in sources if source not in made)
+
+
+def checkpoint_batches(
+    config: Config, points: Points, size: int
+) -> Iterator[tuple[str, tuple[Checkpoint, ...]]]:
+    """Yield the checkpoints of each network, `size` tasks at a time, with a name."""
+    for model, about in config.model.items():
+        tasks = [name for name, task in config.task.items() if task.modality == about.modality]
+        for start in range(0, len(tasks), size):
+            some = tasks[start : start + size]
+            yield f"{model}.{_span(some)}", tuple(p for task in some for p in points[model, task])
+
+
+def method_batches(
+    specs: Mapping[str, tuple[Spec, ...]], size: int
+) -> Iterator[tuple[str, tuple[Spec, ...]]]:
+    """Yield the specs of `size` methods at a time, with a name."""
+    names = list(specs)
+    for start in range(0, len(names), size):
+        some = names[start : start + size]
+        yield _span(some), tuple(spec for name in some for spec in specs[name])
+
+
+def _span(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]}-to-{names[-1]}"

@@ -1,0 +1,1 @@
+"""What the workflow runs: each stage reads from the store, computes, and writes."""

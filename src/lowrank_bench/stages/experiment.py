@@ -1,0 +1,217 @@
+"""What the Snakefile asks of an experiment: its jobs, what each waits for, and its messages."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lowrank_bench.config import Config, load_config
+from lowrank_bench.config.compose import overrides_of
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods import method_class
+from lowrank_bench.plan.cells import DENSE, Job
+from lowrank_bench.plan.grid import Plan, make_plan
+from lowrank_bench.stages.progress import write_plan
+from lowrank_bench.store.digest import canonical, code_digest, digest
+from lowrank_bench.store.store import Store
+
+SCORING = ("lowrank_bench.score.scores", "lowrank_bench.score.gather")
+MEASURING = ("lowrank_bench.evaluate.latency",)
+PRESENTING = (
+    "lowrank_bench.report.figures",
+    "lowrank_bench.report.costs",
+    "lowrank_bench.report.tables",
+)
+
+
+def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
+    """Return the experiment that Snakemake's `--config` settings name.
+
+    Raises
+    ------
+    SystemExit
+        With one line on what is wrong with the configuration.
+    """
+    # Scripts find the package in environments that it was not installed into.
+    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+    overrides = overrides_of(settings)
+    try:
+        return Workflow(load_config(conf, overrides), overrides)
+    except LowRankError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+class Workflow:
+    """An experiment as the workflow sees it.
+
+    Parameters
+    ----------
+    config
+        The validated experiment.
+    overrides
+        The overrides that it was composed with; scripts compose the same experiment again.
+    """
+
+    def __init__(self, config: Config, overrides: Sequence[str]) -> None:
+        self.config, self.overrides = config, list(overrides)
+        self.folder = Path("results", config.name)
+        self.plan: Plan = make_plan(config)
+        self._jobs = {
+            stage: {job.name: job for job in jobs} for stage, jobs in self.plan.stages().items()
+        }
+
+    @cached_property
+    def settings(self) -> str:
+        """What jobs need beside their work, canonical JSON; keys name what decides a result."""
+        evaluation = self.config.evaluation
+        return canonical(
+            {
+                "store": self.config.store,
+                "folder": self.folder.as_posix(),
+                "max_tokens": evaluation.max_tokens,
+                "device": evaluation.device,
+                "factorize_device": self.config.factorize.device,
+                "precision": evaluation.precision,
+            }
+        )
+
+    @property
+    def overrides_json(self) -> str:
+        """The overrides, canonical JSON."""
+        return canonical(self.overrides)
+
+    @cached_property
+    def score_digest(self) -> str:
+        """Digest of all cells and of everything that turns predictions into scores."""
+        keys = sorted(cell.key for cell in self.plan.cells())
+        tasks = {name: task.model_dump() for name, task in self.config.task.items()}
+        statistics = self.config.statistics.model_dump()
+        words = [self.config.title, self.config.select]
+        return digest([keys, tasks, statistics, words, code_digest(*SCORING)])
+
+    @cached_property
+    def present_digest(self) -> str:
+        """Digest of the sources that draw tables and figures."""
+        return digest([self.config.title, code_digest(*PRESENTING)])
+
+    def score_tables(self) -> list[str]:
+        """Return the names of the score tables that the experiment asks for."""
+        config = self.config
+        targets = {config.target_of(model) for model in config.model.values()}
+        asked = {
+            "halves": config.statistics.halves,
+            "commensurate": targets != {"embedding"},
+        }
+        return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
+
+    @cached_property
+    def latency_digest(self) -> str:
+        """Digest of what is measured and of the sources that measure."""
+        keys = sorted(cell.key for cell in self.plan.cells())
+        return digest([keys, self.config.latency.model_dump(), code_digest(*MEASURING)])
+
+    def report_words(self) -> dict[str, str | list[str]]:
+        """Return title, description and methods for the first page of the report."""
+        used = sorted({entry.name for entry in self.config.method.values()})
+        classes = [method_class(name) for name in used]
+        return {
+            "title": self.config.title,
+            "description": self.config.description,
+            "methods": [f"``{c.name}``: {c.title}. {c.source}." for c in classes],
+        }
+
+    def job_json(self, stage: str, name: str) -> str:
+        """Return a job as canonical JSON."""
+        return self._jobs[stage][name].to_json()
+
+    def manifests_before(self, stage: str, name: str) -> list[str]:
+        """Return the manifests that a job of `stage` waits for."""
+        job = self._jobs[stage][name]
+        if stage == "checkpoint":
+            keys = {source.key for point in job.checkpoints for source in point.fetched()}
+            return self._manifests("download", lambda j: {s.key for s in j.sources} & keys)
+        points = {point.key for point in job.checkpoints}
+        if stage == "factorize" or job.specs[0].method == DENSE:
+            return self._manifests("checkpoint", lambda j: _points(j) & points)
+        specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+        return self._manifests("factorize", lambda j: _points(j) & points and specs <= _specs(j))
+
+    def all_manifests(self) -> list[str]:
+        """Return the manifests that the scores rest on."""
+        stages = ("checkpoint", "evaluate", "finetune")
+        return [manifest for stage in stages for manifest in self._manifests(stage)]
+
+    def _manifests(
+        self, stage: str, wanted: Callable[[Job], object] = lambda job: True
+    ) -> list[str]:
+        jobs = self._jobs[stage].values()
+        return [
+            f"{self.folder.as_posix()}/jobs/{stage}/{job.name}.json" for job in jobs if wanted(job)
+        ]
+
+    def announce(self, cores: int, submissions: str = "") -> None:
+        """Say what is about to run, and write the plan by which jobs show their progress.
+
+        `submissions` is a line on what the run will ask of a cluster.
+        """
+        write_plan(self.folder, self.plan.stages(), cores)
+        config, store = self.config, Store(self.config.store)
+        jobs = (*self.plan.evaluate, *self.plan.finetune)
+        cells = [cell for job in jobs for cell in job.cells()]
+        done = sum(store.place("cell", cell.key, ".safetensors").exists() for cell in cells)
+        labels = {spec.label for job in self.plan.factorize for spec in job.specs}
+        parts = {
+            "networks": len(config.model),
+            "tasks": len(config.task),
+            "seeds": len(config.seeds),
+            "methods": len(labels),
+            "rates": len(config.compressions),
+        }
+        product = " x ".join(f"{number} {name}" for name, number in parts.items())
+        if self.plan.finetune:
+            product += f", with {_listed(config.finetune_epochs)} epochs of training after,"
+        _say(f"{config.title}: {product} = {len(cells):,} cells, {done:,} of them in the store")
+        if submissions:
+            _say(submissions)
+
+    def conclude(self) -> None:
+        """Say where the results are; end with an error when cells failed.
+
+        Raises
+        ------
+        SystemExit
+            With code 1 after the first reason, when a cell failed. Its row is in the tables.
+        """
+        import pandas as pd
+
+        place = self.folder / "scores.parquet"
+        if not place.is_file():  # a run that was asked for something else
+            return
+        scores = pd.read_parquet(place, columns=["status", "reason"])
+        counts = Counter(scores["status"])
+        listed = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+        _say(f"{self.config.title}: scores: {listed}; open {self.folder}/report.html")
+        failed = scores.loc[scores["status"] == "failed", "reason"]
+        if len(failed):
+            table = self.folder / "tables/status.md"
+            raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
+
+
+def _points(job: Job) -> set[str]:
+    return {point.key for point in job.checkpoints}
+
+
+def _specs(job: Job) -> set[str]:
+    return {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+
+
+def _listed(values: Sequence[int]) -> str:
+    return " and ".join(str(value) for value in values)
+
+
+def _say(text: str) -> None:
+    print(f"[lowrank-bench] {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,88 @@
+"""What all workflow scripts share: parse the job, keep a log, end an error in one line."""
+
+import gc
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.plan.cells import job_from_json
+from lowrank_bench.stages.cards import take_cards
+from lowrank_bench.stages.run import failures_of, write_outcome
+from lowrank_bench.store.store import Store
+
+
+def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = False) -> None:
+    """Run the job of a rule and write its manifest.
+
+    Parameters
+    ----------
+    snakemake
+        The object that Snakemake gives to scripts: `params.job`, `params.settings`, `threads`;
+        with the resource `gpu` the process gets so many cards for itself.
+    run
+        Called as `run(job, store, settings)`; returns the outcome of each piece of work.
+    offline
+        Forbid the process to ask a hub: only the download stage may.
+    """
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with logged(snakemake.log[0]):
+        take_cards(int(snakemake.resources.get("gpu", 0)))
+        job = job_from_json(json.loads(snakemake.params.job))
+        settings = json.loads(snakemake.params.settings) | {"threads": snakemake.threads}
+        settings["failures"] = failures_of(Path(name) for name in snakemake.input)
+        outcome = run(job, Store(settings["store"]), settings)
+        write_outcome(Path(snakemake.output[0]), job, outcome)
+
+
+@contextmanager
+def logged(log: str) -> Iterator[None]:
+    """Copy stderr to the rule's log; end a user's error in one line, any other in a traceback."""
+    sys.stderr = _Tee(sys.stderr, Path(log))
+    try:
+        yield
+    except LowRankError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    finally:
+        # Or the interpreter, when it ends, looks for garbage among all that torch has made.
+        gc.freeze()
+
+
+class _Tee:
+    """A stream that writes to the terminal and to a file."""
+
+    def __init__(self, stream: Any, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._stream, self._file, self._begun = stream, file.open("w"), ""
+
+    def write(self, text: str) -> int:
+        """Write to both; to the terminal whole lines, so that those of two jobs do not mix."""
+        self._file.write(text)
+        lines, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._stream.write(lines + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self._file.flush()
+        if self._begun:
+            self._stream.write(self._begun)
+            self._begun = ""
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
