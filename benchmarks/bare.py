@@ -17,8 +17,8 @@ os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "e
 from workflow_runs import ROOT
 
 from lowrank_bench.config import load_config
+from lowrank_bench.stages import run as stages
 from lowrank_bench.stages.experiment import Workflow
-from lowrank_bench.stages.run import run as stages
 from lowrank_bench.store.store import Store
 
 STAGES = {
