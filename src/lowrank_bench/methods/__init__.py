@@ -1,12 +1,19 @@
 """Methods: every module of this folder is one, but for those that `registry.SHARED` names."""
 
 from lowrank_bench.methods.base import MatrixMethod, Method, NetworkMethod
-from lowrank_bench.methods.registry import make_method, method_class, method_names, methods_for
+from lowrank_bench.methods.registry import (
+    as_method,
+    make_method,
+    method_class,
+    method_names,
+    methods_for,
+)
 
 __all__ = [
     "MatrixMethod",
     "Method",
     "NetworkMethod",
+    "as_method",
     "make_method",
     "method_class",
     "method_names",

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.problem import FACTS, Problem
@@ -83,6 +83,24 @@ class Method(BaseModel, ABC):
     nested: ClassVar[bool]
     quiet: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, /, **params: Any) -> None:
+        try:
+            super().__init__(**params)
+        except ValidationError as error:
+            raise LowRankError(self._fault(error)) from None
+
+    @classmethod
+    def _fault(cls, error: ValidationError) -> str:
+        """Return one line on the first parameter that is wrong."""
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(cls.model_fields) or "none"
+            return f"method {cls.name!r} has no parameter {key!r}; known: {known}"
+        fault = first["msg"].removeprefix("Value error, ")
+        value = f"{key} = {first['input']!r} is not valid: " if key else ""
+        return f"method {cls.name!r}: {value}{fault}"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -1,12 +1,11 @@
 """Find methods by their names and check their parameters; nothing here imports torch."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
-
-from pydantic import ValidationError
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.base import Method
@@ -57,17 +56,28 @@ def make_method(name: str, /, **params: Any) -> Method:
     LowRankError
         When the method is unknown, a parameter is unknown, or a value is out of range.
     """
-    cls = method_class(name)
-    try:
-        return cls(**params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:1])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(cls.model_fields) or "none"
-            raise LowRankError(
-                f"method {name!r} has no parameter {key!r}; known: {known}"
-            ) from None
-        fault = first["msg"].removeprefix("Value error, ")
-        value = f"{key} = {first['input']!r} is not valid: " if key else ""
-        raise LowRankError(f"method {name!r}: {value}{fault}") from None
+    return method_class(name)(**params)
+
+
+def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
+    """Return a method that is named, with parameters beside it, or is an object already.
+
+    Raises
+    ------
+    LowRankError
+        When the name or a parameter is wrong, or an object comes with parameters.
+    """
+    if isinstance(method, str):
+        return make_method(method, **params)
+    if not isinstance(method, Method):
+        kind = f"the class {method.__name__}" if isinstance(method, type) else f"{method!r}"
+        raise LowRankError(
+            f"expected the name of a method or a method such as Lp(p=1.5), not {kind}"
+        )
+    if params:
+        name, value = next(iter(params.items()))
+        raise LowRankError(
+            f"{name}={value!r} does not go with a {type(method).__name__} object; set it there: "
+            f"{type(method).__name__}({name}={value!r})"
+        )
+    return method
