@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +14,14 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 import lowrank_bench
-from lowrank_bench.compression.front import CompressionReport, compress, low_rank
+from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.compression.front import compress
+from lowrank_bench.compression.matrix import low_rank
+from lowrank_bench.compression.networks import compress_network
+from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import FactorizedEmbedding
+from lowrank_bench.methods.lp import Lp
 
 TINY = {
     "vocab_size": 60,
@@ -218,6 +225,79 @@ def test_compress_refuses_the_rest():
 def test_the_package_offers_the_functions():
     assert lowrank_bench.low_rank is low_rank
     assert lowrank_bench.compress is compress
+    assert set(lowrank_bench.__all__) <= set(dir(lowrank_bench))
+    assert all(getattr(lowrank_bench, name).__name__ == name for name in lowrank_bench.__all__)
+
+
+def test_importing_the_package_and_its_methods_imports_no_torch():
+    code = (
+        "import sys, lowrank_bench; from lowrank_bench.methods.lp import Lp; Lp(p=1.5); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_method_may_be_an_object():
+    a = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    named, typed = low_rank(a, 3, "lp", p=1.5), low_rank(a, 3, Lp(p=1.5))
+    assert torch.equal(named.dense(), typed.dense())
+    model = bert()
+    (one, report), (two, _) = compress(model, "lp", 0.4, p=1.5), compress(model, Lp(p=1.5), 0.4)
+    assert report.params == {"p": 1.5, "center": False}
+    states = one.state_dict(), two.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_an_object_takes_no_parameters_beside_it():
+    for call in (
+        lambda: low_rank(torch.eye(4), 2, Lp(), p=1.5),
+        lambda: compress(bert(), Lp(), 0.4, p=1.5),
+    ):
+        with pytest.raises(LowRankError, match=r"set it there: Lp\(p=1\.5\)"):
+            call()
+    for wrong in (Lp, 3, None):
+        with pytest.raises(LowRankError, match="expected the name of a method or a method such as"):
+            low_rank(torch.eye(4), 2, wrong)
+    with pytest.raises(LowRankError, match=r"method 'lp': p = 0\.5 is not valid"):
+        Lp(p=0.5)
+    with pytest.raises(LowRankError, match="method 'lp' has no parameter 'q'; known: p, center"):
+        Lp(q=1)
+
+
+def test_compress_forwards_to_a_function_for_each_target():
+    model = bert()
+    inputs = {"input_ids": torch.ones(1, 5, dtype=torch.long)}
+    for target, direct in (
+        ("embedding", compress_embedding(model, "svd", 0.5)),
+        ("linear", compress_network(model, "svd", 0.5, target="linear", example=inputs)),
+    ):
+        options = {} if target == "embedding" else {"example": inputs}
+        small, report = compress(model, "svd", 0.5, target, **options)
+        assert report.target == target
+        assert report.to_dict() | {"seconds": 0} == direct[1].to_dict() | {"seconds": 0}
+        states = small.state_dict(), direct[0].state_dict()
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("embedding", {"example": {}}),
+        ("embedding", {"budget": "macs"}),
+        ("linear", {"layer": "words"}),
+        ("linear", {"counts": torch.ones(60)}),
+        ("conv", {"texts": []}),
+    ],
+)
+def test_an_option_of_another_target_is_refused(target, options):
+    name = next(iter(options))
+    with pytest.raises(LowRankError, match=f"{name} means nothing for target '{target}'; leave it"):
+        compress(bert(), "svd", 0.5, target, **options)
+
+
+def test_compress_network_refuses_other_targets():
+    with pytest.raises(LowRankError, match="'embedding' is not a target of whole networks"):
+        compress_network(bert(), "svd", 0.5, target="embedding")
 
 
 def test_compressed_network_trains():
