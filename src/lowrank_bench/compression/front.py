@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.latency import seconds_for
 from lowrank_bench.layers.embedding import (
     compressed_embedding,
     find_embedding,
@@ -250,7 +251,7 @@ def _compress_network(
     check_example(own, given["example"])
     if given["batches"] is not None:
         given["batches"] = checked_batches(own, given["batches"], "labels" in method.needs)
-    problem = NetworkProblem(own, target, **given)
+    problem = NetworkProblem(own, target, **given, seconds=seconds_for(given["budget"]))
     start = time.perf_counter()
     found = compress_within(problem, method, compression)
     facts = dict(found.info)

@@ -13,6 +13,7 @@ from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.device import device_of
 from lowrank_bench.inputs.modality import modality_of
+from lowrank_bench.latency import seconds_for
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.problem import NetworkProblem
@@ -41,7 +42,8 @@ def network_problem(
 
     example, _ = next(modality.batches(encoded, processor, rows[:1], device, 1))
     budget = spec.settings["budget"]
-    return NetworkProblem(model, spec.target, example, _batches, budget, seed=point.seed)
+    words: dict[str, Any] = {"seed": point.seed, "seconds": seconds_for(budget)}
+    return NetworkProblem(model, spec.target, example, _batches, budget, **words)
 
 
 def ensure_compressed(

@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.latency.promise import within_latency
 from lowrank_bench.methods import NetworkMethod, methods_for
 from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
@@ -29,7 +28,7 @@ def compress_within(
 ) -> CompressedNetwork:
     """Return what a method makes of a network; `info` has the counts of `counted` as well.
 
-    A budget of latency is kept as measured on the network that is made (`latency.within_latency`).
+    A budget of latency is kept as measured on the network that is made (`SecondsModel.within`).
 
     Raises
     ------
@@ -43,7 +42,7 @@ def compress_within(
             f"{', '.join(methods_for(problem.target))}"
         )
     if problem.budget == "latency":
-        found = within_latency(problem, compression, partial(method.compress, problem))
+        found = problem.timing.within(problem, compression, partial(method.compress, problem))
     else:
         found = method.compress(problem, compression)
     facts = counted(problem, found.model)
