@@ -12,11 +12,11 @@ from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.restore import densified
 
 if TYPE_CHECKING:
-    from lowrank_bench.methods import Method
+    from lowrank_bench.methods import NetworkMethod
 
 
 def compress_trained(
-    trained: nn.Module, origin: NetworkProblem, method: "Method", compression: float
+    trained: nn.Module, origin: NetworkProblem, method: "NetworkMethod", compression: float
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return a network compressed once more, and its facts.
 

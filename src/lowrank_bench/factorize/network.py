@@ -13,7 +13,7 @@ from lowrank_bench.problem import data_used
 
 if TYPE_CHECKING:
     from lowrank_bench.inputs.modality import Encoded, Modality
-    from lowrank_bench.methods import Method
+    from lowrank_bench.methods import NetworkMethod
 
 
 def network_problem(
@@ -49,7 +49,7 @@ def network_problem(
 
 
 def compress_network(
-    problem: NetworkProblem, method: "Method", compression: float
+    problem: NetworkProblem, method: "NetworkMethod", compression: float
 ) -> tuple[CompressedNetwork, dict[str, Any]]:
     """Return the compressed network, and the facts for its manifest.
 

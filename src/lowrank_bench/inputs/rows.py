@@ -1,4 +1,4 @@
-"""Rows of a split: read from parquet, limited to a part, and labelled as a network's outputs are."""
+"""Rows of a split: read from parquet, limited to a part, labelled as outputs are numbered."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -123,5 +123,14 @@ class Layerwise(NetworkMethod):
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
 
-        chosen = self.approximator, self.allocation, self.approximator_params
-        return compress_layerwise(problem, compression, *chosen)
+        return compress_layerwise(problem, compression, self._approximator(), self.allocation)
+
+    def _approximator(self) -> str | MatrixMethod:
+        """Return the name of the metric, or the matrix method."""
+        from lowrank_bench.methods import make_method
+
+        if self.approximator in BUILT_IN:
+            return self.approximator
+        method = make_method(self.approximator, **self.approximator_params)
+        assert isinstance(method, MatrixMethod), "validated with the other parameters"
+        return method

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import Method, NetworkMethod
 
 # Modules of the folder that are not methods.
 SHARED = frozenset({"base", "fields", "registry"})
@@ -23,6 +23,22 @@ def method_names() -> list[str]:
 def methods_for(target: str) -> list[str]:
     """Return the names of the methods that can compress a target, sorted."""
     return [name for name in method_names() if target in method_class(name).targets]
+
+
+def network_method(method: Method, target: str) -> NetworkMethod:
+    """Return a method after a check that it compresses whole networks of this target.
+
+    Raises
+    ------
+    LowRankError
+        When it does not.
+    """
+    if not isinstance(method, NetworkMethod) or target not in method.targets:
+        raise LowRankError(
+            f"{method.name} does not compress the target {target!r}; methods that do: "
+            f"{', '.join(methods_for(target))}"
+        )
+    return method
 
 
 def method_class(name: str) -> type[Method]:

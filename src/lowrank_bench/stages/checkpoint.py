@@ -1,4 +1,4 @@
-"""The checkpoint stage: networks trained on one task, or published ones whose labels are checked."""
+"""The checkpoint stage: networks trained on one task, or published ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from lowrank_bench.evaluate.retrain import retrain
 from lowrank_bench.inputs.modality import Encoded, modality_of
 from lowrank_bench.inputs.splits import split_and_range
 from lowrank_bench.linalg.decomposition import Decomposition
-from lowrank_bench.methods import MatrixMethod, make_method
+from lowrank_bench.methods import MatrixMethod, make_method, network_method
 from lowrank_bench.network.compress import counted
 from lowrank_bench.plan.cells import DENSE, Cell, Checkpoint
 from lowrank_bench.stages.checkpoint import load_checkpoint, watch_for
@@ -128,7 +128,7 @@ class CheckpointEvaluator:
         folder = self.runner.ensure(TrainedStep(before, self))
         trained = load(folder / NETWORK, model=self.model)
         origin = read_problem(cell.checkpoint, cell.spec, self.runner)
-        method = make_method(cell.spec.method, **cell.spec.params)
+        method = network_method(make_method(cell.spec.method, **cell.spec.params), cell.spec.target)
         return compress_trained(trained, origin, method, cell.compression)
 
     def _retrained(self, model: nn.Module, cell: Cell, facts: dict[str, Any]) -> nn.Module:

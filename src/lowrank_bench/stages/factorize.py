@@ -13,8 +13,9 @@ from lowrank_bench.device import best_device
 from lowrank_bench.factorize.decompose import decompose
 from lowrank_bench.factorize.network import compress_network, network_problem
 from lowrank_bench.inputs.modality import modality_of
+from lowrank_bench.latency import seconds_for
 from lowrank_bench.linalg.decomposition import Decomposition
-from lowrank_bench.methods import MatrixMethod, Method, make_method
+from lowrank_bench.methods import MatrixMethod, NetworkMethod, make_method, network_method
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.plan.cells import Cell, Checkpoint, Spec
 from lowrank_bench.stages.checkpoint import CheckpointStep, load_checkpoint
@@ -89,10 +90,11 @@ class DecompositionStep:
             When the method refuses the matrix, the network or the compression.
         """
         method = make_method(self.spec.method, **self.spec.params)
-        if isinstance(method, MatrixMethod) and self.spec.target == "embedding":
+        if self.spec.target == "embedding":
+            assert isinstance(method, MatrixMethod)
             self._decompose(runner, method)
         else:
-            self._compress(runner, method)
+            self._compress(runner, network_method(method, self.spec.target))
 
     def title(self) -> str:
         """Return a short name for messages."""
@@ -106,7 +108,7 @@ class DecompositionStep:
         with runner.store.new_folder(KIND, self.key, self._manifest(manifest)) as fresh:
             save_file(tensors, fresh / FILE)
 
-    def _compress(self, runner: Runner, method: Method) -> None:
+    def _compress(self, runner: Runner, method: NetworkMethod) -> None:
         problem = self.prepared.problem(self.checkpoint, self.spec, runner)
         compressed, manifest = compress_network(problem, method, self.compression)
         with runner.store.new_folder(KIND, self.key, self._manifest(manifest)) as fresh:
@@ -141,6 +143,7 @@ def read_problem(
         device,
         target=spec.target,
         budget=budget,
+        seconds=seconds_for(budget),
         seed=checkpoint.seed,
     )
 

@@ -1,5 +1,6 @@
 """Batches that waste little padding: rows of like length together, sized by tokens."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
