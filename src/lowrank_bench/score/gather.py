@@ -15,8 +15,8 @@ from lowrank_bench.plan.cells import Cell, Checkpoint, split_and_range
 from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.problem import data_used
 from lowrank_bench.score.chosen import chosen_by_training
-from lowrank_bench.score.commensurate import choice_splits, commensurate
 from lowrank_bench.score.halves import HALVES, score_halves
+from lowrank_bench.score.saving import choice_splits, largest_savings
 from lowrank_bench.score.scores import ScoredCell, build_scores
 from lowrank_bench.stages.run import failures_of
 from lowrank_bench.store.digest import canonical
@@ -37,7 +37,7 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
     -------
     dict
         `scores` and `summary`, tables with the columns of `score.schema`, and, where the
-        experiment asks for them, `halves` and `commensurate` (the modules of these names).
+        experiment asks for them, `halves` and `saving_at_half_a_point` (module `saving`).
     """
     store = Store(config.store)
     cells = make_plan(config).cells()
@@ -71,9 +71,10 @@ def score_experiment(config: Config, outcomes: list[Path]) -> dict[str, pd.DataF
         found["halves"], by_half = score_halves(scored, tasks, references, **settings)
     if any(cell.spec.target != "embedding" for cell in cells):
         if statistics.halves:
-            found["commensurate"] = commensurate(by_half, tasks, dict.fromkeys(tasks, HALVES))
+            savings = largest_savings(by_half, tasks, dict.fromkeys(tasks, HALVES))
         else:
-            found["commensurate"] = commensurate(scores, tasks, choice_splits(tasks))
+            savings = largest_savings(scores, tasks, choice_splits(tasks))
+        found["saving_at_half_a_point"] = savings
     return found
 
 
