@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowrank_bench.score.chosen import chosen_by_training
-from lowrank_bench.score.commensurate import choice_splits, commensurate
 from lowrank_bench.score.halves import HALVES, score_halves
+from lowrank_bench.score.saving import choice_splits, largest_savings
 from lowrank_bench.score.scored_cell import ScoredCell
 from lowrank_bench.score.scores import build_scores
 
@@ -49,7 +49,7 @@ def score_experiment(
     -------
     dict
         `scores` and `summary`, tables with the columns of `score.schema`; with `halves` the table
-        of that name; and for whole networks `commensurate`.
+        of that name; and for whole networks `saving_at_half_a_point` (module `saving`).
     """
     every = list(cells)
     for method, parameter in select.items():
@@ -62,7 +62,8 @@ def score_experiment(
         tables["halves"], by_half = score_halves(every, tasks, references, **settings)
     if any(cell.meta["target"] != "embedding" for cell in cells):
         if halves:
-            tables["commensurate"] = commensurate(by_half, tasks, dict.fromkeys(tasks, HALVES))
+            savings = largest_savings(by_half, tasks, dict.fromkeys(tasks, HALVES))
         else:
-            tables["commensurate"] = commensurate(scores, tasks, choice_splits(tasks))
+            savings = largest_savings(scores, tasks, choice_splits(tasks))
+        tables["saving_at_half_a_point"] = savings
     return tables

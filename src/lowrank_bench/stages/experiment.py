@@ -97,7 +97,7 @@ class Workflow:
         targets = {config.target_of(model) for model in config.model.values()}
         asked = {
             "halves": config.statistics.halves,
-            "commensurate": targets != {"embedding"},
+            "saving_at_half_a_point": targets != {"embedding"},
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 
