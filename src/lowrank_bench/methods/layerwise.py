@@ -127,7 +127,7 @@ class Layerwise(NetworkMethod):
 
     def _approximator(self) -> str | MatrixMethod:
         """Return the name of the metric, or the matrix method."""
-        from lowrank_bench.methods import make_method
+        from lowrank_bench.methods.registry import make_method
 
         if self.approximator in BUILT_IN:
             return self.approximator
