@@ -239,7 +239,7 @@ def test_the_data_error_is_the_error_of_the_outputs(groups, shape):
         inner = torch.einsum("nki,kji->nkj", sliced, right).flatten(1)
         outputs = torch.einsum("nkj,kfj->nf", inner.reshape(len(inputs), groups, -1), left)
         dense = inputs @ flat.T
-        # At full rank the ridge of the least squares shows: the root of 1e-10.
+        # At full rank the jitter of the Gram matrix shows: the root of 1e-10.
         assert float((dense - outputs).norm() / dense.norm()) == pytest.approx(error, abs=2e-5)
         # Least squares on the inputs themselves finds no better decoder for these encoders.
         fitted = torch.linalg.lstsq(inner, dense).solution
