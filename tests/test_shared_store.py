@@ -14,7 +14,8 @@ import pytest
 from safetensors import safe_open
 
 from lowrank_bench.stages.progress import Progress
-from lowrank_bench.store.store import Store, write_atomic
+from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.store import Store
 
 PROJECT = Path(__file__).parents[1]
 FILES = ("Snakefile", "conf", "workflow", "profiles", "src", "environment.yml")

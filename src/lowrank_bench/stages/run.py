@@ -16,7 +16,8 @@ from lowrank_bench.stages.progress import Progress
 from lowrank_bench.stages.record import missing_cells
 from lowrank_bench.stages.runner import Runner, Step
 from lowrank_bench.stages.settings import Settings
-from lowrank_bench.store.store import Store, write_atomic
+from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.store import Store
 
 Outcome = dict[str, str]  # of one piece of work: key, status, reason
 

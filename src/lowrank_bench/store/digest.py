@@ -20,6 +20,7 @@ NEUTRAL = {
         "errors",
         "store.store",
         "store.digest",
+        "store.files",
         "plan.cells",
         "methods",
         "methods.registry",
