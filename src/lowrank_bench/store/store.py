@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,14 @@ from lowrank_bench.store.digest import file_digest
 
 MANIFEST = "manifest.json"
 SETTLING = 20  # attempts to put an artifact in its place
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder of the store, complete and checked, and what its writer noted of it."""
+
+    folder: Path
+    manifest: dict[str, Any]
 
 
 class Store:
@@ -55,6 +64,15 @@ class Store:
         self.discard(place, fault, lambda aside: _fault(aside, deep) is not None)
         return None
 
+    def artifact(self, kind: str, key: str) -> "Artifact | None":
+        """Return the complete folder of `key` with its manifest, or None.
+
+        The SHA-256 of every file is compared, once by each `Store`; what is damaged is reported,
+        removed and counts as absent.
+        """
+        folder = self.folder(kind, key, deep=True)
+        return None if folder is None else Artifact(folder, self.manifest(folder))
+
     def manifest(self, folder: Path) -> dict[str, Any]:
         """Return what the writer of a folder noted about it."""
         return json.loads((folder / MANIFEST).read_text())["about"]
@@ -75,6 +93,10 @@ class Store:
             self._settle(fresh, kind, key)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+    def write_file(self, kind: str, key: str, suffix: str, content: bytes) -> None:
+        """Write an artifact that is a single file, whole or not at all."""
+        write_atomic(self.place(kind, key, suffix), content)
 
     def _settle(self, fresh: Path, kind: str, key: str) -> None:
         """Make a filled folder the artifact, unless another writer's whole one is there."""
