@@ -166,3 +166,10 @@ def calls(tmp_path_factory):
 def test_a_cell_never_climbs_from_a_room_to_a_higher_one(calls):
     level = layers()
     assert [call for call in calls if level[call[0]] <= level[call[1]]] == []
+
+
+def test_a_stage_leaves_its_room_at_most_twenty_times_for_a_cell(calls):
+    """Reading the checkpoint and its rows included; what compute functions call is theirs."""
+    assert sum(count for caller, _, _, count in calls if caller == "stages") <= 20
+    rooms = {callee for caller, callee, _, _ in calls if caller == "stages"}
+    assert rooms <= {"store", "inputs", "methods", "device", "evaluate"}

@@ -9,7 +9,7 @@ from torch import nn
 from lowrank_bench.artifact import load, save
 from lowrank_bench.device import best_device, device_of
 from lowrank_bench.evaluate.compressed import SwappedEmbedding
-from lowrank_bench.evaluate.predict import predict_splits
+from lowrank_bench.evaluate.predictions import predict_splits
 from lowrank_bench.evaluate.retrain import retrain
 from lowrank_bench.inputs.modality import Encoded
 from lowrank_bench.inputs.splits import split_and_range

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from lowrank_bench.store.digest import file_digest
+from lowrank_bench.store.files import write_atomic
 
 MANIFEST = "manifest.json"
 SETTLING = 20  # attempts to put an artifact in its place
