@@ -21,6 +21,7 @@ from lowrank_bench.latency.clock import Clock, fixed_threads, rounds_within, tak
 from lowrank_bench.latency.promise import batch_of, dense_seconds
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.fold import kernel_shape, matrix_shape, weights_per_rank
+from lowrank_bench.layers.geometry import convolution_options
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.network.hooks import watching
 from lowrank_bench.network.layers import Layer
@@ -205,9 +206,7 @@ def factorized(dense: nn.Module, rank: int, groups: int, scheme: int) -> nn.Modu
     if isinstance(dense, nn.Linear):
         sizes = dense.in_features, dense.out_features, rank, groups
         return FactorizedLinear(*sizes, bias=has_bias, device="meta")
-    options = {
-        name: getattr(dense, name) for name in ("stride", "padding", "dilation", "padding_mode")
-    }
+    options = convolution_options(dense)
     sizes = dense.in_channels, dense.out_channels, dense.kernel_size, rank, groups, scheme
     return FactorizedConv2d(*sizes, **options, bias=has_bias, device="meta")
 
@@ -217,9 +216,8 @@ def sliced(dense: nn.Module, inputs: int, outputs: int) -> nn.Module:
     has_bias = dense.bias is not None
     if isinstance(dense, nn.Linear):
         return nn.Linear(inputs, outputs, bias=has_bias, device="meta")
-    names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-    options = {name: getattr(dense, name) for name in names}
-    return nn.Conv2d(inputs, outputs, **options, bias=has_bias, device="meta")
+    options = convolution_options(dense)
+    return nn.Conv2d(inputs, outputs, dense.kernel_size, **options, bias=has_bias, device="meta")
 
 
 def _seconds(

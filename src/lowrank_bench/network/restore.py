@@ -5,6 +5,7 @@ from torch import nn
 
 from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.convolution import FactorizedConv2d
+from lowrank_bench.layers.geometry import convolution_options
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.network.layers import replaced
 
@@ -32,10 +33,8 @@ def _dense(layer: nn.Module) -> nn.Module:
         size = (layer.in_features, layer.out_features)
         new = nn.Linear(*size, bias=bias is not None, **kind)
     else:
-        options = ("stride", "padding", "dilation", "padding_mode")
         size = (layer.in_channels, layer.out_channels, layer.kernel_size)
-        given = {name: getattr(layer, name) for name in options}
-        new = nn.Conv2d(*size, bias=bias is not None, **given, **kind)
+        new = nn.Conv2d(*size, bias=bias is not None, **convolution_options(layer), **kind)
     with torch.no_grad():
         new.weight.copy_(layer.weight)
         if bias is not None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lowrank_bench.layers.geometry import padded_input
+
 
 def input_rows(module: nn.Module, given: Tensor) -> Tensor:
     """Return what the weight of a layer is multiplied by, b×p×d, for the layer's input.
@@ -21,9 +23,7 @@ def input_rows(module: nn.Module, given: Tensor) -> Tensor:
     if not isinstance(module, nn.Conv2d):
         return given.reshape(len(given), -1, given.shape[-1])
     given = given if given.ndim == 4 else given.unsqueeze(0)
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    # What nn.Conv2d itself pads by; it knows "same" and the pairs alike.
-    padded = functional.pad(given, module._reversed_padding_repeated_twice, mode=mode)
+    padded = padded_input(module, given)
     patches = functional.unfold(
         padded, module.kernel_size, dilation=module.dilation, stride=module.stride
     )
