@@ -1,4 +1,4 @@
-"""What all compressed embeddings share."""
+"""What the layers that replace dense ones share, and what compressed embeddings share."""
 
 from abc import abstractmethod
 from typing import Any, Generic, Self, TypeVar
@@ -9,10 +9,18 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import Approximation
 
-Replacement = TypeVar("Replacement", bound=Approximation)
+AnyFactors = TypeVar("AnyFactors", bound=Approximation)
 
 
-class CompressedEmbedding(nn.Module, Generic[Replacement]):
+class ReplacementLayer(nn.Module):
+    """A layer that replaces a dense one, and that a saved network builds again from its `spec`."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
+
+
+class CompressedEmbedding(ReplacementLayer, Generic[AnyFactors]):
     """An embedding whose table n×d is never formed.
 
     As in `nn.Embedding`, positions that hold `padding_idx` contribute no gradient; with `sparse`
@@ -42,7 +50,7 @@ class CompressedEmbedding(nn.Module, Generic[Replacement]):
 
     @classmethod
     @abstractmethod
-    def empty(cls, factors: Replacement, **options: Any) -> Self:
+    def empty(cls, factors: AnyFactors, **options: Any) -> Self:
         """Return a layer that fits `factors`, on the meta device, with `options` of `__init__`."""
 
     @abstractmethod
@@ -50,16 +58,12 @@ class CompressedEmbedding(nn.Module, Generic[Replacement]):
         """Return the rows of the table at `indices`, shape of `indices` × d."""
 
     @abstractmethod
-    def approximation(self) -> Replacement:
+    def approximation(self) -> AnyFactors:
         """Return the current factors."""
-
-    @abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
 
     @classmethod
     def from_dense(
-        cls, embedding: "nn.Embedding | CompressedEmbedding[Any]", factors: Replacement
+        cls, embedding: "nn.Embedding | CompressedEmbedding[Any]", factors: AnyFactors
     ) -> Self:
         """Return the layer that replaces `embedding`, on its device and in its precision.
 
