@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.latency import seconds_for
 from lowrank_bench.layers.embedding import (
     compressed_embedding,
     find_embedding,
@@ -26,7 +27,7 @@ from lowrank_bench.linalg.certificates.certificate import (
     relative_errors,
 )
 from lowrank_bench.linalg.factors import Approximation
-from lowrank_bench.methods import MatrixMethod, Method, make_method
+from lowrank_bench.methods import MatrixMethod, Method, make_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
 from lowrank_bench.network.forward import example_of
@@ -250,11 +251,10 @@ def _compress_network(
     check_example(own, given["example"])
     if given["batches"] is not None:
         given["batches"] = checked_batches(own, given["batches"], "labels" in method.needs)
-    problem = NetworkProblem(own, target, **given)
+    problem = NetworkProblem(own, target, **given, seconds=seconds_for(given["budget"]))
     start = time.perf_counter()
-    found = compress_within(problem, method, compression)
+    found = compress_within(problem, network_method(method, target), compression)
     facts = dict(found.info)
-    known = {name: facts.pop(name) for name in COUNTED}
     report = CompressionReport(
         method=method.name,
         params=method.model_dump(mode="json"),
@@ -264,7 +264,7 @@ def _compress_network(
         data_used=data_used(method.needs),
         seconds=time.perf_counter() - start,
         info=facts,
-        **known,
+        **{name: facts.pop(name) for name in COUNTED},
     )
     take_modes(found.model, model)
     return found.model, report

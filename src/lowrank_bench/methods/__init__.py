@@ -18,6 +18,7 @@ __all__ = [
     "method_class",
     "method_names",
     "methods_for",
+    "network_method",
 ]
 
 
@@ -29,6 +30,22 @@ def method_names() -> list[str]:
 def methods_for(target: str) -> list[str]:
     """Return the names of the methods that can compress a target, sorted."""
     return [name for name in method_names() if target in method_class(name).targets]
+
+
+def network_method(method: Method, target: str) -> NetworkMethod:
+    """Return a method after a check that it compresses whole networks of this target.
+
+    Raises
+    ------
+    LowRankError
+        When it does not.
+    """
+    if not isinstance(method, NetworkMethod) or target not in method.targets:
+        raise LowRankError(
+            f"{method.name} does not compress the target {target!r}; methods that do: "
+            f"{', '.join(methods_for(target))}"
+        )
+    return method
 
 
 def method_class(name: str) -> type[Method]:

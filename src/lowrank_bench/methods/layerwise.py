@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from lowrank_bench.methods.base import NetworkMethod
+from lowrank_bench.methods.base import MatrixMethod, NetworkMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
@@ -71,7 +71,7 @@ class Layerwise(NetworkMethod):
     @classmethod
     def _known(cls, name: str) -> str:
         """Check that there is such an approximator before any work starts."""
-        from lowrank_bench.methods import MatrixMethod, method_class
+        from lowrank_bench.methods import method_class
 
         if name not in BUILT_IN and not issubclass(method_class(name), MatrixMethod):
             raise ValueError(f"{name} is no method for a single matrix")
@@ -113,5 +113,14 @@ class Layerwise(NetworkMethod):
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
 
-        chosen = self.approximator, self.allocation, self.approximator_params
-        return compress_layerwise(problem, compression, *chosen)
+        return compress_layerwise(problem, compression, self._approximator(), self.allocation)
+
+    def _approximator(self) -> str | MatrixMethod:
+        """Return the name of the metric, or the matrix method."""
+        from lowrank_bench.methods import make_method
+
+        if self.approximator in BUILT_IN:
+            return self.approximator
+        method = make_method(self.approximator, **self.approximator_params)
+        assert isinstance(method, MatrixMethod), "validated with the other parameters"
+        return method
