@@ -13,7 +13,7 @@ AnyFactors = TypeVar("AnyFactors", bound=Approximation)
 
 
 class ReplacementLayer(nn.Module):
-    """A layer that replaces a dense one, and that a saved network builds again from its `spec`."""
+    """A layer that replaces a dense one; saved networks rebuild it from its `spec`."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
@@ -143,10 +143,10 @@ class CompressedEmbedding(ReplacementLayer, Generic[AnyFactors]):
 
 
 def plain_copy(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a copy of a tensor with the strides of a new one, as it has after loading.
+    """Return a copy of a tensor with default strides, which it has after loading as well.
 
-    `contiguous` leaves the strides of axes of length 1 as they are. Matrix products then take
-    another path and round differently.
+    `contiguous` does not change the strides of axes of length 1, and with other strides matrix
+    products may take another path and round differently.
     """
     layout = torch.contiguous_format
     return value.detach().to(device, dtype, copy=True, memory_format=layout)
@@ -159,13 +159,13 @@ def as_parameter(value: Tensor, like: Tensor) -> nn.Parameter:
 
 
 def by_label(labels: Tensor, parts: int) -> list[Tensor]:
-    """Return for each label 0..`parts`−1 the indices at which a flat tensor holds it, rising."""
+    """Return for each label in 0..`parts`−1 the indices of its entries, in ascending order."""
     order = labels.argsort(stable=True)
     return list(torch.split(order, torch.bincount(labels, minlength=parts).tolist()))
 
 
 def gather_parts(pieces: list[Tensor], places: list[Tensor]) -> Tensor:
-    """Return the rows of `pieces` at their `places`: a differentiable, out-of-place scatter."""
+    """Return the tensor whose rows at `places` are `pieces`: a differentiable scatter."""
     order = torch.cat(places)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(len(order), device=order.device)

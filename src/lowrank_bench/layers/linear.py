@@ -104,7 +104,7 @@ class FactorizedLinear(ReplacementLayer):
         if self.groups == 1:
             inner = functional.linear(inputs, self.right)
         else:
-            # One product a group over all rows: broadcasting would copy `right` for each row.
+            # One product per group over all rows: broadcasting would copy `right` for each row.
             right = self.right.reshape(self.groups, self.rank, -1).transpose(1, 2)
             sliced = inputs.reshape(-1, self.groups, right.shape[1]).transpose(0, 1)
             inner = torch.bmm(sliced, right).transpose(0, 1)

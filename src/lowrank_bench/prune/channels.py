@@ -130,7 +130,7 @@ class LayerChannels:
         stride = _shortcut_stride(module, len(before), len(after), inputs, outputs)
         if stride is None:
             raise LowRankError(
-                f"{place_of(name)} pads channels by itself, so that they cannot be pruned; put the "
+                f"{place_of(name)} pads channels by itself, so they cannot be pruned; put the "
                 "padding into a PaddedShortcut"
             )
         self.pads[name] = stride, before, after

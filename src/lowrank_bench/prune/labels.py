@@ -87,7 +87,7 @@ class Labels:
         return channels
 
     def _root(self, label: int) -> int:
-        # Each label on the way is hung higher in the tree, so that later searches are short.
+        # Path halving: each label on the way points to its grandparent from now on.
         while self._parent[label] != label:
             self._parent[label] = label = self._parent[self._parent[label]]
         return label

@@ -97,7 +97,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ho
             raise
         except Exception:  # training may need more inputs, such as targets: nothing is learnt then
             self._stack, self._paused = [], False
-        finally:  # code of its own may update running averages even so
+        finally:  # some modules update running averages in either mode
             for buffer, value in buffers:
                 buffer.copy_(value)
         self.channels.fix(idle)
