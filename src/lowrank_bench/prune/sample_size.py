@@ -52,7 +52,7 @@ class Pool:
 
 def expected_distinct(probabilities: NDArray[np.float64], samples: float) -> float:
     """Return Σ 1 − (1 − p)^m: the expected number of distinct channels in m samples."""
-    # log1p keeps the digits of small p. Both p = 1 and p = 0 with m = ∞ are handled, so no warnings.
+    # log1p keeps the digits of small p; p = 1, and p = 0 with m = ∞, need no warnings.
     with np.errstate(divide="ignore", invalid="ignore"):
         missed = np.exp(samples * np.log1p(-probabilities))
     return float(np.where(probabilities > 0, 1 - missed, 0).sum())
