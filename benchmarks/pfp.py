@@ -1,4 +1,4 @@
-"""PFP: the sensitivities of all channels, ours against a loop over images and filters.
+"""PFP: the sensitivities of all channels, ours against one filter and one image at a time.
 
 python benchmarks/pfp.py            # ResNet-20 and VGG16, as many images as the paper
 python benchmarks/pfp.py --quick    # the ResNet-20 alone, on fewer
@@ -31,9 +31,9 @@ def loop(model: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor
     """Return the sensitivities by the formula: image by image and filter by filter."""
     best = {name: torch.zeros(model.get_submodule(name).weight.shape[1]) for name in names}
 
-    def watcher(name: str, inputs: Tensor, _: Tensor) -> None:
+    def watcher(name: str, given: Tensor, _: Tensor) -> None:
         layer = model.get_submodule(name)
-        for image in inputs:
+        for image in given:
             for half in (image, -image) if (image < 0).any() else (image,):
                 shares = _layer_shares(layer, half.clamp(min=0))
                 best[name] = torch.maximum(best[name], shares)
@@ -69,14 +69,14 @@ def problem(name: str, count: int) -> tuple[NetworkProblem, Tensor]:
     return NetworkProblem(model, "conv", {"pixel_values": images[:1]}, lambda: batches), images
 
 
-def agreement(pruning: NetworkProblem, ours: dict[str, Tensor], truth: dict[str, Tensor]) -> str:
-    """Say how many channels one of the two keeps and the other does not, over three budgets."""
-    graph = graph_of(pruning)
+def agreement(given: NetworkProblem, ours: dict[str, Tensor], truth: dict[str, Tensor]) -> str:
+    """Return how many channels either keeps that the other does not, over three budgets."""
+    graph = graph_of(given)
     orders = [
         ranked(
-            graph.pools, unit_sensitivities(graph, {n: part.numpy() for n, part in shares.items()})
+            graph.pools, unit_sensitivities(graph, {n: part.numpy() for n, part in found.items()})
         )
-        for shares in (ours, truth)
+        for found in (ours, truth)
     ]
     gap = max(float((ours[name] - truth[name]).abs().max()) for name in ours)
     kept = differing = 0
@@ -93,38 +93,38 @@ def rows(quick: bool) -> Iterator[Row]:
     for name in ("resnet20",) if quick else ("resnet20", "vgg16_bn"):
         count = 32 if quick else IMAGES[name]
         few = 4
-        pruning, images = problem(name, count)
-        graph = graph_of(pruning)
+        given, images = problem(name, count)
+        graph = graph_of(given)
         names = [layer for layer, units in graph.reads.items() if units.any()]
         calls = [
-            partial(sensitivities, pruning.model, names, [{"pixel_values": images}]),
-            partial(loop, pruning.model, names, images[:few]),
+            partial(sensitivities, given.model, names, [{"pixel_values": images}]),
+            partial(loop, given.model, names, images[:few]),
         ]
         alone = interleaved(calls[0])[0]  # as the published code was measured
-        ours, plain = interleaved(*calls, repeats=1 if quick else 3)
+        own, plain = interleaved(*calls, repeats=1 if quick else 3)
         plain *= count / few
-        shares = sensitivities(pruning.model, names, [{"pixel_values": images[:few]}])
+        found = sensitivities(given.model, names, [{"pixel_values": images[:few]}])
         note = (
-            f"{ours:.2f} s against {plain:.1f} s (the loop on {few} images, "
-            f"times {count / few:g}); on {few} images {agreement(pruning, shares, calls[1]())}"
+            f"{own:.2f} s against {plain:.1f} s (the loop on {few} images, times {count / few:g}); "
+            f"on {few} images {agreement(given, found, calls[1]())}"
         )
-        yield Row(f"PFP sensitivities of {name}, {count} images, loop", ours / plain, None, note)
+        yield Row(f"PFP sensitivities of {name}, {count} images, loop", own / plain, None, note)
         if not quick:
             published = PUBLISHED[name]
-            note = f"{alone:.2f} s against {published:g} s, measured earlier on a core of this kind"
+            note = f"{alone:.2f} s against {published:g} s, measured before on such a core"
             yield Row(f"PFP sensitivities of {name}, published code", alone / published, None, note)
-        yield _whole(name, pruning)
+        yield _whole(name, given)
 
 
-def _whole(name: str, pruning: NetworkProblem) -> Row:
+def _whole(name: str, given: NetworkProblem) -> Row:
     """Return what a compression costs beside the sensitivities, and whether it kept its budget."""
-    make_method("pfp").compress(pruning, 0.5)
+    make_method("pfp").compress(given, 0.5)
     results = []
     seconds = cpu_seconds(
-        lambda: results.extend(make_method("pfp").compress(pruning, c) for c in (0.5, 0.7, 0.9))
+        lambda: results.extend(make_method("pfp").compress(given, c) for c in (0.5, 0.7, 0.9))
     )
     kept = [sum(one["parameters"] for one in result.layers) for result in results]
-    dense = sum(layer.parameters for layer in pruning.layers)
+    dense = sum(layer.parameters for layer in given.layers)
     shares = ", ".join(f"{part / dense:.4f}" for part in kept)
     assert all(part <= share * dense for part, share in zip(kept, (0.5, 0.3, 0.1), strict=True))
     note = f"{seconds / 3:.2f} s each; kept {shares} of 0.5, 0.3, 0.1"

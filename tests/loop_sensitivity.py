@@ -1,4 +1,4 @@
-"""The formulas of provable filter pruning as plain loops in float64, as the tests' reference."""
+"""Provable filter pruning written as its formulas are, in loops and float64: the tests' truth."""
 
 import copy
 import math
@@ -44,15 +44,15 @@ def _shares(filter_: np.ndarray, patch: np.ndarray) -> np.ndarray:
 
 
 def inputs_of(model: nn.Module, names: list[str], images: torch.Tensor) -> dict:
-    """The input of each layer, in float64."""
-    inputs, model = {}, copy.deepcopy(model).double()
+    """What each layer is given, in float64."""
+    found, model = {}, copy.deepcopy(model).double()
     for name in names:
         model.get_submodule(name).register_forward_hook(
-            lambda _, args, __, name=name: inputs.__setitem__(name, args[0])
+            lambda _, args, __, name=name: found.__setitem__(name, args[0])
         )
     with torch.no_grad():
         model(images.double())
-    return inputs
+    return found
 
 
 def kept_units(graph, layers, scores: np.ndarray, size, budget: float, delta: float) -> set:

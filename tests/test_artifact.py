@@ -104,9 +104,9 @@ def test_files_are_safetensors_and_json(tmp_path):
     files = {"model.safetensors", "config.json", "lowrank.json"}
     assert {f.name for f in folder.iterdir()} == files
     assert [f.name for f in folder.parent.iterdir()] == ["saved"]  # nothing temporary is left
-    manifest = json.loads((folder / "lowrank.json").read_text())
-    assert manifest["version"] == 1
-    [swap] = manifest["swaps"]
+    about = json.loads((folder / "lowrank.json").read_text())
+    assert about["version"] == 1
+    [swap] = about["swaps"]
     assert swap["name"] == report.layers[0]["name"]
     assert swap["dtype"] == "float32"
     assert swap["spec"] == model.get_input_embeddings().spec()
@@ -216,8 +216,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
         LowRankError, match=r"does not fit BertForSequenceClassification: 2 tensors"
     ):
         load(one)
-    manifest = json.loads((two / "lowrank.json").read_text())
-    (two / "lowrank.json").write_text(json.dumps(manifest | {"version": 2}))
+    about = json.loads((two / "lowrank.json").read_text())
+    (two / "lowrank.json").write_text(json.dumps(about | {"version": 2}))
     with pytest.raises(LowRankError, match=r"lowrank\.json is damaged: version"):
         load(two)
     with pytest.raises(LowRankError, match=r"is missing; .*nowhere is not a saved network"):

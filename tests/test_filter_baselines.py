@@ -51,9 +51,9 @@ def chain_size(counts):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("compression", [0.1, 0.4, 0.7, 0.9])
 def test_every_layer_keeps_the_largest_same_share_that_fits(name, compression):
-    pruning = problem()
-    result = make_method(name).compress(pruning, compression)
-    counts_kept = [one["outputs"] for one in result.layers[:-1]]
+    given = problem()
+    result = make_method(name).compress(given, compression)
+    found = [one["outputs"] for one in result.layers[:-1]]
     dense = chain_size((7, 5, 9))
     best = max(
         (
@@ -64,17 +64,17 @@ def test_every_layer_keeps_the_largest_same_share_that_fits(name, compression):
         ),
         key=sum,
     )
-    assert counts_kept == best
+    assert found == best
     stored = sum(p.numel() for p in result.model.parameters())
     assert stored == chain_size(best) == sum(one["parameters"] for one in result.layers)
 
 
 @pytest.mark.parametrize(("name", "power"), [("filter_threshold", 1), ("softnet", 2)])
 def test_the_filters_of_the_largest_norm_stay(name, power):
-    pruning = problem()
-    result = make_method(name).compress(pruning, 0.5)
+    given = problem()
+    result = make_method(name).compress(given, 0.5)
     for facts in result.layers[:-1]:
-        weight = pruning.model.get_submodule(facts["name"]).weight.detach().flatten(1)
+        weight = given.model.get_submodule(facts["name"]).weight.detach().flatten(1)
         norms = torch.linalg.vector_norm(weight, ord=power, dim=1)
         largest = norms.argsort(descending=True)[: facts["outputs"]]
         assert facts["kept"] == sorted(largest.tolist())
@@ -104,20 +104,20 @@ def test_thinet_removes_what_is_missed_least():
             if channel not in gone
         }
         assert order[step] == min(costs, key=costs.get)
-    # After the smallest column, the two that cancel each other are removed.
+    # Behind the smallest go two that cancel each other.
     paired = np.stack([np.ones(5), -np.ones(5), np.full(5, 0.5), np.full(5, 3.0)], axis=1)
     assert removal_order(paired)[0] == 2
     assert set(removal_order(paired)[:3]) == {0, 1, 2}
 
 
 def test_the_products_of_a_place_sum_to_an_output_of_the_layer():
-    pruning = problem()
-    graph = trace(pruning.model, pruning.example)
-    inputs = [batch for batch, _ in pruning.data()]
-    products = sampled_products(pruning.model, graph, inputs, 20, seed=0)
+    given = problem()
+    graph = trace(given.model, given.example)
+    inputs = [batch for batch, _ in given.data()]
+    products = sampled_products(given.model, graph, inputs, 20, seed=0)
     outputs = {}
     for name in products:
-        layer = pruning.model.get_submodule(name)
+        layer = given.model.get_submodule(name)
         layer.register_forward_hook(
             lambda m, _, out, name=name: outputs.setdefault(name, []).append(
                 (out - m.bias.view(-1, *[1] * (out.ndim - 2))).flatten()
@@ -125,7 +125,7 @@ def test_the_products_of_a_place_sum_to_an_output_of_the_layer():
         )
     with torch.no_grad():
         for batch in inputs:
-            pruning.model(**batch)
+            given.model(**batch)
     for name, rows in products.items():
         every = torch.cat(outputs[name]).double().numpy()
         sums = rows.sum(axis=1)
@@ -141,15 +141,15 @@ def test_the_products_of_a_place_sum_to_an_output_of_the_layer():
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("budget", ["parameters", "macs"])
 def test_the_budget_is_kept_on_a_residual_network(name, budget):
-    pruning = problem(build_network("resnet20", 4, 8, width=4, shortcut="A"), budget=budget)
+    given = problem(build_network("resnet20", 4, 8, width=4, shortcut="A"), budget=budget)
     used = []
     for compression in (0.3, 0.6, 0.9):
-        result = make_method(name).compress(pruning, compression)
-        facts = count(result.model, pruning.example)
-        modules = [result.model.get_submodule(layer.name) for layer in pruning.layers]
-        stored = sum(p.numel() for layer in modules for p in layer.parameters())
+        result = make_method(name).compress(given, compression)
+        facts = count(result.model, given.example)
+        own = [result.model.get_submodule(layer.name) for layer in given.layers]
+        stored = sum(p.numel() for layer in own for p in layer.parameters())
         used.append(facts.macs if budget == "macs" else stored)
-        dense = sum(getattr(layer, budget) for layer in pruning.layers)
+        dense = sum(getattr(layer, budget) for layer in given.layers)
         assert used[-1] <= (1 - compression) * dense
     assert used == sorted(used, reverse=True)
 
@@ -165,8 +165,8 @@ def test_what_is_refused(name):
 
 
 def test_thinet_needs_data():
-    pruning = problem()
-    bare = NetworkProblem(pruning.model, "conv", pruning.example)
+    given = problem()
+    bare = NetworkProblem(given.model, "conv", given.example)
     with pytest.raises(LowRankError, match="give batches"):
         make_method("thinet").compress(bare, 0.5)
     assert make_method("thinet").needs == ("inputs",)

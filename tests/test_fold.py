@@ -28,7 +28,7 @@ def weight(shape=SHAPE, seed=0):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# Row and column of an entry (i, c, a, b) of a weight f×c×k1×k2, as tuples of indices.
+# Where an entry (i, c, a, b) of a weight f×c×k1×k2 stands: row and column as tuples of indices.
 PLACES = {
     0: lambda i, c, a, b: ((i,), (c, a, b)),
     1: lambda i, c, a, b: ((i, a), (c, b)),
@@ -99,7 +99,7 @@ def test_singular_values_and_factors_are_those_of_each_slice(scheme, shape):
 
 def test_slices_of_low_rank_are_factorized_without_noise():
     values = torch.zeros(6, 4, 3, 3, dtype=torch.float64)
-    values[:, :2] = weight((6, 1, 1, 1))  # rank 1; the last slices are 0
+    values[:, :2] = weight((6, 1, 1, 1))  # rank 1, and none in the last slices
     for groups in (1, 2, 4):
         left, right = Slices(values).factors(groups, 2)
         torch.testing.assert_close(left @ right, fold(values, 0, groups), rtol=1e-7, atol=1e-7)

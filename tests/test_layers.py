@@ -34,11 +34,11 @@ def test_forward_looks_up_rows_of_the_product(rows, columns, rank, shape, dtype)
     layer = FactorizedEmbedding.from_dense(nn.Embedding(rows, columns, dtype=dtype), small)
     indices = torch.randint(rows, shape)
     expected = nn.functional.embedding(indices, layer.weight)
-    looked_up = layer(indices)
-    assert looked_up.shape == (*shape, columns)
-    assert looked_up.dtype == dtype
+    found = layer(indices)
+    assert found.shape == (*shape, columns)
+    assert found.dtype == dtype
     tolerance = 0.1 if dtype is torch.bfloat16 else 1e-5
-    torch.testing.assert_close(looked_up, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_forward_never_forms_the_table():
@@ -130,8 +130,8 @@ class Shared(nn.Module):
 
 def test_swap_replaces_a_layer_under_all_its_names_and_again():
     model = Shared()
-    name, embedding = find_embedding(model)
-    assert embedding is model.words
+    name, found = find_embedding(model)
+    assert found is model.words
     swap_embedding(model, name, factors())
     assert isinstance(model.words, FactorizedEmbedding)
     assert model.decoder["words"] is model.words

@@ -1,4 +1,4 @@
-"""PFP: sensitivities and kept channels against its formulas in loops, budgets, refusals."""
+"""PFP: sensitivities and kept channels against its formulas in loops, budgets, what it refuses."""
 
 import copy
 from itertools import product
@@ -59,16 +59,16 @@ def problem(name="resnet20", count=3, **more):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_sensitivities_and_kept_channels_equal_the_formula_in_loops(name):
-    pruning = problem(name)
-    model, layers = pruning.model, pruning.layers
+    given_problem = problem(name)
+    model, layers = given_problem.model, given_problem.layers
     pixels = images(name)
     names = [layer.name for layer in layers]
-    shares = sensitivities(model, names, [{"pixel_values": pixels}])
+    found = sensitivities(model, names, [{"pixel_values": pixels}])
     inputs = inputs_of(model, names, pixels)
     truth = {one: layer_sensitivity(model.get_submodule(one), inputs[one]) for one in names}
     for one in names:
-        np.testing.assert_allclose(shares[one].numpy(), truth[one], rtol=2e-5, atol=1e-7)
-    graph = trace(model, pruning.example)
+        np.testing.assert_allclose(found[one].numpy(), truth[one], rtol=2e-5, atol=1e-7)
+    graph = trace(model, given_problem.example)
     scores = np.zeros(graph.n_units)
     for one in names:
         for unit, value in zip(graph.reads[one], truth[one], strict=True):
@@ -77,12 +77,12 @@ def test_sensitivities_and_kept_channels_equal_the_formula_in_loops(name):
 
     def size(kept):
         small = slice_network(model, graph, graph.mask([np.array(kept)]))
-        small_layers = find_layers(small, "conv", pruning.example)
-        return sum(layer.parameters for layer in small_layers)
+        own = find_layers(small, "conv", given_problem.example)
+        return sum(layer.parameters for layer in own)
 
     for compression in (0.3, 0.7):
         method = make_method("pfp", samples=3)
-        result = method.compress(pruning, compression)
+        result = method.compress(given_problem, compression)
         if name != "vgg16_bn" or compression == 0.3:  # the loop slices at every step it tries
             budget = (1 - compression) * dense
             expected = kept_units(graph, layers, scores, _cached(size), budget, 1e-16)
@@ -144,21 +144,21 @@ def test_one_layer_equals_the_formula_in_loops(
     x = torch.randn(count, channels, 6, 7) * (torch.rand(count, channels, 6, 7) < dense)
     x = x if signed else x.relu()
     model = nn.Sequential(layer)
-    shares = sensitivities(model, ["0"], [{"input": x[:1]}, {"input": x[1:]}])["0"]
-    np.testing.assert_allclose(shares.numpy(), layer_sensitivity(layer, x), rtol=2e-5, atol=1e-7)
+    found = sensitivities(model, ["0"], [{"input": x[:1]}, {"input": x[1:]}])["0"]
+    np.testing.assert_allclose(found.numpy(), layer_sensitivity(layer, x), rtol=2e-5, atol=1e-7)
 
 
 def test_a_linear_layer_and_the_output_of_the_probes():
     torch.manual_seed(0)
     layer = nn.Linear(7, 5)
     x = torch.randn(4, 3, 7)
-    shares = sensitivities(nn.Sequential(layer), ["0"], [{"input": x}])["0"]
-    np.testing.assert_allclose(shares.numpy(), layer_sensitivity(layer, x), rtol=2e-5)
-    # The input of the second layer is the output of the first, including its bias.
+    found = sensitivities(nn.Sequential(layer), ["0"], [{"input": x}])["0"]
+    np.testing.assert_allclose(found.numpy(), layer_sensitivity(layer, x), rtol=2e-5)
+    # Two layers: the second one sees what the first one gives, bias and all.
     second = nn.Linear(5, 2)
-    shares = sensitivities(nn.Sequential(layer, second), ["0", "1"], [{"input": x}])["1"]
+    found = sensitivities(nn.Sequential(layer, second), ["0", "1"], [{"input": x}])["1"]
     truth = layer_sensitivity(second, layer(x).detach())
-    np.testing.assert_allclose(shares.numpy(), truth, rtol=2e-4)
+    np.testing.assert_allclose(found.numpy(), truth, rtol=2e-4)
 
 
 def test_the_number_of_images_is_the_papers():
@@ -224,52 +224,52 @@ def test_random_sampling_keeps_outputs_on_average():
     for _ in range(4000):
         kept, factors = draw(chances, 3, "random", rng)
         np.add.at(sums, kept, factors)
-    # Draws of more than three distinct channels are repeated, which favours frequent channels.
+    # Draws with more than three distinct channels are drawn again, which favours the frequent.
     assert np.abs(sums / 4000 - 1).max() < 0.25
 
 
 @pytest.mark.parametrize("variant", ["deterministic", "random", "mixed"])
 @pytest.mark.parametrize("budget", ["parameters", "macs"])
 def test_the_budget_is_never_exceeded_and_the_report_is_true(variant, budget):
-    pruning = problem("densenet22", budget=budget)
-    before = copy.deepcopy(pruning.model.state_dict())
+    given_problem = problem("densenet22", budget=budget)
+    before = copy.deepcopy(given_problem.model.state_dict())
     method = make_method("pfp", variant=variant, samples=3)
     sizes = []
     for compression in (0.1, 0.35, 0.6, 0.85):
-        result = method.compress(pruning, compression)
-        modules = [result.model.get_submodule(one["name"]) for one in result.layers]
-        stored = [sum(p.numel() for p in layer.parameters()) for layer in modules]
+        result = method.compress(given_problem, compression)
+        own = [result.model.get_submodule(one["name"]) for one in result.layers]
+        stored = [sum(p.numel() for p in layer.parameters()) for layer in own]
         assert stored == [one["parameters"] for one in result.layers]
         if budget == "macs":
-            used = sum(count(result.model, pruning.example).by_module.values())
+            used = sum(count(result.model, given_problem.example).by_module.values())
         else:
             used = sum(stored)
-        dense = sum(getattr(layer, budget) for layer in pruning.layers)
+        dense = sum(getattr(layer, budget) for layer in given_problem.layers)
         assert used <= (1 - compression) * dense
-        if variant == "deterministic" and compression > 0.5:  # else only dead channels go
+        if variant == "deterministic" and compression > 0.5:  # below it only dead ones go
             assert used >= (1 - compression) * dense * 0.8
         sizes.append(used)
-        again = method.compress(pruning, compression)
+        again = method.compress(given_problem, compression)
         assert again.layers == result.layers
         for one, two in zip(again.model.parameters(), result.model.parameters(), strict=True):
             assert torch.equal(one, two)
     assert sizes == sorted(sizes, reverse=True)
-    after = pruning.model.state_dict()
+    after = given_problem.model.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in after.items())
 
 
 def test_random_variants_scale_the_weights_that_read_a_channel():
-    pruning = problem("densenet22", seed=3)
-    result = make_method("pfp", variant="random", samples=3).compress(pruning, 0.8)
-    graph = trace(pruning.model, pruning.example)
+    given_problem = problem("densenet22", seed=3)
+    result = make_method("pfp", variant="random", samples=3).compress(given_problem, 0.8)
+    graph = trace(given_problem.model, given_problem.example)
     kept = {one["name"]: one["kept"] for one in result.layers}
     name, before = "dense1.0.conv2", "dense1.0.conv1"
     small = result.model.get_submodule(name).weight
-    dense = pruning.model.get_submodule(name).weight[kept[name]][:, kept[before]]
+    dense = given_problem.model.get_submodule(name).weight[kept[name]][:, kept[before]]
     factors = (small / dense).flatten(2).transpose(0, 1).flatten(1)
     torch.testing.assert_close(factors, factors[:, :1].expand_as(factors))
-    shares = sensitivities(pruning.model, [name], [{"pixel_values": images("densenet22")}])
-    scores = unit_sensitivities(graph, {name: shares[name].numpy()})[graph.writes[before]]
+    found = sensitivities(given_problem.model, [name], [{"pixel_values": images("densenet22")}])
+    scores = unit_sensitivities(graph, {name: found[name].numpy()})[graph.writes[before]]
     chances = scores / scores.sum()
     assert (factors[:, 0].detach().numpy() @ chances[kept[before]]) == pytest.approx(1, rel=1e-4)
     other = make_method("pfp", variant="random", samples=3).compress(
@@ -278,16 +278,16 @@ def test_random_variants_scale_the_weights_that_read_a_channel():
     assert other.layers != result.layers
 
 
-def test_few_images_are_reported_and_unused_channels_are_removed_first():
-    pruning = problem("resnet20", count=2)
-    model = pruning.model
+def test_few_images_are_said_and_unused_channels_go_first():
+    given_problem = problem("resnet20", count=2)
+    model = given_problem.model
     with torch.no_grad():
         model.layer1[0].bn1.weight[1] = 0
         model.layer1[0].bn1.bias[1] = -1  # dead behind the ReLU
-    result = make_method("pfp").compress(pruning, 0.05)
-    wanted = images_needed(pruning.layers, 1e-16)
+    result = make_method("pfp").compress(given_problem, 0.05)
+    wanted = images_needed(given_problem.layers, 1e-16)
     assert (result.info["images"], result.info["images_wanted"]) == (2, wanted)
-    outputs = [layer.positions * layer.shape[0] for layer in pruning.layers]
+    outputs = [layer.positions * layer.shape[0] for layer in given_problem.layers]
     assert wanted == ceil(3 * log(8 * sum(outputs) * max(outputs) / 1e-16))
     facts = next(one for one in result.layers if one["name"] == "layer1.0.conv1")
     assert 1 not in facts["kept"]
@@ -302,24 +302,24 @@ def test_few_images_are_reported_and_unused_channels_are_removed_first():
     ],
 )
 def test_what_is_refused(params, more, compression, words):
-    pruning = problem(**more) if "batches" not in more else None
-    if pruning is None:
+    given_problem = problem(**more) if "batches" not in more else None
+    if given_problem is None:
         example = {"pixel_values": images("resnet20", 1)}
-        pruning = NetworkProblem(network("resnet20"), "conv", example, None)
+        given_problem = NetworkProblem(network("resnet20"), "conv", example, None)
     with pytest.raises(LowRankError, match=words) as caught:
-        make_method("pfp", **params).compress(pruning, compression)
+        make_method("pfp", **params).compress(given_problem, compression)
     assert "\n" not in str(caught.value)
 
 
 def test_the_largest_compression_that_an_error_names_is_possible():
-    pruning = problem("vgg16_bn")
+    given_problem = problem("vgg16_bn")
     with pytest.raises(LowRankError, match="out of reach") as caught:
-        make_method("pfp").compress(pruning, 0.9999)
+        make_method("pfp").compress(given_problem, 0.9999)
     most = float(str(caught.value).rpartition(" ")[2])
-    result = make_method("pfp").compress(pruning, most)
+    result = make_method("pfp").compress(given_problem, most)
     assert all(one["outputs"] == 1 for one in result.layers[:-1])
     with pytest.raises(LowRankError, match="out of reach"):
-        make_method("pfp").compress(pruning, most + 2e-4)
+        make_method("pfp").compress(given_problem, most + 2e-4)
 
 
 class Wide(nn.Module):
@@ -357,7 +357,7 @@ def test_the_number_of_threads_does_not_matter():
     finally:
         torch.set_num_threads(threads)
     assert kept[0] == kept[1]
-    assert [name for name in names if not torch.equal(*(run[name] for run in scores))] == []
+    assert [name for name in names if not torch.equal(*(own[name] for own in scores))] == []
 
 
 class Viewed(nn.Module):
@@ -390,9 +390,11 @@ class Shared(nn.Module):
 def test_networks_that_are_refused(model, words):
     pixels = torch.randn(2, 3, 8, 8)
     batches = [({"pixel_values": pixels}, None)]
-    pruning = NetworkProblem(model.eval(), "conv", {"pixel_values": pixels[:1]}, lambda: batches)
+    given_problem = NetworkProblem(
+        model.eval(), "conv", {"pixel_values": pixels[:1]}, lambda: batches
+    )
     with pytest.raises(LowRankError, match=words):
-        make_method("pfp").compress(pruning, 0.4)
+        make_method("pfp").compress(given_problem, 0.4)
 
 
 @pytest.mark.parametrize(

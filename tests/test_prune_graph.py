@@ -112,26 +112,26 @@ def random_mask(graph, seed):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_sliced_network_is_the_masked_one_and_has_the_size_that_was_counted(name, tmp_path):
-    model, inputs = network(name), example(name)
+    model, given = network(name), example(name)
     before = copy.deepcopy(model.state_dict())
-    graph = trace(model, inputs)
-    layers = find_layers(model, "conv", inputs)
-    images = {"pixel_values": torch.randn(3, *inputs["pixel_values"].shape[1:])}
+    graph = trace(model, given)
+    layers = find_layers(model, "conv", given)
+    images = {"pixel_values": torch.randn(3, *given["pixel_values"].shape[1:])}
     for seed in range(4):
         mask = random_mask(graph, seed)
         small = slice_network(model, graph, mask)
         with torch.no_grad():
-            outputs, expected = small(**images), masked(model, graph, mask)(**images)
-        torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
-        modules = [small.get_submodule(layer.name) for layer in layers]
-        stored = sum(p.numel() for layer in modules for p in layer.parameters())
+            found, expected = small(**images), masked(model, graph, mask)(**images)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        own = [small.get_submodule(layer.name) for layer in layers]
+        stored = sum(p.numel() for layer in own for p in layer.parameters())
         assert kept_cost(graph, layers, mask) == stored
-        macs = count(small, inputs).by_module
+        macs = count(small, given).by_module
         assert kept_cost(graph, layers, mask, "macs") == sum(macs[one.name] for one in layers)
         save(small, tmp_path / "small")
         again = load(tmp_path / "small", model=model)
         with torch.no_grad():
-            assert torch.equal(again(**images), outputs)
+            assert torch.equal(again(**images), found)
         save(again, tmp_path / "again")
         for file in ("lowrank.json", "model.safetensors"):
             one, two = ((tmp_path / f / file).read_bytes() for f in ("small", "again"))
@@ -187,12 +187,12 @@ def test_concatenated_channels_are_read_by_all_later_layers():
 
 @pytest.mark.parametrize("end", [nn.LogSoftmax(dim=-1), nn.Softmax(dim=-1)])
 def test_a_network_that_ends_in_probabilities_is_pruned_like_one_that_does_not(end):
-    model, inputs = network("mixed"), example("mixed")
+    model, given = network("mixed"), example("mixed")
     ended = nn.Sequential()
     ended.add_module("mixed", model)
     ended.add_module("end", end)
     ended.forward = lambda pixel_values: end(model(pixel_values))
-    graph, other = trace(model, inputs), trace(ended, inputs)
+    graph, other = trace(model, given), trace(ended, given)
     assert [pool.tolist() for pool in other.pools] == [pool.tolist() for pool in graph.pools]
     for name, units in graph.writes.items():
         assert other.writes[f"mixed.{name}"].tolist() == units.tolist()
@@ -208,16 +208,16 @@ def test_a_channel_keeps_all_its_pixels_and_its_own_filter():
 
 
 def test_a_pruned_network_can_be_pruned_again(tmp_path):
-    model, inputs = network("resnet20, option A"), example("resnet20, option A")
-    once = slice_network(model, (g := trace(model, inputs)), random_mask(g, 5))
-    graph = trace(once, inputs)
+    model, given = network("resnet20, option A"), example("resnet20, option A")
+    once = slice_network(model, (g := trace(model, given)), random_mask(g, 5))
+    graph = trace(once, given)
     mask = random_mask(graph, 6)
     twice = slice_network(once, graph, mask)
     with torch.no_grad():
-        expected = masked(once, graph, mask)(**inputs)
-        torch.testing.assert_close(twice(**inputs), expected, rtol=1e-5, atol=1e-5)
+        expected = masked(once, graph, mask)(**given)
+        torch.testing.assert_close(twice(**given), expected, rtol=1e-5, atol=1e-5)
         save(twice, tmp_path / "twice")
-        assert torch.equal(load(tmp_path / "twice", model=model)(**inputs), twice(**inputs))
+        assert torch.equal(load(tmp_path / "twice", model=model)(**given), twice(**given))
     other = build_network("resnet20", 5, 8, width=8, shortcut="A")
     with pytest.raises(LowRankError, match=r"'conv1' has sizes .3, 8, 1., not .3, 4, 1."):
         load(tmp_path / "twice", model=other)
