@@ -174,8 +174,9 @@ def _check_task(logits: Tensor, labels: Tensor) -> None:
         wanted = f"whole numbers in 0..{outputs - 1}, one for each example"
     if not fits:
         raise LowRankError(
-            f"the labels do not fit the network: {outputs} output{'s need' if outputs > 1 else ' needs'} "
-            f"{wanted}, not {_described(labels)}; correct the labels, or use a network that was "
+            f"the labels do not fit the network: {outputs} "
+            f"{'outputs need' if outputs > 1 else 'output needs'} {wanted}, "
+            f"not {_described(labels)}; correct the labels, or use a network that was "
             "trained for this task"
         )
 
