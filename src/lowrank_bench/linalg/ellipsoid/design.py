@@ -1,6 +1,6 @@
 """The smallest ellipsoid around {x : max |a_i·x| ≤ 1}, from its dual, a D-optimal design.
 
-Its form is M = Aᵀ diag(w) A for the w ≥ 0 with Σ w = d that maximizes det M. For these weights
+Its form is M = Aᵀ diag(w) A for the w ≥ 0 with Σ w = d that maximises det M. For these weights
 a_iᵀ M⁻¹ a_i ≤ 1 for every row, with equality where w_i > 0 (Kiefer and Wolfowitz; John). They
 are the limit of the ℓp Lewis weights for p → ∞.
 """
@@ -41,7 +41,7 @@ def optimal_design(matrix: Tensor, start: Tensor, tolerance: float, steps: int) 
     The problem is solved for a growing set of rows: first those of largest weight, then also those
     farthest outside the ellipsoid of the set. No row leaves the set, so this terminates. Within
     the set, each step moves weight to the row farthest outside, or away from a row inside, with
-    the step length that maximizes the determinant. These steps converge from any start with
+    the step length that maximises the determinant. These steps converge from any start with
     det M > 0, and linearly in the end.
 
     Parameters

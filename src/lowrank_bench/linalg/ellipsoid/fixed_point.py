@@ -6,7 +6,7 @@ slope ≤ −1 (p ≥ 4), θ = 1/(1 − slope) = 2/p sets w to the leverages τ 
 v = w^{1−2/p} this ascends log det(Aᵀ diag(v) A) subject to Σ v^{p/(p−2)} = d, a concave problem
 whose only maximum is at the Lewis weights. The determinant is a sum of monomials in v, so its
 logarithm is convex in log v. Therefore Σ τ_i log v_i bounds its change from below, and the step
-maximizes that bound. Each step gains at least (1 − 2/p)·Σ τ_i log(τ_i/w_i) and the total gain
+maximises that bound. Each step gains at least (1 − 2/p)·Σ τ_i log(τ_i/w_i) and the total gain
 is finite, so τ → w from any start. Near the limit each step multiplies the error by at most
 1 − 2/p.
 """
@@ -163,7 +163,7 @@ def _diagonal_step(gap: Tensor, share: Tensor, slope: float) -> Tensor:
         return gap
     half, power = 1 - slope, -slope / (1 - slope)
     rest, log_share = torch.log1p(-share), share.log()
-    step = gap / (1 - slope * share)  # the linearized solution
+    step = gap / (1 - slope * share)  # the linearised solution
     for _ in range(SCALAR_STEPS):
         # total = log(1 − τ + τe^{kx}), without overflow
         grown = log_share + power * step
@@ -178,7 +178,7 @@ def _mix(history: deque[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     *earlier, (point, step, share) = history
     if not earlier:
         return point + step
-    # Minimize ‖step − Σ w_j (step − step_j)‖ in the inner product weighted by the shares.
+    # Minimise ‖step − Σ w_j (step − step_j)‖ in the inner product weighted by the shares.
     metric = share.sqrt()
     slopes = torch.stack([(step - past) * metric for _, past, _ in earlier], dim=1)
     moves = torch.stack([point - past for past, _, _ in earlier], dim=1)
