@@ -31,7 +31,10 @@ def explain(
         return f"key {key!r} is missing in {where}; add it there"
     message = re.sub("^Input should", "it should", first["msg"].removeprefix("Value error, "))
     if not loc:
-        return f"{where}: {message}"
+        # A rule that involves several keys: its message begins with the one to blame.
+        blamed = re.match(r"([\w.]+) = ", message)
+        keys = blamed[1].split(".") if blamed else []
+        return f"{_origin(keys, folder, values, overrides)}: {message}"
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"{key} in {where} is not valid: {message}"  # the message names the key within
     return f"{key} = {first['input']!r} in {where} is not valid: {message}"
@@ -42,14 +45,16 @@ def _without_tags(loc: Sequence[Any], values: Any) -> tuple[Any, ...]:
     out: list[Any] = []
     here = values
     for part in loc:
-        # A tag is no key of the section but the value of its key `kind`.
-        if isinstance(here, Mapping) and part not in here and here.get("kind") == part:
-            continue
-        out.append(part)
         if isinstance(here, Mapping):
+            # The tag of a section is the value of its key `kind`, not one of its keys.
+            if part not in here and here.get("kind") == part:
+                continue
             here = here.get(part)
         elif isinstance(here, list) and isinstance(part, int):
             here = here[part] if part < len(here) else None
+        else:  # the tag of a plain value: no key leads further into it
+            continue
+        out.append(part)
     return tuple(out)
 
 

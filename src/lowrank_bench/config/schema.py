@@ -179,8 +179,9 @@ class Config(Strict):
                 )
             target = self.target_of(model)
             if (model.modality == "image") != (target == "conv"):
+                key = "target" if model.target is None else f"model.{name}.target"
                 raise ValueError(
-                    f"target = {target!r} does not fit model.{name}, whose modality is "
+                    f"{key} = {target!r} does not fit model.{name}, whose modality is "
                     f"{model.modality!r}; use conv for images, embedding or linear for texts"
                 )
         return self

@@ -164,7 +164,8 @@ def _relaxed(matrix: Tensor, rank: int, p: float) -> float:
         return 0.0
     unit = power_of_two(peak)
     matrix = matrix / unit
-    best, form = 0.0, gram(matrix)
+    best: float = 0.0
+    form = gram(matrix)
     for _ in range(STEPS):
         # Reweighted least squares: the best Q for the present weights, then new weights.
         relaxed = _waterfill(form, free)
@@ -178,7 +179,8 @@ def _relaxed(matrix: Tensor, rank: int, p: float) -> float:
         # The objective at any Q is an upper bound on its minimum.
         if best >= (1 - GAP) * float(lengths.pow(p).sum()):
             break
-    return best ** (1 / p) * unit
+    bound: float = best ** (1 / p) * unit
+    return bound
 
 
 def _tangent(form: Tensor, relaxed: Tensor, lengths: Tensor, free: int, p: float) -> float:
