@@ -51,8 +51,8 @@ def rivals(a: torch.Tensor, rank: int, p: float, seed: int):
     """Matrices of that rank that try to be near: local searches from random starts and columns."""
     u, s, v = torch.linalg.svd(a, full_matrices=False)
     yield u[:, :rank] * s[:rank] @ v[:rank]
-    own = a[:, :rank]
-    yield own @ torch.linalg.lstsq(own, a, driver="gelsd").solution
+    leading = a[:, :rank]
+    yield leading @ torch.linalg.lstsq(leading, a, driver="gelsd").solution
     for start in range(3):
         basis = torch.linalg.qr(gauss(seed + 50 + start, a.shape[1], rank)).Q
         power = min(p, 1.9)
@@ -183,11 +183,11 @@ def test_report(magnitude, power):
     }
     assert report.keys() == expected.keys()
     for norm, (least, whole) in expected.items():
-        found = report[norm]
-        assert found["error"] / magnitude == pytest.approx(float(least), rel=1e-9)
-        assert found["relative"] == pytest.approx(float(least) / float(whole), rel=1e-9)
-        assert found["within"] == pytest.approx(found["error"] / found["bound"])
-        assert found["within"] >= SLACK
+        entry = report[norm]
+        assert entry["error"] / magnitude == pytest.approx(float(least), rel=1e-9)
+        assert entry["relative"] == pytest.approx(float(least) / float(whole), rel=1e-9)
+        assert entry["within"] == pytest.approx(entry["error"] / entry["bound"])
+        assert entry["within"] >= SLACK
     assert report["fro"]["within"] == pytest.approx(1, rel=1e-9)
     assert report["l21"]["within"] < 1.5
 
@@ -196,13 +196,13 @@ def test_report(magnitude, power):
 def test_exact_factors_are_within_one(thorough):
     left, right = gauss(7, 40, 3), gauss(8, 3, 9)
     report = certify(left @ right, Factors(left, right), thorough=thorough)
-    for found in report.values():
-        assert found["within"] == 1.0
-        assert found["bound"] <= 1e-9 * found["error"] / max(found["relative"], 1e-300) + 1e-9
+    for entry in report.values():
+        assert entry["within"] == 1.0
+        assert entry["bound"] <= 1e-9 * entry["error"] / max(entry["relative"], 1e-300) + 1e-9
     zero = certify(torch.zeros(5, 4), Factors(torch.zeros(5, 1), torch.zeros(1, 4)))
-    assert {found["within"] for found in zero.values()} == {1.0}
+    assert {entry["within"] for entry in zero.values()} == {1.0}
     worse = certify(left @ right, Factors(2 * left, right), thorough=thorough)
-    assert {found["within"] for found in worse.values()} == {None}
+    assert {entry["within"] for entry in worse.values()} == {None}
 
 
 def test_partitions():
@@ -219,18 +219,18 @@ def test_partitions():
     parts = tuple(Factors(left[labels == c], bases[c]) for c in (0, 1))
     for other in (full, BlockFactors(labels, parts)):
         assert rank_limit(other) is None
-        found = certify(a, other)["l1"]
-        assert found["bound"] is found["within"] is None
-        assert math.isclose(found["error"], float((a - other.dense()).abs().sum()))
+        entry = certify(a, other)["l1"]
+        assert entry["bound"] is entry["within"] is None
+        assert math.isclose(entry["error"], float((a - other.dense()).abs().sum()))
 
 
 def test_a_common_bias_counts_as_one_rank():
     a = gauss(10, 30, 6) + 10
     factors = make_method("l21", center=True).decompose(Problem(a, rank=2)).factors(2)
     assert rank_limit(factors) == 3
-    found = certify(a, factors, thorough=True)
-    assert found["fro"]["bound"] == pytest.approx(float(torch.linalg.svdvals(a)[3:].norm()))
-    assert found["l21"]["within"] >= SLACK
+    certificate = certify(a, factors, thorough=True)
+    assert certificate["fro"]["bound"] == pytest.approx(float(torch.linalg.svdvals(a)[3:].norm()))
+    assert certificate["l21"]["within"] >= SLACK
 
 
 def test_bounds_are_shared_over_ranks_and_methods(monkeypatch):

@@ -150,14 +150,14 @@ def test_the_table_tells_the_use_of_rows_whose_order_says_nothing():
     true = 1 / (torch.arange(rows).double() + 20)
     a = table(6, rows, 8)
     a[:, 0] += true.log()  # training leaves its mark
-    given = true.clone()
+    order = true.clone()
     odd = torch.arange(50)
-    given[odd] = true[2000]  # frequent characters that stand in an alphabet
-    found = table_frequency(a, given)
-    assert found.sum().item() == pytest.approx(1)
-    assert (found > 0).all()
-    share = given / given.sum()
-    gain = found[odd].log() - share[odd].log()
+    order[odd] = true[2000]  # frequent characters that stand in an alphabet
+    use = table_frequency(a, order)
+    assert use.sum().item() == pytest.approx(1)
+    assert (use > 0).all()
+    share = order / order.sum()
+    gain = use[odd].log() - share[odd].log()
     assert gain.mean() > 0.5
     assert (gain > 0).double().mean() > 0.9
 

@@ -72,19 +72,19 @@ MATRICES = {
 def test_never_above_the_svd(kind, rows, columns, rank, power, magnitude, refit):
     a = MATRICES[kind](rows, columns) * magnitude
     rank = min(rank, rows, columns)
-    found = decompose(a, rank, p=power, refit=refit, sweeps=8).factors(rank)
-    assert found.left.shape == (rows, rank)
-    assert found.right.shape == (rank, columns)
+    factors = decompose(a, rank, p=power, refit=refit, sweeps=8).factors(rank)
+    assert factors.left.shape == (rows, rank)
+    assert factors.right.shape == (rank, columns)
     allowed = size(a - svd(a, rank), power) + 1e-12 * size(a, power)
-    assert size(a - found.dense(), power) <= allowed
+    assert size(a - factors.dense(), power) <= allowed
 
 
 @pytest.mark.parametrize("kind", ["duplicates", "zeros", "constant", "deficient"])
 def test_exact_low_rank_is_kept(kind):
     a = MATRICES[kind](40, 9)
-    found = decompose(a, 2)
-    assert size(a - found.factors(2).dense(), 1.0) <= 1e-12 * size(a, 1.0)
-    assert found.info["sweeps"] == 0
+    decomposition = decompose(a, 2)
+    assert size(a - decomposition.factors(2).dense(), 1.0) <= 1e-12 * size(a, 1.0)
+    assert decomposition.info["sweeps"] == 0
 
 
 def test_gross_entries_cost_a_quarter_less_than_with_the_svd():
@@ -99,10 +99,10 @@ def test_gross_entries_are_found_exactly(seed):
     """Rank 5 and five percent of gross entries: these alone are the error."""
     sparse = gross(seed + 3, 400, 30, 0.05, 5.0)
     low = gauss(seed + 4, 400, 5) @ gauss(seed + 5, 5, 30)
-    found = decompose(low + sparse, 5).factors(5).dense()
-    assert size(low + sparse - found, 1.0) <= (1 + 1e-4) * size(sparse, 1.0)
-    torch.testing.assert_close(found, low, rtol=0, atol=0.05)
-    assert size(low - svd(low + sparse, 5), 1.0) > 1e3 * size(low - found, 1.0)
+    dense = decompose(low + sparse, 5).factors(5).dense()
+    assert size(low + sparse - dense, 1.0) <= (1 + 1e-4) * size(sparse, 1.0)
+    torch.testing.assert_close(dense, low, rtol=0, atol=0.05)
+    assert size(low - svd(low + sparse, 5), 1.0) > 1e3 * size(low - dense, 1.0)
 
 
 def test_better_start_escapes_the_subspace_of_the_svd():
@@ -112,9 +112,9 @@ def test_better_start_escapes_the_subspace_of_the_svd():
     a[0, :] = a[:, 0] = 0
     a[0, 0] = n
     assert size(a - svd(a, 1), 1.0) == pytest.approx((n - 1) ** 2)
-    found = decompose(a, 1)
-    assert size(a - found.factors(1).dense(), 1.0) == pytest.approx(n, rel=1e-6)
-    assert found.info["start"] == "ellipsoid"
+    decomposition = decompose(a, 1)
+    assert size(a - decomposition.factors(1).dense(), 1.0) == pytest.approx(n, rel=1e-6)
+    assert decomposition.info["start"] == "ellipsoid"
 
 
 def test_a_better_start_is_kept():
@@ -178,8 +178,8 @@ def test_rank_one_of_three_columns_by_brute_force():
         steps = a[:, None, :] / grid  # the optimum meets one entry of the row exactly
         gaps = (a[:, None, None, :] - steps[..., None] * grid[None, :, None, :]).abs().sum(dim=-1)
         optimum = float(gaps.amin(dim=2).sum(dim=0).min())
-        found = size(a - decompose(a, 1, sweeps=60).factors(1).dense(), 1.0)
-        assert found <= 1.02 * optimum
+        error = size(a - decompose(a, 1, sweeps=60).factors(1).dense(), 1.0)
+        assert error <= 1.02 * optimum
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5])

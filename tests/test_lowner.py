@@ -53,9 +53,9 @@ def test_agrees_with_the_lewis_ellipsoid(block):
 @pytest.mark.parametrize("power", POWERS)
 def test_the_sandwich_on_random_and_extreme_directions(power):
     a = body(7)
-    found = lowner_ellipsoid(a, power)
+    outer = lowner_ellipsoid(a, power)
     x = torch.randn(a.shape[1], 400, generator=torch.Generator().manual_seed(0)).double()
-    axes = torch.linalg.pinv(found.root)
+    axes = torch.linalg.pinv(outer.root)
     ascent = [axes, x, torch.linalg.pinv(a)]
     for _ in range(30):  # the subgradient's dual point: each step raises ‖Ax‖_p on the ellipsoid
         images = a @ x
@@ -64,10 +64,10 @@ def test_the_sandwich_on_random_and_extreme_directions(power):
         x = axes @ (axes.T @ (a.T @ (images.sign() * images.abs() ** (high - 1))))
         ascent.append(x)
     x = torch.cat(ascent, dim=1)
-    ratio = torch.linalg.vector_norm(a @ x, ord=power, dim=0) / (found.root @ x).norm(dim=0)
+    ratio = torch.linalg.vector_norm(a @ x, ord=power, dim=0) / (outer.root @ x).norm(dim=0)
     assert ratio.min() >= 1 - 1e-9
-    assert ratio.max() <= found.factor * (1 + 1e-9)
-    assert ratio.max() > 0.2 * found.factor or power > 2  # not met by a wide margin
+    assert ratio.max() <= outer.factor * (1 + 1e-9)
+    assert ratio.max() > 0.2 * outer.factor or power > 2  # not met by a wide margin
 
 
 def test_volume_is_at_least_the_least():
@@ -76,31 +76,31 @@ def test_volume_is_at_least_the_least():
         a = body(seed)
         d = a.shape[1]
         least = torch.linalg.slogdet(lewis_weights(a, INF).form / d).logabsdet
-        found = torch.linalg.slogdet(lowner_ellipsoid(a, INF).form).logabsdet
-        assert found <= least + 1e-6
-        assert found >= least - d * math.log(d + 1)  # and no more than the inner test allows
+        logdet = torch.linalg.slogdet(lowner_ellipsoid(a, INF).form).logabsdet
+        assert logdet <= least + 1e-6
+        assert logdet >= least - d * math.log(d + 1)  # and no more than the inner test allows
 
 
 def test_one_and_two_dimensions_by_brute_force():
     line = torch.tensor([[3.0], [-4.0]], dtype=torch.float64)
     for power, norm in ((1.0, 7.0), (2.0, 5.0), (INF, 4.0)):
-        found = lowner_ellipsoid(line, power)
-        assert norm / math.sqrt(2) - 1e-9 <= found.root.abs().item() <= norm * (1 + 1e-12)
+        outer = lowner_ellipsoid(line, power)
+        assert norm / math.sqrt(2) - 1e-9 <= outer.root.abs().item() <= norm * (1 + 1e-12)
     angles = torch.linspace(0, math.pi, 20001).double()
     circle = torch.stack([angles.cos(), angles.sin()])
     a = torch.tensor([[1.0, 0.2], [-0.3, 2.0], [50.0, 60.0]], dtype=torch.float64)
     for power in POWERS:
-        found = lowner_ellipsoid(a, power)
+        outer = lowner_ellipsoid(a, power)
         edge = circle / torch.linalg.vector_norm(a @ circle, ord=power, dim=0)
-        lengths = (found.root @ edge).norm(dim=0)
-        assert 1 / found.factor - 1e-9 <= lengths.min() <= lengths.max() <= 1 + 1e-9
+        lengths = (outer.root @ edge).norm(dim=0)
+        assert 1 / outer.factor - 1e-9 <= lengths.min() <= lengths.max() <= 1 + 1e-9
 
 
 def test_dependent_columns_zero_rows_and_scale():
     a = body(5)[:, :1] @ torch.ones(1, 3).double()
     a = torch.cat([a, torch.zeros(2, 3).double()])
-    found = lowner_ellipsoid(a, 1.0)
-    assert found.rank == 1
+    outer = lowner_ellipsoid(a, 1.0)
+    assert outer.rank == 1
     nothing = lowner_ellipsoid(torch.zeros(4, 3), 1.0)
     assert nothing.rank == 0
     assert (nothing.form == torch.zeros(3, 3)).all()
@@ -112,13 +112,13 @@ def test_dependent_columns_zero_rows_and_scale():
 
 def test_method_projects_as_lp_does():
     a = body(11)
-    found = make_method("lowner").decompose(Problem(a))
+    decomposition = make_method("lowner").decompose(Problem(a))
     form = lowner_ellipsoid(a, 1.0).form
     _, vectors = np.linalg.eigh(form.numpy())
     leading = torch.from_numpy(vectors[:, ::-1][:, :2].copy())
     expected = a @ leading @ leading.T
-    torch.testing.assert_close(found.factors(2).dense(), expected, rtol=1e-7, atol=1e-9)
-    assert found.info["factor"] <= math.sqrt(a.shape[1] * (a.shape[1] + 1))
+    torch.testing.assert_close(decomposition.factors(2).dense(), expected, rtol=1e-7, atol=1e-9)
+    assert decomposition.info["factor"] <= math.sqrt(a.shape[1] * (a.shape[1] + 1))
     wide = make_method("lowner").decompose(Problem(torch.eye(3, 9).double()))
     assert wide.basis.shape == (9, 3)
 

@@ -103,11 +103,11 @@ def test_gradients_are_those_of_the_dense_table(example):
     }
     rows = restore(values).dense()[IDS]
     rows.mul(target * (IDS != 0).unsqueeze(-1)).sum().backward()
-    own = dict(layer.named_parameters())
+    parameters = dict(layer.named_parameters())
     for name, value in values.items():
         if value.is_floating_point() and value.numel():
-            found = own[name if name in own else f"parts.{name}"].grad
-            torch.testing.assert_close(found, value.grad)
+            gradient = parameters[name if name in parameters else f"parts.{name}"].grad
+            torch.testing.assert_close(gradient, value.grad)
 
 
 def test_counts_by_hand():

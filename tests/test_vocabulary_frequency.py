@@ -50,38 +50,38 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_follows_the_counts_of_the_text(kind):
-    found = tokenizer(kind)
-    frequency = vocabulary_frequency(found)
-    counts = Counter(i for row in found(text())["input_ids"] for i in row)
+    trained = tokenizer(kind)
+    frequency = vocabulary_frequency(trained)
+    counts = Counter(i for row in trained(text())["input_ids"] for i in row)
     assert frequency.dtype == torch.float64
-    assert frequency.shape == (len(found),)
+    assert frequency.shape == (len(trained),)
     assert (frequency > 0).all()
     assert frequency.sum().item() == pytest.approx(1)
-    used = [i for i in counts if i not in found.all_special_ids]
+    used = [i for i in counts if i not in trained.all_special_ids]
     rank = spearmanr([counts[i] for i in used], frequency[used]).statistic
     assert rank > 0.3
     # A uniform guess needs more bits for the text than this one.
     total = sum(counts.values())
     bits = -sum(c * torch.log2(frequency[i]).item() for i, c in counts.items()) / total
-    assert bits < np.log2(len(found))
+    assert bits < np.log2(len(trained))
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_special_tokens(kind):
-    found = tokenizer(kind)
-    frequency = vocabulary_frequency(found)
-    place = {name: frequency[found.convert_tokens_to_ids(name)].item() for name in SPECIAL}
+    trained = tokenizer(kind)
+    frequency = vocabulary_frequency(trained)
+    place = {name: frequency[trained.convert_tokens_to_ids(name)].item() for name in SPECIAL}
     assert place["[CLS]"] == place["[SEP]"] == frequency.max().item()  # in every text
     for name in ("[PAD]", "[unused0]", "[UNK]", "[MASK]"):
         assert place[name] == frequency.min().item()
 
 
 def test_unigram_keeps_the_ratios_of_its_probabilities():
-    found = tokenizer("unigram")
-    pieces = json.loads(found.backend_tokenizer.to_str())["model"]["vocab"]
-    scores = [(found.convert_tokens_to_ids(piece), score) for piece, score in pieces if score < 0]
+    trained = tokenizer("unigram")
+    pieces = json.loads(trained.backend_tokenizer.to_str())["model"]["vocab"]
+    scores = [(trained.convert_tokens_to_ids(piece), score) for piece, score in pieces if score < 0]
     ids, logs = zip(*scores, strict=True)
-    gaps = vocabulary_frequency(found)[list(ids)].log() - torch.tensor(logs, dtype=torch.float64)
+    gaps = vocabulary_frequency(trained)[list(ids)].log() - torch.tensor(logs, dtype=torch.float64)
     assert gaps.max().item() == pytest.approx(gaps.min().item(), abs=1e-9)
 
 
@@ -90,16 +90,16 @@ def test_a_sorted_alphabet_is_not_taken_for_ranks():
     words = [f"word{i}" for i in range(500)]
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *letters, *words])}
     raw = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    found = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
-    place = dict(zip(vocabulary, vocabulary_frequency(found).tolist(), strict=True))
+    trained = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
+    place = dict(zip(vocabulary, vocabulary_frequency(trained).tolist(), strict=True))
     assert place["word0"] > place["."] == place["!"] > place["word499"] >= place["中"]
 
 
 def test_rows_without_a_token_are_rare_and_too_few_rows_are_refused():
-    found = tokenizer("wordpiece")
-    frequency = vocabulary_frequency(found, len(found) + 3)
+    trained = tokenizer("wordpiece")
+    frequency = vocabulary_frequency(trained, len(trained) + 3)
     assert frequency[-3:].tolist() == [frequency.min().item()] * 3
     with pytest.raises(LowRankError, match="only 10 rows"):
-        vocabulary_frequency(found, 10)
+        vocabulary_frequency(trained, 10)
     with pytest.raises(LowRankError, match="no vocabulary"):
         vocabulary_frequency(object())
