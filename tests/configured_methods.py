@@ -1,4 +1,4 @@
-"""The methods that the files of conf/method run, for the tests that each of them must pass."""
+"""The methods configured in conf/method, for the tests that each of them must pass."""
 
 from collections.abc import Iterator
 from itertools import product

@@ -1,6 +1,6 @@
-"""What every method for matrices must keep, checked for each file of conf/method.
+"""The contract of every matrix method, checked for each file in conf/method.
 
-A new method is found by its file, and gets these tests for free.
+A new method is discovered by its file and gets these tests for free.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def method(request) -> Method:
 
 
 def table(seed: int = 0, rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
-    """Rows of unequal length with a decaying spectrum, and a few far-away rows."""
+    """Rows of unequal length with a decaying spectrum, and a few outlier rows."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     a *= 0.75 ** torch.arange(columns)
@@ -36,7 +36,7 @@ def table(seed: int = 0, rows: int = ROWS, columns: int = COLUMNS) -> torch.Tens
 
 
 def facts(rows: int = ROWS, seed: int = 1) -> dict[str, torch.Tensor]:
-    """Facts about rows as real text gives them: a few rows are used often, many never."""
+    """Facts about rows as in real text: a few rows are used often, many never."""
     generator = torch.Generator().manual_seed(seed)
     place = torch.randperm(rows, generator=generator).double()
     frequency = 1 / (place + 5)
@@ -53,12 +53,12 @@ def approximate(method: Method, a: torch.Tensor, rank: int, given: dict[str, tor
 
 
 def largest(method: Method, rows: int = ROWS, columns: int = COLUMNS) -> int:
-    """The largest rank that saves anything."""
+    """The largest rank that still saves parameters."""
     return method.rank_for(rows, columns, 1e-9)
 
 
 class Net(nn.Module):
-    """An embedding and what reads it."""
+    """An embedding and a layer that reads it."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def test_no_budget_is_exceeded(method: Method, compression: float):
     factors = approximate(method, a, rank, known(method, rows))
     assert factors.n_parameters <= method.n_parameters(rank, rows, columns)
     assert method.n_parameters(rank, rows, columns) <= (1 - compression) * rows * columns
-    if rank < columns:  # and none is left unused
+    if rank < columns:  # and no whole rank is left unused
         assert method.n_parameters(rank + 1, rows, columns) > (1 - compression) * rows * columns
 
 
@@ -153,7 +153,7 @@ def test_the_stored_decomposition_gives_the_same_factors(method: Method):
     assert restored.factors(rank).n_parameters == made.factors(rank).n_parameters
 
 
-def test_renaming_the_rows_changes_nothing(method: Method):
+def test_permuting_the_rows_changes_nothing(method: Method):
     if method.row_order:
         pytest.skip("its parts or starts follow the order of the rows")
     rank, a, given = largest(method) // 2, table(), known(method)
@@ -163,7 +163,7 @@ def test_renaming_the_rows_changes_nothing(method: Method):
     torch.testing.assert_close(mixed.dense(), plain.dense()[order], rtol=0, atol=1e-4)
 
 
-def test_gradients_reach_every_number(method: Method):
+def test_gradients_reach_every_parameter(method: Method):
     small, _ = compress(
         Net(table().float()), method.name, 0.45, **known(method), **method.model_dump()
     )
@@ -182,13 +182,13 @@ def test_scale_does_not_matter(method: Method, scale: float):
     assert found == pytest.approx(plain, rel=1e-4)
 
 
-def test_zero_rows_alone_are_kept(method: Method):
+def test_a_zero_matrix_stays_zero(method: Method):
     zero = torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
     factors = approximate(method, zero, largest(method) // 2, known(method))
     assert factors.dense().abs().max() == 0
 
 
-def test_facts_are_asked_for_by_name(method: Method):
+def test_missing_or_wrong_facts_are_named(method: Method):
     assert set(method.needs) <= set(FACTS)
     for fact in method.needs:
         others = {k: v for k, v in known(method).items() if k != fact}

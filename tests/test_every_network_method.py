@@ -1,6 +1,6 @@
-"""What every method for whole networks must keep, checked for each file of conf/method.
+"""The contract of every method for whole networks, checked for each file in conf/method.
 
-A new method is found by its file, and gets these tests for free.
+A new method is discovered by its file and gets these tests for free.
 """
 
 import copy
@@ -28,7 +28,7 @@ CASES = [
 
 
 class Block(nn.Module):
-    """A residual block, as in a ResNet."""
+    """A residual block like those of a ResNet."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def inputs(target: str, rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def given(target: str) -> dict:
-    """What `compress` is told beside the method."""
+    """The arguments of `compress` besides the method."""
 
     def batches():
         for seed in (1, 2):
@@ -104,7 +104,7 @@ def case(request) -> tuple[str, Method]:
 
 
 @pytest.mark.parametrize("compression", [0.2, 0.5, 0.7])
-def test_no_budget_is_exceeded_and_the_report_is_what_is_stored(case, compression: float):
+def test_no_budget_is_exceeded_and_the_report_matches_what_is_stored(case, compression: float):
     model, report = run(case, compression)
     assert report.compression >= compression - 1e-9
     layers = {layer["name"]: model.get_submodule(layer["name"]) for layer in report.layers}
@@ -114,7 +114,7 @@ def test_no_budget_is_exceeded_and_the_report_is_what_is_stored(case, compressio
     assert report.compression == pytest.approx(1 - stored / report.parameters_dense)
 
 
-def test_the_multiply_adds_are_those_that_torch_counts(case):
+def test_the_multiply_adds_equal_torchs_count(case):
     target, _ = case
     model, report = run(case, 0.4)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -130,7 +130,7 @@ def test_a_budget_of_multiply_adds_is_kept(case):
     assert report.macs_kept < report.macs_dense
 
 
-def test_the_network_given_stays_as_it_was(case):
+def test_the_input_network_is_left_unchanged(case):
     target, method = case
     model = network(target)
     before = copy.deepcopy(model.state_dict())
@@ -145,7 +145,7 @@ def test_the_same_call_gives_the_same_bits(case):
     assert torch.equal(outputs(one, target), outputs(two, target))
 
 
-def test_saved_and_loaded_it_predicts_the_same_bits(case, tmp_path: Path):
+def test_a_saved_and_loaded_network_predicts_the_same_bits(case, tmp_path: Path):
     target, _ = case
     model, _ = run(case, 0.5)
     save(model, tmp_path / "out")
@@ -153,7 +153,7 @@ def test_saved_and_loaded_it_predicts_the_same_bits(case, tmp_path: Path):
     assert torch.equal(outputs(model, target), outputs(again, target))
 
 
-def test_it_can_be_trained_on(case):
+def test_it_can_be_trained_further(case):
     target, _ = case
     model, _ = run(case, 0.5)
     logits_of(model.train()(**inputs(target, 4))).square().sum().backward()
@@ -167,7 +167,7 @@ def test_an_impossible_budget_is_refused_in_one_line(case):
     assert "\n" not in str(refusal.value)
 
 
-def test_data_are_asked_for_where_they_are_needed(case):
+def test_methods_that_need_data_ask_for_them(case):
     _, method = case
     if "inputs" in method.needs:
         with pytest.raises(LowRankError, match="calibration"):
@@ -193,5 +193,5 @@ def test_a_network_does_not_depend_on_what_was_compressed_before(case):
 
 
 def chosen(layer: dict) -> dict:
-    """What was chosen for a layer; its errors may differ by rounding."""
+    """The choices for a layer without its errors, which may differ by rounding."""
     return {name: value for name, value in layer.items() if not isinstance(value, float)}

@@ -1,4 +1,4 @@
-"""Row-robust PCA against brute force, scikit-learn and subspaces that are known."""
+"""Row-robust PCA against brute force, scikit-learn and known subspaces."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def decompose(matrix: torch.Tensor, rank: int, **params):
 
 
 def with_far_rows(seed: int, columns: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows in a subspace, one in ten far away; and a basis of the subspace."""
+    """Rows in a subspace, of which one in ten is an outlier; and a basis of the subspace."""
     basis = torch.linalg.qr(gauss(seed, columns, rank)).Q
     rows = gauss(seed + 1, 200, rank) @ basis.T
     rows[::10] = 5 * gauss(seed + 2, 20, columns)
@@ -62,19 +62,19 @@ MATRICES = {
     magnitude=st.sampled_from([1e-100, 1.0, 1e100]),
     center=st.booleans(),
 )
-def test_never_above_the_svd(kind, rows, columns, rank, power, magnitude, center):
+def test_error_is_never_above_that_of_the_svd(kind, rows, columns, rank, power, magnitude, center):
     a = MATRICES[kind](rows, columns) * magnitude
     rank = min(rank, rows, columns)
-    factors = decompose(a, rank, q=power, center=center).factors(rank)
-    assert factors.left.shape == (rows, rank)
-    gram = factors.right @ factors.right.T
+    found = decompose(a, rank, q=power, center=center).factors(rank)
+    assert found.left.shape == (rows, rank)
+    gram = found.right @ found.right.T
     torch.testing.assert_close(gram, torch.eye(rank).double(), rtol=0, atol=1e-10)
     allowed = size(a - svd(a, rank), power) + 1e-11 * size(a, power)
-    assert size(a - factors.dense(), power) <= allowed
+    assert size(a - found.dense(), power) <= allowed
 
 
 @pytest.mark.parametrize("start", ["svd", "ellipsoid", "best"])
-def test_far_rows_do_not_move_the_subspace(start):
+def test_outlier_rows_do_not_move_the_subspace(start):
     for seed in range(3):
         a, basis = with_far_rows(seed, 20, 4)
         right = decompose(a, 4, start=start).factors(4).right
@@ -86,23 +86,23 @@ def test_far_rows_do_not_move_the_subspace(start):
 def test_center_finds_a_subspace_that_misses_the_origin():
     a, basis = with_far_rows(5, 12, 3)
     point = 3 * gauss(9, 1, 12)[0]
-    factors = decompose(a + point, 3, center=True).factors(3)
-    torch.testing.assert_close(factors.right.T @ factors.right, basis @ basis.T, rtol=0, atol=1e-4)
-    inside = (factors.bias - point) @ basis @ basis.T
-    torch.testing.assert_close(factors.bias - point, inside, rtol=0, atol=1e-4)
-    torch.testing.assert_close(factors.dense()[1], (a + point)[1], rtol=0, atol=1e-4)
-    kept = sum(tensor.numel() for tensor in factors.tensors().values())
+    found = decompose(a + point, 3, center=True).factors(3)
+    torch.testing.assert_close(found.right.T @ found.right, basis @ basis.T, rtol=0, atol=1e-4)
+    inside = (found.bias - point) @ basis @ basis.T
+    torch.testing.assert_close(found.bias - point, inside, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.dense()[1], (a + point)[1], rtol=0, atol=1e-4)
+    kept = sum(tensor.numel() for tensor in found.tensors().values())
     method = make_method("l21", center=True)
     assert method.n_parameters(3, *a.shape) == kept == 3 * (200 + 12) + 12
     assert make_method("l21").n_parameters(3, *a.shape) == 3 * (200 + 12)
 
 
-def test_near_q2_it_is_principal_component_analysis():
+def test_near_q2_it_equals_principal_component_analysis():
     a = gauss(10, 300, 8) * torch.arange(1, 9) + 5
-    dense = decompose(a, 3, q=1.999, center=True).factors(3).dense()
+    found = decompose(a, 3, q=1.999, center=True).factors(3).dense()
     pca = PCA(3).fit(a.numpy())
     expected = pca.inverse_transform(pca.transform(a.numpy()))
-    np.testing.assert_allclose(dense.numpy(), expected, atol=0.02)
+    np.testing.assert_allclose(found.numpy(), expected, atol=0.02)
     assert size(a - torch.from_numpy(expected)) > 100
 
 
@@ -114,9 +114,9 @@ def test_lines_in_the_plane_by_brute_force(q):
         a = gauss(seed, 40, 2) * torch.tensor([2.0, 0.5])
         a[:3] *= 10
         optimum = float((a @ normals).abs().pow(q).sum(dim=0).min()) ** (1 / q)
-        decomposition = decompose(a, 1, q=q)
-        error = size(a - decomposition.factors(1).dense(), q)
-        assert decomposition.info["error"] == pytest.approx(error, rel=1e-9)
+        found = decompose(a, 1, q=q)
+        error = size(a - found.factors(1).dense(), q)
+        assert found.info["error"] == pytest.approx(error, rel=1e-9)
         assert optimum * (1 - 1e-4) <= error <= optimum * (1 + 1e-2)
 
 
@@ -136,11 +136,11 @@ def test_objective_never_rises(q, center):
     a, _ = with_far_rows(20, 15, 4)
     a = a + 0.1 * gauss(23, 200, 15)
     first = torch.linalg.qr(gauss(24, 15, 4)).Q
-    subspace = nearest_subspace(a, first, q, center=center)
-    history = torch.tensor(subspace.history, dtype=torch.float64)
-    assert len(history) == 2 * subspace.steps > 4
+    found = nearest_subspace(a, first, q, center=center)
+    history = torch.tensor(found.history, dtype=torch.float64)
+    assert len(history) == 2 * found.steps > 4
     assert (history.diff() <= 1e-12 * history[:-1]).all()
-    assert subspace.error < 0.9 * size(a - a @ first @ first.T, q)
+    assert found.error < 0.9 * size(a - a @ first @ first.T, q)
 
 
 def test_rotation_of_the_columns_changes_nothing():

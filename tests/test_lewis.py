@@ -22,7 +22,7 @@ POWERS = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 3.999, 4.0, 6.0, 16.0)
 
 
 def matrix(seed: int, rows: int, columns: int, spread: float = 0.0) -> torch.Tensor:
-    """A Gaussian matrix whose rows' lengths are 10^(±spread)."""
+    """A Gaussian matrix whose row lengths range over 10^(±spread)."""
     generator = torch.Generator().manual_seed(seed)
     gauss = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     return gauss * 10 ** (spread * torch.randn(rows, 1, generator=generator, dtype=torch.float64))
@@ -47,28 +47,28 @@ def by_definition(a: torch.Tensor, w: torch.Tensor, p: float) -> torch.Tensor:
 )
 def test_fixed_point_and_trace(seed, rows, columns, power, spread, magnitude):
     a = matrix(seed, rows, columns, spread)
-    solution = lewis_weights(a * magnitude, power, tolerance=1e-8)
-    assert solution.residual <= 1e-8
-    assert solution.weights.sum().item() == pytest.approx(min(rows, columns), rel=1e-6)
-    expected = by_definition(a, solution.weights, power)
-    torch.testing.assert_close(solution.weights, expected, rtol=1e-6, atol=1e-12)
+    found = lewis_weights(a * magnitude, power, tolerance=1e-8)
+    assert found.residual <= 1e-8
+    assert found.weights.sum().item() == pytest.approx(min(rows, columns), rel=1e-6)
+    expected = by_definition(a, found.weights, power)
+    torch.testing.assert_close(found.weights, expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("power", POWERS)
 def test_form_is_the_weighted_gram_matrix(power):
     a = matrix(0, 400, 150, 0.5)
-    solution = lewis_weights(a, power)
-    expected = a.T @ (a * solution.weights[:, None] ** (1 - 2 / power))
-    torch.testing.assert_close(solution.form, expected, rtol=1e-10, atol=1e-10)
+    found = lewis_weights(a, power)
+    expected = a.T @ (a * found.weights[:, None] ** (1 - 2 / power))
+    torch.testing.assert_close(found.form, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_p2_is_leverage_and_the_plain_gram_matrix():
     a = matrix(1, 300, 40, 0.5)
-    solution = lewis_weights(a, 2.0)
+    found = lewis_weights(a, 2.0)
     leverage = torch.linalg.qr(a).Q.square().sum(dim=1)
-    torch.testing.assert_close(solution.weights, leverage, rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close(solution.form, a.T @ a, rtol=1e-12, atol=1e-10)
-    assert solution.iterations == 1
+    torch.testing.assert_close(found.weights, leverage, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(found.form, a.T @ a, rtol=1e-12, atol=1e-10)
+    assert found.iterations == 1
 
 
 @pytest.mark.parametrize("power", POWERS)
@@ -89,10 +89,10 @@ def test_change_of_coordinates_changes_nothing(power):
 @pytest.mark.parametrize("power", [1.0, 1.25, 1.5, 1.75, 3.0])
 def test_form_sandwiches_the_norm(power):
     a = matrix(5, 3000, 40, 0.4)
-    solution = lewis_weights(a, power)
+    found = lewis_weights(a, power)
     x = matrix(6, 40, 300)
-    x[:, :40] = torch.linalg.eigh(solution.form).eigenvectors  # the extreme directions as well
-    ellipsoid = (solution.root @ x).norm(dim=0)
+    x[:, :40] = torch.linalg.eigh(found.form).eigenvectors  # include the extreme directions
+    ellipsoid = (found.root @ x).norm(dim=0)
     ratio = torch.linalg.vector_norm(a @ x, ord=power, dim=0) / ellipsoid
     bound = 40 ** (1 / power - 0.5)
     assert ratio.min() >= min(1, bound) - 1e-6
@@ -102,13 +102,13 @@ def test_form_sandwiches_the_norm(power):
 
 @pytest.mark.parametrize("power", POWERS)
 def test_closed_forms(power):
-    """Copies of an orthogonal basis share its weight equally, whatever the lengths."""
+    """Copies of an orthogonal basis share its weight equally, whatever their lengths."""
     lengths = torch.tensor([1e-6, 1.0, 1e5], dtype=torch.float64)
     copies = torch.tensor([1, 3, 10])
     a = torch.diag(lengths).repeat_interleave(copies, dim=0)
-    solution = lewis_weights(a, power, tolerance=1e-9)
+    found = lewis_weights(a, power, tolerance=1e-9)
     expected = (1 / copies.double()).repeat_interleave(copies)
-    torch.testing.assert_close(solution.weights, expected, rtol=1e-7, atol=0)
+    torch.testing.assert_close(found.weights, expected, rtol=1e-7, atol=0)
     two = lewis_weights(torch.tensor([[3.0], [1.0]], dtype=torch.float64), power, tolerance=1e-10)
     expected = torch.tensor([3.0, 1.0], dtype=torch.float64) ** power
     torch.testing.assert_close(two.weights, expected / expected.sum(), rtol=1e-8, atol=0)
@@ -118,12 +118,12 @@ def test_closed_forms(power):
 def test_rank_deficient_and_zero_rows(power):
     a = matrix(7, 80, 5) @ matrix(8, 5, 12)
     a[[0, 40, 79]] = 0
-    solution = lewis_weights(a, power, tolerance=1e-8)
-    assert solution.rank == 5
-    assert solution.weights.sum().item() == pytest.approx(5, abs=1e-6)
-    assert (solution.weights[[0, 40, 79]] == 0).all()
+    found = lewis_weights(a, power, tolerance=1e-8)
+    assert found.rank == 5
+    assert found.weights.sum().item() == pytest.approx(5, abs=1e-6)
+    assert (found.weights[[0, 40, 79]] == 0).all()
     inside = lewis_weights(a @ torch.linalg.svd(a).Vh[:5].T, power, tolerance=1e-8)
-    torch.testing.assert_close(solution.weights, inside.weights, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(found.weights, inside.weights, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 3.0])
@@ -144,15 +144,15 @@ def test_degenerate_shapes(power):
 def test_rows_of_very_different_lengths(power):
     a = matrix(10, 500, 6)
     exponents = torch.linspace(-150, 150, 500, dtype=torch.float64)
-    solution = lewis_weights(a * 10 ** exponents[:, None], power)
-    assert solution.weights.sum().item() == pytest.approx(6, rel=1e-6)
-    assert torch.isfinite(solution.weights).all()
-    assert solution.weights[-6:].min() > 0.1  # the longest rows decide
-    assert solution.weights[:400].max() < 1e-20
+    found = lewis_weights(a * 10 ** exponents[:, None], power)
+    assert found.weights.sum().item() == pytest.approx(6, rel=1e-6)
+    assert torch.isfinite(found.weights).all()
+    assert found.weights[-6:].min() > 0.1  # the longest rows dominate
+    assert found.weights[:400].max() < 1e-20
 
 
 def test_steep_columns():
-    """Lengths of columns do not matter, even where the Gram matrix loses the short ones."""
+    """Column lengths do not matter, even where the Gram matrix loses the short columns."""
     a = matrix(11, 300, 8)
     steep = a * 10 ** -torch.arange(8, dtype=torch.float64)
     for power in (1.0, 3.0):
@@ -190,7 +190,7 @@ def with_far_rows(seed: int, rows: int, columns: int) -> torch.Tensor:
 
 
 def extreme_ratios(a: torch.Tensor, form: torch.Tensor, power: float) -> tuple[float, float]:
-    """The least and the largest ‖Ax‖_p/√(xᵀMx) that a search finds from many starts."""
+    """The smallest and largest ‖Ax‖_p/√(xᵀMx) found by a search from many starts."""
 
     def objective(x: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
         x = torch.from_numpy(x).requires_grad_()
@@ -199,45 +199,45 @@ def extreme_ratios(a: torch.Tensor, form: torch.Tensor, power: float) -> tuple[f
         return sign * ratio.item(), slope.numpy()
 
     starts = torch.cat([matrix(1, 20, a.shape[1]), a[:5], torch.linalg.eigh(form).eigenvectors.T])
-    extremes = {
+    found = {
         sign: min(
             minimize(objective, x.numpy(), args=(sign,), jac=True, method="L-BFGS-B").fun
             for x in starts
         )
         for sign in (1, -1)
     }
-    return float(np.exp(extremes[1])), float(np.exp(-extremes[-1]))
+    return float(np.exp(found[1])), float(np.exp(-found[-1]))
 
 
 @pytest.mark.parametrize("power", [1.0, 2.5, 4.0, 8.0, 16.0])
 @pytest.mark.parametrize("tolerance", [1e-9, 0.3])
 def test_no_direction_leaves_the_sandwich(power, tolerance):
-    """Also with inaccurate weights, by the factor that the residual allows."""
+    """This also holds for inaccurate weights, up to the factor that the residual allows."""
     d = 6
     a = with_far_rows(20, 60, d)
-    solution = lewis_weights(a, power, tolerance=tolerance)
-    slack = np.exp(solution.residual * abs(power - 2) / power**2) * (1 + 1e-6)
-    least, most = extreme_ratios(a, solution.form, power)
+    found = lewis_weights(a, power, tolerance=tolerance)
+    slack = np.exp(found.residual * abs(power - 2) / power**2) * (1 + 1e-6)
+    least, most = extreme_ratios(a, found.form, power)
     bound = d ** (1 / power - 0.5)
     assert min(1, bound) / slack <= least < most <= max(1, bound) * slack
     assert most / least > 1.1  # the search moved
 
 
-def test_the_limit_is_the_least_ellipsoid_around_the_polytope():
-    """Against all corners of {|Ax| ≤ 1}, and the determinant that a general optimiser reaches."""
+def test_the_limit_is_the_smallest_ellipsoid_around_the_polytope():
+    """Against all corners of {|Ax| ≤ 1} and the determinant reached by a general optimiser."""
     a = with_far_rows(21, 12, 3)
-    solution = lewis_weights(a, float("inf"), tolerance=1e-8)
-    heights = (a @ torch.linalg.inv(solution.form) * a).sum(dim=1)
+    found = lewis_weights(a, float("inf"), tolerance=1e-8)
+    heights = (a @ torch.linalg.inv(found.form) * a).sum(dim=1)
     assert heights.max() <= 1 + 1e-7
-    assert heights[solution.weights > 1e-6].min() >= 1 - 1e-6
-    assert solution.weights.sum().item() == pytest.approx(3, rel=1e-9)
+    assert heights[found.weights > 1e-6].min() >= 1 - 1e-6
+    assert found.weights.sum().item() == pytest.approx(3, rel=1e-9)
     corners = []
     for rows in combinations(range(12), 3):
         for signs in product((1.0, -1.0), repeat=3):
             x = torch.linalg.solve(a[list(rows)], torch.tensor(signs).double())
             if (a @ x).abs().max() <= 1 + 1e-9:
                 corners.append(x)
-    values = torch.stack([x @ solution.form @ x for x in corners])
+    values = torch.stack([x @ found.form @ x for x in corners])
     assert len(corners) >= 8
     assert values.max() <= 3 * (1 + 1e-6)  # {Q ≤ d} contains the polytope
     assert values.max() >= 3 * (1 - 1e-6)  # and touches it
@@ -248,7 +248,7 @@ def test_the_limit_is_the_least_ellipsoid_around_the_polytope():
         return -np.linalg.slogdet(a.numpy().T @ (a.numpy() * w[:, None]))[1]
 
     best = min(minimize(cost, np.zeros(12), method="BFGS").fun, cost(np.zeros(12)))
-    reached = -torch.linalg.slogdet(solution.form).logabsdet.item()
+    reached = -torch.linalg.slogdet(found.form).logabsdet.item()
     assert reached == pytest.approx(best, abs=1e-4)
     assert reached <= best + 1e-6
 
@@ -257,10 +257,10 @@ def test_the_limit_is_the_least_ellipsoid_around_the_polytope():
 @pytest.mark.parametrize("magnitude", [1e-150, 1.0, 1e150])
 def test_the_limit_on_degenerate_matrices(rows, magnitude):
     a = matrix(22, rows, 2) @ matrix(23, 2, 5)
-    solution = lewis_weights(a * magnitude, float("inf"), tolerance=1e-6)
-    assert solution.rank == min(rows, 2)
-    assert solution.weights.sum().item() == pytest.approx(solution.rank, rel=1e-6)
-    assert solution.residual <= 1e-6
+    found = lewis_weights(a * magnitude, float("inf"), tolerance=1e-6)
+    assert found.rank == min(rows, 2)
+    assert found.weights.sum().item() == pytest.approx(found.rank, rel=1e-6)
+    assert found.residual <= 1e-6
     line = lewis_weights(torch.tensor([[2.0], [-3.0], [1.0]]), float("inf"))
     assert line.weights.tolist() == [0.0, 1.0, 0.0]
     assert line.form.item() == pytest.approx(9, rel=1e-12)
@@ -278,7 +278,7 @@ def test_high_exponents_approach_the_limit():
 
 @pytest.mark.parametrize("power", [4.0, 10.0, 16.0])
 def test_guaranteed_steps_alone_reach_the_weights(power):
-    """With a determinant that grows at each, as `solve` proves."""
+    """The determinant grows at each step, as `solve` proves."""
     a = matrix(25, 40, 4, 0.3)
     expected = lewis_weights(a, power, tolerance=1e-10).weights
     values = []
@@ -286,7 +286,7 @@ def test_guaranteed_steps_alone_reach_the_weights(power):
     def evaluate(u):
         v = torch.exp((1 - 2 / power) * u)
         form = a.T @ (a * v[:, None])
-        # over Σ v^{p/(p−2)} = d, to which the determinant is scaled
+        # the determinant is scaled to Σ v^{p/(p−2)} = d
         scale = 4 * (1 - 2 / power) * (u.logsumexp(0) - np.log(4))
         values.append((torch.linalg.slogdet(form).logabsdet - scale).item())
         heights = (a @ torch.linalg.inv(form) * a).sum(dim=1)
@@ -305,13 +305,13 @@ def test_solver_survives_useless_trial_steps(power, monkeypatch):
     a = matrix(26, 60, 5, 0.5)
     expected = lewis_weights(a, power, tolerance=1e-8).weights
     monkeypatch.setattr(fixed_point, "_mix", lambda history: history[-1][0] * 0)
-    solution = lewis_weights(a, power, tolerance=1e-8, limit=5000)
-    torch.testing.assert_close(solution.weights, expected, rtol=1e-6, atol=0)
+    found = lewis_weights(a, power, tolerance=1e-8, limit=5000)
+    torch.testing.assert_close(found.weights, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("steepness", [0.0, 2.0, 5.0, 7.0, 12.0])
 def test_singular_values_against_numpy(steepness):
-    """Also where the Gram matrix has lost them, and for rows of very different lengths."""
+    """Even where the Gram matrix has lost them, and for rows of very different lengths."""
     a = matrix(27, 300, 20, 0.5) * 10 ** -torch.linspace(0, steepness, 20).double()
     values, vectors = right_singular(a)
     _, expected, rows_v = np.linalg.svd(a.numpy(), full_matrices=False)
@@ -322,16 +322,16 @@ def test_singular_values_against_numpy(steepness):
     np.testing.assert_allclose(overlap, 1, atol=1e-8)
 
 
-def test_solver_goes_back_when_a_step_misleads():
-    """A contraction whose promised derivative is false still converges."""
+def test_solver_steps_back_when_a_step_misleads():
+    """It still converges for a contraction whose stated derivative is wrong."""
     slope = 0.5
 
     def evaluate(u):
         return Evaluation(slope * torch.sin(3 * u) / 3 + 1, torch.full_like(u, 0.99))
 
-    solution = solve(evaluate, torch.linspace(-9, 9, 30).double(), slope, 1e-10, 200)
-    assert solution.converged
-    gap = evaluate(solution.point).image - solution.point
+    found = solve(evaluate, torch.linspace(-9, 9, 30).double(), slope, 1e-10, 200)
+    assert found.converged
+    gap = evaluate(found.point).image - found.point
     assert gap.abs().max() <= 1e-10
 
 
@@ -365,14 +365,14 @@ def test_right_singular_vectors(rows, columns, decay, magnitude):
     gram_v = vectors.T @ vectors
     torch.testing.assert_close(gram_v, torch.eye(small).double(), rtol=0, atol=1e-12)
     torch.testing.assert_close(values / magnitude, spectrum, rtol=1e-6, atol=1e-14)
-    lengths = (a @ vectors).norm(dim=0)
-    torch.testing.assert_close(lengths, spectrum, rtol=1e-6, atol=1e-14)
+    found = (a @ vectors).norm(dim=0)
+    torch.testing.assert_close(found, spectrum, rtol=1e-6, atol=1e-14)
     expected = np.linalg.matrix_rank((a * magnitude).numpy())
     assert numerical_rank(values, rows, columns) in (expected - 1, expected, expected + 1)
 
 
 @pytest.mark.parametrize("power", [1.0, 5.0, float("inf")])
-def test_method_with_the_mean_row_kept_apart(power):
+def test_method_with_the_mean_row_kept_separately(power):
     a = with_far_rows(28, 60, 5) + 7
     method = make_method("lp", p=power, center=True)
     factors = method.decompose(Problem(a)).factors(2)
@@ -381,12 +381,12 @@ def test_method_with_the_mean_row_kept_apart(power):
     leading = torch.from_numpy(np.linalg.eigh(form.numpy())[1][:, -2:])
     expected = a.mean(dim=0) + centred @ leading @ leading.T
     far = (factors.dense() - expected).norm() / a.norm()
-    assert far < 1e-2  # the method stops at weights good to a percent
+    assert far < 1e-2  # the method stops when the weights are accurate to a percent
     assert (factors.dense() - a).norm() == pytest.approx((expected - a).norm().item(), rel=1e-2)
     assert method.n_parameters(2, 60, 5) == factors.n_parameters == 2 * 65 + 5
 
 
-def test_method_takes_every_exponent_of_its_range_as_json():
+def test_method_accepts_every_exponent_in_its_range_as_json():
     for value, label in ((1, "lp (p=1)"), (16, "lp (p=16)"), ("inf", "lp (p=inf)")):
         method = make_method("lp", p=value)
         assert method.label() == label

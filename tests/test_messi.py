@@ -1,4 +1,4 @@
-"""The methods messi and partition_svd: budgets, controls and what is kept on disk."""
+"""The methods messi and partition_svd: budgets, controls and what is stored on disk."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def decompose(name: str, a: torch.Tensor, rank: int | None = None, **params):
 
 
 def error(a: torch.Tensor, factors: ClusteredFactors) -> float:
-    """Σ distance², row by row from the definition."""
+    """Σ distance² by the definition, one row at a time."""
     rows = [left @ factors.right[c] for left, c in zip(factors.left, factors.labels, strict=True)]
     return (a - torch.stack(rows)).square().sum().item()
 
@@ -34,7 +34,7 @@ def svd_error(a: torch.Tensor, rank: int) -> float:
 
 @pytest.mark.parametrize("name", ["messi", "partition_svd"])
 def test_budget_of_the_papers_example(name):
-    """20x10, k = 2, j = 3 keeps as much as an SVD of rank 4 (figure 3)."""
+    """20x10, k = 2, j = 3 keeps as many numbers as an SVD of rank 4 (figure 3)."""
     method = make_method(name, **{"messi": {"k": 2}, "partition_svd": {"parts": 2}}[name])
     assert method.n_parameters(3, 20, 10) == 120 == make_method("svd").n_parameters(4, 20, 10)
     factors = method.decompose(Problem(matrix=gauss(0, 20, 10), rank=3)).factors(3)
@@ -57,7 +57,7 @@ def test_rank_for_a_compression_of_30_percent(name, count, expected):
     k=st.integers(1, 6),
     compression=st.floats(0.01, 0.9),
 )
-def test_every_budget_that_is_offered_can_be_met(rows, columns, k, compression):
+def test_every_offered_budget_can_be_met(rows, columns, k, compression):
     method = make_method("messi", k=k, restarts=2, steps=2)
     a = gauss(1, rows, columns)
     try:
@@ -71,17 +71,15 @@ def test_every_budget_that_is_offered_can_be_met(rows, columns, k, compression):
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
-def test_messi_gives_what_it_reports(power):
+def test_messi_delivers_what_it_reports(power):
     a = gauss(2, 200, 12)
-    decomposition = decompose("messi", a, 3, k=3, q=power, restarts=3)
-    factors = decomposition.factors(3)
+    found = decompose("messi", a, 3, k=3, q=power, restarts=3)
+    factors = found.factors(3)
     distances = (a - factors.dense()).norm(dim=1)
-    assert decomposition.info["cost"] == pytest.approx(distances.pow(power).sum().item(), rel=1e-9)
-    assert decomposition.info["label_bits"] == 400 == factors.index_bits
-    assert len(decomposition.info["restart_costs"]) == 3
-    assert min(decomposition.info["restart_costs"]) == pytest.approx(
-        decomposition.info["cost"], rel=1e-4
-    )
+    assert found.info["cost"] == pytest.approx(distances.pow(power).sum().item(), rel=1e-9)
+    assert found.info["label_bits"] == 400 == factors.index_bits
+    assert len(found.info["restart_costs"]) == 3
+    assert min(found.info["restart_costs"]) == pytest.approx(found.info["cost"], rel=1e-4)
     for c in range(3):
         gram = factors.right[c] @ factors.right[c].T
         torch.testing.assert_close(gram, torch.eye(3).double(), rtol=0, atol=1e-12)
@@ -119,11 +117,11 @@ def test_clusters_beat_the_controls_at_the_same_budget(seed):
 def test_never_worse_than_consecutive_parts(seed):
     a = gauss(seed, 150, 10)
     control = decompose("partition_svd", a, parts=4).factors(3)
-    decomposition = decompose("messi", a, 3, k=4, restarts=3, steps=1, seed=seed)
-    assert error(a, decomposition.factors(3)) <= error(a, control)
+    found = decompose("messi", a, 3, k=4, restarts=3, steps=1, seed=seed)
+    assert error(a, found.factors(3)) <= error(a, control)
 
 
-def test_messi_refuses_what_saves_nothing():
+def test_messi_refuses_budgets_that_save_nothing():
     a = gauss(5, 20, 10)
     assert decompose("messi", a, 4, k=5).factors(4).rank == 4
     for rank in (0, 5):
@@ -156,20 +154,20 @@ def test_parameters_out_of_range(name, params):
 @pytest.mark.parametrize("order", ["consecutive", "random"])
 def test_partition_svd_is_the_svd_of_each_part(order):
     a = gauss(6, 53, 8)
-    decomposition = decompose("partition_svd", a, parts=4, order=order, seed=3)
-    sizes = decomposition.labels.bincount(minlength=4)
+    found = decompose("partition_svd", a, parts=4, order=order, seed=3)
+    sizes = found.labels.bincount(minlength=4)
     assert sizes.max() - sizes.min() <= 1
-    ordered = bool((decomposition.labels.diff() >= 0).all())
+    ordered = bool((found.labels.diff() >= 0).all())
     assert ordered == (order == "consecutive")
     for rank in range(1, 9):
-        expected = sum(svd_error(a[decomposition.labels == part], rank) for part in range(4))
-        assert error(a, decomposition.factors(rank)) == pytest.approx(expected, rel=1e-9, abs=1e-18)
+        expected = sum(svd_error(a[found.labels == part], rank) for part in range(4))
+        assert error(a, found.factors(rank)) == pytest.approx(expected, rel=1e-9, abs=1e-18)
     for rank in (0, 9):
         with pytest.raises(LowRankError, match=rf"rank {rank} of a 53x8 matrix in 4 parts"):
-            decomposition.factors(rank)
+            found.factors(rank)
 
 
-def test_random_parts_follow_the_seed():
+def test_random_parts_depend_on_the_seed():
     a = gauss(7, 40, 5)
     labels = [
         decompose("partition_svd", a, parts=2, order="random", seed=s).labels for s in (0, 0, 1)
@@ -181,13 +179,13 @@ def test_random_parts_follow_the_seed():
 def test_restored_from_tensors():
     a = gauss(8, 60, 7)
     for name, params in (("messi", {"k": 3}), ("partition_svd", {"parts": 3})):
-        decomposition = decompose(name, a, 2, **params)
-        again = make_method(name).decomposition_class().from_tensors(a, decomposition.tensors())
-        here, there = decomposition.factors(2), again.factors(2)
+        found = decompose(name, a, 2, **params)
+        again = make_method(name).decomposition_class().from_tensors(a, found.tensors())
+        here, there = found.factors(2), again.factors(2)
         assert torch.equal(here.labels, there.labels)
         torch.testing.assert_close(here.dense(), there.dense(), rtol=0, atol=1e-5)
     with pytest.raises(LowRankError, match="60x7 matrix, this one is 61x7"):
-        PartitionedProjection.from_tensors(gauss(9, 61, 7), decomposition.tensors())
+        PartitionedProjection.from_tensors(gauss(9, 61, 7), found.tensors())
 
 
 def test_parts_with_few_rows_get_complete_bases():

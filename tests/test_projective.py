@@ -16,13 +16,13 @@ def gauss(seed: int, *shape: int) -> torch.Tensor:
 
 
 def misfit(a: torch.Tensor, labels, bases: torch.Tensor, q: float = 2.0) -> torch.Tensor:
-    """Distance^q of each row from the subspace of its label, one row at a time by projection."""
+    """Distance^q of each row from the subspace of its label, by projecting one row at a time."""
     gaps = [row - bases[c] @ (bases[c].T @ row) for row, c in zip(a, labels, strict=True)]
     return torch.stack([gap.norm() ** q for gap in gaps])
 
 
 def tails(a: torch.Tensor, labels: torch.Tensor, clusters: int, dimension: int) -> float:
-    """The least Σ distance² for given labels, from the singular values of each part."""
+    """The smallest Σ distance² for given labels, from the singular values of each part."""
     parts = [np.linalg.svd(a[labels == c].numpy(), compute_uv=False) for c in range(clusters)]
     return float(sum((values[dimension:] ** 2).sum() for values in parts))
 
@@ -81,25 +81,25 @@ def test_cost_never_rises(
     clusters, dimension = min(clusters, rows), min(dimension, columns)
     a = gauss(seed, rows, columns)[torch.arange(rows) % distinct]
     a[:zeros] = 0
-    clustering = projective_clustering(
+    found = projective_clustering(
         a * magnitude, clusters, dimension, q=power, restarts=2, seed=seed, tolerance=0
     )
     scale = magnitude**power
     ceiling = float(a.norm(dim=1).pow(power).sum()) * 1e-10
-    costs = np.array(clustering.costs) / scale
+    costs = np.array(found.costs) / scale
     assert (np.diff(costs) <= ceiling).all()
-    exact = misfit(a, clustering.labels, clustering.bases, power).sum().item()
-    assert clustering.cost / scale == pytest.approx(exact, rel=1e-6, abs=ceiling)
-    assert clustering.cost / scale <= costs[-1] + ceiling
-    assert min(clustering.restart_costs) / scale == pytest.approx(costs[-1], rel=1e-9, abs=ceiling)
+    exact = misfit(a, found.labels, found.bases, power).sum().item()
+    assert found.cost / scale == pytest.approx(exact, rel=1e-6, abs=ceiling)
+    assert found.cost / scale <= costs[-1] + ceiling
+    assert min(found.restart_costs) / scale == pytest.approx(costs[-1], rel=1e-9, abs=ceiling)
     identity = torch.eye(dimension).double().expand(clusters, -1, -1)
-    gram = clustering.bases.transpose(1, 2) @ clustering.bases
+    gram = found.bases.transpose(1, 2) @ found.bases
     torch.testing.assert_close(gram, identity, rtol=0, atol=1e-12)
-    assert clustering.labels.dtype == torch.int64
-    assert 0 <= clustering.labels.min() <= clustering.labels.max() < clusters
+    assert found.labels.dtype == torch.int64
+    assert 0 <= found.labels.min() <= found.labels.max() < clusters
     if power == 2:
-        least = tails(a, clustering.labels, clusters, dimension)
-        assert clustering.cost / scale == pytest.approx(least, rel=1e-6, abs=ceiling)
+        least = tails(a, found.labels, clusters, dimension)
+        assert found.cost / scale == pytest.approx(least, rel=1e-6, abs=ceiling)
 
 
 @settings(deadline=None, max_examples=40)
@@ -108,29 +108,29 @@ def test_empty_clusters_take_the_worst_rows(seed, distinct, power):
     """Two empty clusters of dimension 2 have room for four distinct rows."""
     a = gauss(seed, distinct, 7)[torch.arange(30) % distinct]
     start = torch.zeros(30, dtype=torch.int64)
-    clustering = projective_clustering(a, 3, 2, q=power, starts=[start], tolerance=0)
-    assert clustering.cost <= 1e-12 * a.norm(dim=1).pow(power).sum()
+    found = projective_clustering(a, 3, 2, q=power, starts=[start], tolerance=0)
+    assert found.cost <= 1e-12 * a.norm(dim=1).pow(power).sum()
 
 
 def test_every_row_ends_at_its_nearest_subspace():
     a = gauss(3, 500, 20)
     for dimension in (4, 15):
-        clustering = projective_clustering(a, 4, dimension, restarts=2, tolerance=0, steps=500)
-        assert clustering.converged
+        found = projective_clustering(a, 4, dimension, restarts=2, tolerance=0, steps=500)
+        assert found.converged
         labels = [torch.full((500,), c) for c in range(4)]
-        gaps = torch.stack([misfit(a, c, clustering.bases) for c in labels], dim=1)
-        assert (gaps.argmin(dim=1) == clustering.labels).all()
+        gaps = torch.stack([misfit(a, c, found.bases) for c in labels], dim=1)
+        assert (gaps.argmin(dim=1) == found.labels).all()
 
 
 @pytest.mark.parametrize(("dimension", "columns", "clusters"), [(3, 12, 4), (9, 12, 2)])
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_planted_subspaces_are_recovered(dimension, columns, clusters, power):
     a = planted(5, dimension, columns, 60, clusters)
-    clustering = projective_clustering(a, clusters, dimension, q=power, restarts=10, steps=200)
-    distances = misfit(a, clustering.labels, clustering.bases, 1.0)
+    found = projective_clustering(a, clusters, dimension, q=power, restarts=10, steps=200)
+    distances = misfit(a, found.labels, found.bases, 1.0)
     assert distances.max() <= 1e-9 * a.norm(dim=1).max()
     truth = torch.arange(clusters).repeat_interleave(60)
-    assert len(set(zip(truth.tolist(), clustering.labels.tolist(), strict=True))) == clusters
+    assert len(set(zip(truth.tolist(), found.labels.tolist(), strict=True))) == clusters
 
 
 @pytest.mark.parametrize("dimension", [5, 12, 20])
@@ -141,35 +141,33 @@ def test_no_worse_than_the_plain_algorithm(dimension):
         a[:200] = a[:200].flip(1)
         start = torch.randperm(600, generator=torch.Generator().manual_seed(seed)) % 4
         for steps in (1, 5, 60):
-            clustering = projective_clustering(
-                a, 4, dimension, steps=steps, starts=[start], tolerance=0
-            )
-            assert clustering.cost <= plain(a, start, 4, dimension, steps) * (1 + 1e-9)
+            found = projective_clustering(a, 4, dimension, steps=steps, starts=[start], tolerance=0)
+            assert found.cost <= plain(a, start, 4, dimension, steps) * (1 + 1e-9)
 
 
 def test_one_cluster_is_the_svd():
     a = gauss(6, 80, 10)
     values = np.linalg.svd(a.numpy(), compute_uv=False)
     for dimension in (1, 4, 10):
-        clustering = projective_clustering(a, 1, dimension, restarts=1)
+        found = projective_clustering(a, 1, dimension, restarts=1)
         expected = (values[dimension:] ** 2).sum()
-        assert clustering.cost == pytest.approx(expected, rel=1e-9, abs=1e-20)
+        assert found.cost == pytest.approx(expected, rel=1e-9, abs=1e-20)
 
 
-def test_far_away_rows_count_less_with_a_smaller_power():
-    """Most rows on two lines, a few far away: q = 1 finds the lines, q = 2 does not."""
+def test_outlier_rows_count_less_with_a_smaller_power():
+    """Most rows lie on two lines, a few are outliers: q = 1 finds the lines, q = 2 does not."""
     a = planted(7, 1, 6, 100, 2)
     a = torch.cat([a, 10 * gauss(8, 6, 6)])
     start = torch.arange(len(a)) // 100 % 2
     residuals = []
     for power in (1.0, 2.0):
-        clustering = projective_clustering(a, 2, 1, q=power, starts=[start], steps=500, tolerance=0)
-        residuals.append(misfit(a, clustering.labels, clustering.bases, 1.0)[:200].sum().item())
+        found = projective_clustering(a, 2, 1, q=power, starts=[start], steps=500, tolerance=0)
+        residuals.append(misfit(a, found.labels, found.bases, 1.0)[:200].sum().item())
     assert residuals[0] < 1e-3 * residuals[1]
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_weights_are_repeated_rows(power):
+def test_weights_act_like_repeated_rows(power):
     a = gauss(9, 200, 25)
     generator = torch.Generator().manual_seed(0)
     copies = torch.randint(0, 4, (200,), generator=generator)
@@ -206,21 +204,21 @@ def test_seeds_decide_the_starts_and_nothing_else():
 def test_the_best_start_is_kept():
     a = planted(12, 2, 10, 50, 3)
     good, bad = torch.arange(150) // 50, torch.arange(150) % 3
-    clustering = projective_clustering(a, 3, 2, starts=[bad, good, bad], steps=1)
-    assert clustering.restart_costs[0] == clustering.restart_costs[2] > 1
-    assert clustering.cost < 1e-20
-    assert (clustering.labels == good).all()
+    found = projective_clustering(a, 3, 2, starts=[bad, good, bad], steps=1)
+    assert found.restart_costs[0] == found.restart_costs[2] > 1
+    assert found.cost < 1e-20
+    assert (found.labels == good).all()
 
 
 def test_rows_of_very_different_lengths():
-    """Directions decide, so that short rows find their subspace as well as long ones."""
+    """Directions decide, so short rows find their subspace as well as long ones do."""
     a = planted(13, 2, 8, 40, 2)
     lengths = torch.tensor([1e-60, 1e-20, 1.0, 10.0], dtype=torch.float64).repeat(20)
     truth = torch.arange(80) // 40
     start = truth.clone()
     start[lengths < 1] = 0
-    clustering = projective_clustering(a * lengths[:, None], 2, 2, starts=[start], tolerance=0)
-    assert (clustering.labels == truth).all()
+    found = projective_clustering(a * lengths[:, None], 2, 2, starts=[start], tolerance=0)
+    assert (found.labels == truth).all()
 
 
 def test_wrong_input():

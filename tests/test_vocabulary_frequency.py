@@ -1,4 +1,4 @@
-"""The expected use of tokens, for real tokenizers trained on text whose counts are known."""
+"""The expected use of tokens, for real tokenizers trained on text with known counts."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def text() -> list[str]:
-    """Sentences of 60 pseudo-words whose frequencies fall as 1 / rank."""
+    """Sentences of 60 pseudo-words whose frequencies decay as 1 / rank."""
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghijklmnop"), rng.integers(2, 7))) for _ in range(60)]
     share = 1 / np.arange(1, 61)
@@ -49,57 +49,57 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
-def test_follows_the_counts_of_the_text(kind):
-    trained = tokenizer(kind)
-    frequency = vocabulary_frequency(trained)
-    counts = Counter(i for row in trained(text())["input_ids"] for i in row)
+def test_frequency_follows_the_counts_of_the_text(kind):
+    found = tokenizer(kind)
+    frequency = vocabulary_frequency(found)
+    counts = Counter(i for row in found(text())["input_ids"] for i in row)
     assert frequency.dtype == torch.float64
-    assert frequency.shape == (len(trained),)
+    assert frequency.shape == (len(found),)
     assert (frequency > 0).all()
     assert frequency.sum().item() == pytest.approx(1)
-    used = [i for i in counts if i not in trained.all_special_ids]
+    used = [i for i in counts if i not in found.all_special_ids]
     rank = spearmanr([counts[i] for i in used], frequency[used]).statistic
     assert rank > 0.3
-    # A uniform guess needs more bits for the text than this one.
+    # A uniform guess needs more bits to encode the text.
     total = sum(counts.values())
     bits = -sum(c * torch.log2(frequency[i]).item() for i, c in counts.items()) / total
-    assert bits < np.log2(len(trained))
+    assert bits < np.log2(len(found))
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_special_tokens(kind):
-    trained = tokenizer(kind)
-    frequency = vocabulary_frequency(trained)
-    place = {name: frequency[trained.convert_tokens_to_ids(name)].item() for name in SPECIAL}
+    found = tokenizer(kind)
+    frequency = vocabulary_frequency(found)
+    place = {name: frequency[found.convert_tokens_to_ids(name)].item() for name in SPECIAL}
     assert place["[CLS]"] == place["[SEP]"] == frequency.max().item()  # in every text
     for name in ("[PAD]", "[unused0]", "[UNK]", "[MASK]"):
         assert place[name] == frequency.min().item()
 
 
 def test_unigram_keeps_the_ratios_of_its_probabilities():
-    trained = tokenizer("unigram")
-    pieces = json.loads(trained.backend_tokenizer.to_str())["model"]["vocab"]
-    scores = [(trained.convert_tokens_to_ids(piece), score) for piece, score in pieces if score < 0]
+    found = tokenizer("unigram")
+    pieces = json.loads(found.backend_tokenizer.to_str())["model"]["vocab"]
+    scores = [(found.convert_tokens_to_ids(piece), score) for piece, score in pieces if score < 0]
     ids, logs = zip(*scores, strict=True)
-    gaps = vocabulary_frequency(trained)[list(ids)].log() - torch.tensor(logs, dtype=torch.float64)
+    gaps = vocabulary_frequency(found)[list(ids)].log() - torch.tensor(logs, dtype=torch.float64)
     assert gaps.max().item() == pytest.approx(gaps.min().item(), abs=1e-9)
 
 
-def test_a_sorted_alphabet_is_not_taken_for_ranks():
+def test_a_sorted_alphabet_is_not_mistaken_for_ranks():
     letters = ["!", "'", ",", "-", ".", "0", "1", "a", "b", "é", "中", "語"]
     words = [f"word{i}" for i in range(500)]
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *letters, *words])}
     raw = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    trained = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
-    place = dict(zip(vocabulary, vocabulary_frequency(trained).tolist(), strict=True))
+    found = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
+    place = dict(zip(vocabulary, vocabulary_frequency(found).tolist(), strict=True))
     assert place["word0"] > place["."] == place["!"] > place["word499"] >= place["中"]
 
 
 def test_rows_without_a_token_are_rare_and_too_few_rows_are_refused():
-    trained = tokenizer("wordpiece")
-    frequency = vocabulary_frequency(trained, len(trained) + 3)
+    found = tokenizer("wordpiece")
+    frequency = vocabulary_frequency(found, len(found) + 3)
     assert frequency[-3:].tolist() == [frequency.min().item()] * 3
     with pytest.raises(LowRankError, match="only 10 rows"):
-        vocabulary_frequency(trained, 10)
+        vocabulary_frequency(found, 10)
     with pytest.raises(LowRankError, match="no vocabulary"):
         vocabulary_frequency(object())

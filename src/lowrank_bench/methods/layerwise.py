@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from lowrank_bench.methods.base import NetworkMethod
+from lowrank_bench.methods.base import MatrixMethod, NetworkMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
@@ -71,7 +71,7 @@ class Layerwise(NetworkMethod):
     @classmethod
     def _known(cls, name: str) -> str:
         """Check that there is such an approximator before any work starts."""
-        from lowrank_bench.methods import MatrixMethod, method_class
+        from lowrank_bench.methods.registry import method_class
 
         if name not in BUILT_IN and not issubclass(method_class(name), MatrixMethod):
             raise ValueError(f"{name} is no method for a single matrix")
@@ -83,7 +83,7 @@ class Layerwise(NetworkMethod):
     @classmethod
     def _fitting(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """Check the parameters of the matrix method, and that weights are all that it needs."""
-        from lowrank_bench.methods import make_method
+        from lowrank_bench.methods.registry import make_method
 
         name = info.data.get("approximator", "svd")
         if name in BUILT_IN:
@@ -102,6 +102,16 @@ class Layerwise(NetworkMethod):
         """Return the calibration data that the approximator looks at."""
         return NEEDS.get(self.approximator, ())
 
+    def sources(self, target: str) -> tuple[str, ...]:
+        """Return the module of this method, and those of a matrix method that approximates."""
+        from lowrank_bench.methods.registry import make_method
+
+        modules = super().sources(target)
+        if self.approximator in BUILT_IN:
+            return modules
+        method = make_method(self.approximator, **self.approximator_params)
+        return tuple(dict.fromkeys([*modules, *method.sources("embedding")]))
+
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network with factorized layers, within the budget.
 
@@ -113,5 +123,14 @@ class Layerwise(NetworkMethod):
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
 
-        chosen = self.approximator, self.allocation, self.approximator_params
-        return compress_layerwise(problem, compression, *chosen)
+        return compress_layerwise(problem, compression, self._approximator(), self.allocation)
+
+    def _approximator(self) -> str | MatrixMethod:
+        """Return the name of the metric, or the matrix method."""
+        from lowrank_bench.methods.registry import make_method
+
+        if self.approximator in BUILT_IN:
+            return self.approximator
+        method = make_method(self.approximator, **self.approximator_params)
+        assert isinstance(method, MatrixMethod), "validated with the other parameters"
+        return method

@@ -1,10 +1,12 @@
-"""What a method that compresses whole networks is given, and what it returns."""
+"""The input and the output of methods that compress whole networks."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
@@ -16,9 +18,65 @@ Made = TypeVar("Made")
 BUDGETS = ("parameters", "macs", "latency")
 
 
+class SecondsModel(Protocol):
+    """How long layers take, for a budget of latency; `latency.seconds_for` gives one.
+
+    Attributes
+    ----------
+    max_groups
+        Most groups of a cut, unless more are asked for.
+    """
+
+    @property
+    def max_groups(self) -> int:
+        """Return the most groups of a cut, unless more are asked for."""
+        ...
+
+    def dense_seconds(self, problem: "NetworkProblem") -> Mapping[str, float]:
+        """Return the seconds of each targeted layer of the dense network."""
+        ...
+
+    def rank_seconds(
+        self, problem: "NetworkProblem", layer: Layer, scheme: int = 0, groups: int = 1
+    ) -> NDArray[np.float64]:
+        """Return the seconds of a factorized layer at ranks 1, 2, …, float64 r.
+
+        Parameters
+        ----------
+        scheme, groups
+            How the layer is cut (`layers.convolution`).
+        """
+        ...
+
+    def sliced_seconds(
+        self, problem: "NetworkProblem", layer: Layer, inputs: int, outputs: int
+    ) -> float:
+        """Return the seconds of a layer with fewer input and output channels."""
+        ...
+
+    def rounded_up(self, size: int, full: int) -> int:
+        """Return the largest number of channels, `full` at most, that is as fast as `size`."""
+        ...
+
+    def within(
+        self,
+        problem: "NetworkProblem",
+        compression: float,
+        make: Callable[[float], "CompressedNetwork"],
+    ) -> "CompressedNetwork":
+        """Return what `make` gives for a compression at which it stays within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When no network is fast enough, or `make` refuses.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class NetworkProblem:
-    """A network to compress, with all that a method may look at.
+    """A network to compress, with everything that a method may use.
 
     Attributes
     ----------
@@ -28,20 +86,22 @@ class NetworkProblem:
         `conv`: every convolution and linear layer of a CNN; `linear`: every linear layer and the
         input embedding of a transformer.
     example
-        Keyword arguments of one forward, batch size 1; decides shapes and multiply-adds.
+        Keyword arguments of one forward, batch size 1; shapes and multiply-adds are those of it.
     batches
-        Gives calibration data, keyword arguments and labels, the same at every call; None when
-        there are none.
+        Returns the calibration data, pairs of keyword arguments and labels, the same at every call;
+        None without calibration data.
     budget
         What is limited, summed over the targeted layers: `parameters`, `macs` (multiply-adds of
         the example) or `latency` (seconds, measured).
     seed
-        Of all random choices.
+        Seed of all random choices.
     batch
-        Rows of the forward whose seconds are measured, for a budget of latency.
+        Rows of the forward that is timed, for a budget of latency.
+    seconds
+        How long layers take, for a budget of latency; None for other budgets.
     origin
-        The problem of the network as it was at first, where it has been compressed before and
-        budgets are shares of that; None where this is the first time.
+        The problem of the original network if this one has been compressed before: budgets are
+        shares of that. None for the first compression.
     """
 
     model: nn.Module
@@ -52,11 +112,30 @@ class NetworkProblem:
     seed: int = 0
     batch: int = 16
     origin: "NetworkProblem | None" = None
+    seconds: SecondsModel | None = None
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
             raise LowRankError(f"unknown budget {self.budget!r}; known: {', '.join(BUDGETS)}")
+        if self.budget == "latency":
+            _ = self.timing  # refused here rather than after other work
+
+    @property
+    def timing(self) -> SecondsModel:
+        """Return how long layers take.
+
+        Raises
+        ------
+        LowRankError
+            When the problem has no `seconds`.
+        """
+        if self.seconds is None:
+            raise LowRankError(
+                "a budget of latency needs the seconds of layers; give "
+                "seconds=lowrank_bench.latency.seconds_for('latency')"
+            )
+        return self.seconds
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -64,10 +143,11 @@ class NetworkProblem:
         return find_layers(self.model, self.target, self.example)
 
     def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return `make()`, made once for each key and shared by methods and compressions."""
+        """Return `make()`, called once for each key; methods and compressions share the result."""
         if key not in self._memo:
             self._memo[key] = make()
-        return self._memo[key]
+        value: Made = self._memo[key]
+        return value
 
     def data(self) -> Iterable[tuple[Inputs, Tensor | None]]:
         """Return the calibration batches.
@@ -75,26 +155,23 @@ class NetworkProblem:
         Raises
         ------
         LowRankError
-            When there are none.
+            When there are no calibration data.
         """
         if self.batches is None:
-            raise LowRankError(
-                "the method looks at calibration inputs; give batches of the training data"
-            )
+            raise LowRankError("the method needs calibration inputs; give batches of training data")
         return self.batches()
 
     def allowance(self, compression: float) -> float:
         """Return how much of the budget's unit the targeted layers may keep."""
         if self.origin is not None:
             return self.origin.allowance(compression)
-        sizes = {"parameters": "parameters", "macs": "macs"}
-        if self.budget not in sizes:
-            from lowrank_bench.latency.promise import dense_latency
-
-            dense: float = dense_latency(self)
+        if self.budget == "latency":
+            dense: float = sum(self.timing.dense_seconds(self).values())
+        elif self.budget == "macs":
+            dense = sum(layer.macs for layer in self.layers)
         else:
-            dense = sum(getattr(layer, sizes[self.budget]) for layer in self.layers)
-        return (1 - compression) * dense * (1 + 1e-12)  # rounding costs nothing
+            dense = sum(layer.parameters for layer in self.layers)
+        return (1 - compression) * dense * (1 + 1e-12)  # so that rounding costs nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +183,9 @@ class CompressedNetwork:
     model
         A copy with layers replaced or sliced, in evaluation mode.
     layers
-        For each targeted layer its `name`, dense `shape` and what was chosen, as JSON can hold it.
+        For each targeted layer its `name`, dense `shape` and what was chosen, as JSON values.
     info
-        Facts about the result, as JSON can hold them: objective, errors.
+        Facts about the result, as JSON values: objective, errors.
     """
 
     model: nn.Module

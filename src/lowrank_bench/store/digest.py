@@ -13,8 +13,19 @@ from lowrank_bench.errors import LowRankError
 
 PACKAGE = "lowrank_bench"
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where nodes hold statements
-# Modules that carry messages and files about but cannot change a number.
-NEUTRAL = {f"{PACKAGE}.{name}" for name in ("errors", "store.store", "store.digest", "plan.cells")}
+# Modules that move messages and files or look methods up, and cannot change a number.
+NEUTRAL = {
+    f"{PACKAGE}.{name}"
+    for name in (
+        "errors",
+        "store.store",
+        "store.digest",
+        "store.files",
+        "plan.cells",
+        "methods",
+        "methods.registry",
+    )
+}
 
 
 def canonical(value: Any) -> str:
@@ -67,6 +78,22 @@ def closure(modules: Iterable[str]) -> set[str]:
     return reached
 
 
+def check_function(module: str, function: str) -> None:
+    """Raise a `LowRankError` unless a module exists and defines a function; import nothing."""
+    tree = ast.parse(_existing(module))
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if function not in names:
+        raise LowRankError(f"module {module} defines no function {function}")
+
+
+def _existing(name: str) -> str:
+    """Return the text of a module that must exist."""
+    source = _source(name)
+    if source is None:
+        raise LowRankError(f"no module {name} in {PACKAGE}; correct the name where it is declared")
+    return source
+
+
 @cache
 def _source(name: str) -> str | None:
     """Return a module's text, or None when there is no such module.
@@ -85,10 +112,7 @@ def _source(name: str) -> str | None:
 @cache
 def _read(name: str) -> tuple[frozenset[str], str]:
     """Return the modules of this package that a module imports, and the digest of its code."""
-    source = _source(name)
-    if source is None:
-        raise LowRankError(f"no module {name} in {PACKAGE}; correct the name where it is declared")
-    tree = ast.parse(source)
+    tree = ast.parse(_existing(name))
     imported: set[str] = set()
     todo: list[ast.AST] = [tree]
     while todo:  # statements alone: no import and no docstring stands inside an expression

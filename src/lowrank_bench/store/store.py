@@ -6,12 +6,12 @@ others discard their copy.
 """
 
 import json
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +20,14 @@ from lowrank_bench.store.digest import file_digest
 
 MANIFEST = "manifest.json"
 SETTLING = 20  # attempts to rename an artifact to its final path
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete and verified folder of the store, with the facts that its writer recorded."""
+
+    folder: Path
+    manifest: dict[str, Any]
 
 
 class Store:
@@ -57,6 +65,15 @@ class Store:
         self.discard(place, fault, lambda aside: _fault(aside, deep) is not None)
         return None
 
+    def artifact(self, kind: str, key: str) -> Artifact | None:
+        """Return the folder of `key` with its manifest if it is complete, else None.
+
+        The SHA-256 of every file is verified once per `Store` object. A damaged folder is reported
+        and removed.
+        """
+        folder = self.folder(kind, key, deep=True)
+        return None if folder is None else Artifact(folder, self.manifest(folder))
+
     def manifest(self, folder: Path) -> dict[str, Any]:
         """Return the facts that the writer of a folder recorded in its manifest."""
         facts: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["about"]
@@ -78,6 +95,10 @@ class Store:
             self._settle(fresh, kind, key)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+    def write_file(self, kind: str, key: str, suffix: str, content: bytes) -> None:
+        """Write an artifact that is a single file, atomically."""
+        write_atomic(self.place(kind, key, suffix), content)
 
     def _settle(self, fresh: Path, kind: str, key: str) -> None:
         """Make a filled folder the artifact, unless another writer has already finished it."""
@@ -114,23 +135,6 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
-
-
-def write_atomic(place: Path, content: bytes | str) -> None:
-    """Write `content` to a temporary file next to `place`, then rename it to `place`."""
-    data = content.encode() if isinstance(content, str) else content
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())  # the content must be on disk before the name is
-        os.chmod(name, 0o644)
-        os.replace(name, place)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
