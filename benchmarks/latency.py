@@ -21,6 +21,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.compare import Comparison, measure
 from lowrank_bench.inputs.vision.build import build_network
+from lowrank_bench.latency import seconds_for
 from lowrank_bench.latency.clock import Clock, rounds_within, taken_in_turn
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import compress_within
@@ -75,6 +76,7 @@ class Case:
             lambda: batches,
             budget,
             batch=self.batch,
+            seconds=seconds_for(budget),
             _memo=memo,
         )
 

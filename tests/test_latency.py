@@ -4,6 +4,8 @@ Seconds are compared as ratios of the least of several that take turns, never by
 """
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,19 +19,23 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lowrank_bench import compress, load, save
 from lowrank_bench.cli import main
+from lowrank_bench.device import fixed_threads
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.compare import measure
 from lowrank_bench.evaluate.memory import activation_peak, file_bytes, stored_bytes
-from lowrank_bench.latency import promise as latency
+from lowrank_bench.latency import SOURCES, seconds_for
+from lowrank_bench.latency import seconds as latency
 from lowrank_bench.latency import tables as latency_tables
-from lowrank_bench.latency.clock import Clock, fixed_threads, taken_in_turn
-from lowrank_bench.latency.promise import dense_latency, dense_seconds, within_latency
+from lowrank_bench.latency.clock import Clock, taken_in_turn
+from lowrank_bench.latency.promise import within_latency
+from lowrank_bench.latency.seconds import dense_seconds
 from lowrank_bench.latency.tables import ladder, rank_seconds, sliced_seconds
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.forward import repeated
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+from lowrank_bench.store.digest import closure
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +79,12 @@ NETWORKS = {"conv": (cnn, images), "linear": (bert, tokens)}
 def problem(target: str = "conv", **more) -> NetworkProblem:
     make, inputs = NETWORKS[target]
     batches = [(inputs(4), torch.arange(4) % 2)]
-    return NetworkProblem(
-        make(), target, inputs(1), lambda: batches, **{"budget": "latency", **more}
-    )
+    words = {"budget": "latency", "seconds": seconds_for("latency"), **more}
+    return NetworkProblem(make(), target, inputs(1), lambda: batches, **words)
+
+
+def dense_latency(timed: NetworkProblem) -> float:
+    return sum(dense_seconds(timed).values())
 
 
 def best_ratio(dense, compressed, inputs, rounds=10) -> float:
@@ -194,6 +203,23 @@ def test_a_promise_that_cannot_be_kept_ends_in_one_line(monkeypatch):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_budget_of_latency_without_seconds_is_refused_and_other_budgets_need_none():
+    assert seconds_for("parameters") is None
+    assert seconds_for("macs") is None
+    with pytest.raises(LowRankError, match=r"seconds_for\('latency'\)") as refusal:
+        problem(seconds=None)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_sources_of_latency_are_named_without_torch():
+    code = "import sys, lowrank_bench.latency as l; print('torch' in sys.modules, *l.SOURCES)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.split() == ["False", *SOURCES], printed.stderr
+    behind = {name for name in closure(SOURCES) if name.startswith("lowrank_bench.latency.")}
+    names = ("measured", "promise", "seconds", "tables", "clock")
+    assert behind == {f"lowrank_bench.latency.{name}" for name in names}
+
+
 @pytest.mark.parametrize("name", ["svd", "alds", "softnet"])
 def test_out_of_reach_names_the_largest_compression(name):
     with pytest.raises(LowRankError, match=r"0\.\d+$"):
@@ -242,7 +268,7 @@ def test_ranks_cost_what_the_next_measured_one_does(counted):
         else:
             slow = 2 if above == 32 else 1
             assert seconds[rank - 1] == pytest.approx(slow * (above * 1600 + 160) + 1000)
-    assert dense_latency(counted) == sum(dense_seconds(counted).values())
+    assert counted.allowance(0.0) == dense_latency(counted) * (1 + 1e-12)
 
 
 def test_the_choice_is_the_best_of_all_within_the_seconds(counted):

@@ -74,6 +74,17 @@ def kept(problem: NetworkProblem, model: nn.Module) -> int:
     return sum(p.numel() for layer in layers for p in layer.parameters())
 
 
+def by_name(approximator: str):
+    """Return the name of a metric, or a matrix method with the parameters of these tests."""
+    params = PARAMS.get(approximator, {})
+    return approximator if approximator in METRICS else make_method(approximator, **params)
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones():
+    with pytest.raises(LowRankError, match="unknown metric 'whitend'; known: svd, whitened,"):
+        candidates(cnn_problem(), "whitend")
+
+
 def layerwise(approximator: str, allocation: str = "sum"):
     params = PARAMS.get(approximator, {})
     return make_method(
@@ -134,7 +145,7 @@ def test_singular_and_diagonal_metrics_keep_full_rank_exact():
 def test_whitened_factors_lose_least_of_the_response():
     problem = cnn_problem()
     layer = next(layer for layer in problem.layers if layer.name == "second")
-    found = next(c for c in candidates(problem, "whitened", {}) if c.layer is layer)
+    found = next(c for c in candidates(problem, "whitened") if c.layer is layer)
     images = problem.batches()[0][0]["images"]
     net = problem.model
     with torch.no_grad():
@@ -162,7 +173,7 @@ def test_two_sided_errors_add_up_to_the_rise_of_a_quadratic_loss():
     inputs = torch.randn(4000, 8)
     batches = [({"input": inputs}, None)]
     problem = NetworkProblem(net, "conv", {"input": inputs[:1]}, lambda: batches)
-    first = candidates(problem, "two_sided", {})[0]
+    first = candidates(problem, "two_sided")[0]
     with torch.no_grad():
         before = net(inputs).log_softmax(1)
         for rank in (6, 7):
@@ -177,7 +188,7 @@ def test_two_sided_errors_add_up_to_the_rise_of_a_quadratic_loss():
 def test_full_rank_gives_the_outputs_back(make, approximator):
     problem = make()
     inputs = problem.batches()[0][0]
-    found = candidates(problem, approximator, PARAMS.get(approximator, {}))
+    found = candidates(problem, by_name(approximator))
     from lowrank_bench.network.layers import replaced
 
     new = {c.layer.name: build(problem, c, min(c.layer.matrix_shape)) for c in found}
@@ -223,7 +234,7 @@ def test_a_budget_of_multiply_adds_is_kept_as_counted(make):
 
 def test_the_sum_is_least_among_all_ranks():
     problem = cnn_problem()
-    found = candidates(problem, "two_sided", {})
+    found = candidates(problem, "two_sided")
     errors = [c.spectrum.squares.numpy() for c in found]
     options = [options_of(problem, c, e) for c, e in zip(found, errors, strict=True)]
     for compression in (0.2, 0.5, 0.7):
@@ -282,7 +293,7 @@ def test_a_fitted_method_s_errors_are_those_of_its_factors():
 
 def test_the_embedding_weighs_rows_by_their_use():
     problem = bert_problem()
-    found = candidates(problem, "whitened", {})[0]
+    found = candidates(problem, "whitened")[0]
     assert found.layer.kind == "embedding"
     table = layer_matrix(problem, found.layer).T
     weights = token_use(problem).sqrt().unsqueeze(1)
@@ -339,7 +350,7 @@ def test_an_approximator_is_refused_before_any_work_or_replaces_every_layer(name
     except LowRankError:
         if name in METRICS or issubclass(method_class(name), MatrixMethod):
             with pytest.raises(LowRankError, match="more than two factors"):
-                candidates(cnn_problem(), name, {})
+                candidates(cnn_problem(), by_name(name))
         return
     method.compress(cnn_problem(), 0.5)
 

@@ -74,6 +74,7 @@ def one_batch(inputs, labels=None):
         ("thinet", one_batch({"x": images(2)["x"] / 0}), "outputs are NaN or infinite"),
         ("svd", {"layer": "project"}, "layer means nothing for target 'conv'"),
         ("svd", {"counts": [1.0]}, "counts means nothing for target 'conv'"),
+        ("l21", {}, "l21 does not compress the target 'conv'; methods that do: alds, .*, svd"),
         ("svd", {"target": "embedding"}, "example means nothing for target 'embedding'"),
     ],
 )

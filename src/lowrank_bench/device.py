@@ -1,7 +1,8 @@
-"""The device to compute on, and in which numbers."""
+"""How torch computes: the device, the precision, the number of threads, the mode of a network."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ def best_device(asked: str | None = None, key: str = "evaluation.device") -> str
     return next((name for name, is_there in there.items() if is_there), "cpu")
 
 
-def autocast(device: str | torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: str | torch.device, precision: str) -> AbstractContextManager[object]:
     """Return the context for a training step in `fp32` or `bf16`.
 
     In `bf16` products are taken of numbers rounded to bfloat16; weights, sums, softmax and
@@ -44,3 +45,27 @@ def in_precision(model: nn.Module, precision: str) -> nn.Module:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a network's first parameter; the CPU where it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Compute with `count` CPU threads; on leaving, the number is as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put networks into evaluation mode; on leaving, every training flag is as before."""
+    training = [part for model in models for part in model.modules() if part.training]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for part in training:
+            part.training = True

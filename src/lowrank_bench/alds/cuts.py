@@ -17,8 +17,6 @@ from lowrank_bench.alds.errors import ERRORS, frobenius
 from lowrank_bench.alds.search import Candidates, Choice, Cut
 from lowrank_bench.alds.slices import Slices
 from lowrank_bench.alds.whitened import Whitened, mean_shift, shrunk
-from lowrank_bench.latency.promise import dense_seconds
-from lowrank_bench.latency.tables import MAX_GROUPS, rank_seconds
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.embedding import compressed_embedding
 from lowrank_bench.layers.fold import (
@@ -180,7 +178,7 @@ def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:
         When calibration data are needed and absent.
     """
     if problem.budget == "latency":  # whose costs are learned while networks are tried
-        cuts = replace(cuts, max_groups=cuts.max_groups or MAX_GROUPS)
+        cuts = replace(cuts, max_groups=cuts.max_groups or problem.timing.max_groups)
         return [_make(problem, own, cuts) for own in problem.layers]
     return problem.cached(
         ("alds", cuts, problem.budget),
@@ -256,8 +254,9 @@ def candidates_of(
 def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
     embedding = layer.kind == "embedding"
     if problem.budget == "latency":
-        dense = dense_seconds(problem)[layer.name]
-        return Costs(dense, embedding=embedding, seconds=partial(rank_seconds, problem, layer))
+        dense = problem.timing.dense_seconds(problem)[layer.name]
+        seconds = partial(problem.timing.rank_seconds, problem, layer)
+        return Costs(dense, embedding=embedding, seconds=seconds)
     if problem.budget == "macs":
         return Costs(layer.macs, 0, layer.positions, embedding, looked_up=embedding)
     fixed = layer.shape[0] if has_bias and not embedding else 0

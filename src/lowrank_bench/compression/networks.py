@@ -9,7 +9,8 @@ from torch import nn
 from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import check_request
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods import NetworkMethod, as_method
+from lowrank_bench.latency import seconds_for
+from lowrank_bench.methods import NetworkMethod, as_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
 from lowrank_bench.network.forward import example_of
@@ -78,9 +79,9 @@ def compress_network(
     check_example(network, inputs)
     if batches is not None:
         batches = checked_batches(network, batches, "labels" in chosen.needs)
-    problem = NetworkProblem(network, target, inputs, batches, budget)
+    problem = NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
     start = time.perf_counter()
-    compressed = compress_within(problem, chosen, float(compression))
+    compressed = compress_within(problem, network_method(chosen, target), float(compression))
     seconds = time.perf_counter() - start
     info = dict(compressed.info)
     counts = {name: info.pop(name) for name in COUNTED}

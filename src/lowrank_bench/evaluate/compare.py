@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.device import device_of
+from lowrank_bench.device import device_of, evaluating, fixed_threads
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.memory import activation_peak, file_bytes, stored_bytes
-from lowrank_bench.latency.clock import Clock, fixed_threads, taken_in_turn
+from lowrank_bench.latency.clock import Clock, taken_in_turn
 from lowrank_bench.network.forward import repeated
 
 LEAST_WARM_UP = 3
@@ -123,21 +123,14 @@ def measure(
             f"{repeats}, {warm_up} and {threads}"
         )
     models, inputs = (dense, compressed), repeated(example, batch)
-    training = [part for model in models for part in model.modules() if part.training]
     device = device_of(dense)
     clock = Clock(device, threads)
     calls = [lambda model=model: model(**inputs) for model in models]
-    try:
-        with fixed_threads(threads), torch.inference_mode():
-            for model in models:
-                model.eval()
-            seconds = taken_in_turn(calls, clock, repeats, warm_up)
-            costs = [
-                _running(model, inputs, own) for model, own in zip(models, seconds, strict=True)
-            ]
-    finally:
-        for part in training:
-            part.training = True
+    with fixed_threads(threads), torch.inference_mode(), evaluating(*models):
+        seconds = taken_in_turn(calls, clock, repeats, warm_up)
+        costs = [
+            _running(model, inputs, times) for model, times in zip(models, seconds, strict=True)
+        ]
     rows = max((len(value) for value in inputs.values() if value.ndim), default=1)
     facts = {"device": str(device), "clock": clock.name, "threads": threads, "batch": rows}
     return Comparison(*costs, **facts, repeats=repeats, warm_up=warm_up, load=_load())

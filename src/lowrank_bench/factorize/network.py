@@ -13,7 +13,8 @@ from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.device import device_of
 from lowrank_bench.inputs.modality import modality_of
-from lowrank_bench.methods import make_method
+from lowrank_bench.latency import seconds_for
+from lowrank_bench.methods import make_method, network_method
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.restore import densified
@@ -41,7 +42,8 @@ def network_problem(
 
     example, _ = next(modality.batches(encoded, processor, rows[:1], device, 1))
     budget = spec.settings["budget"]
-    return NetworkProblem(model, spec.target, example, _batches, budget, seed=point.seed)
+    words: dict[str, Any] = {"seed": point.seed, "seconds": seconds_for(budget)}
+    return NetworkProblem(model, spec.target, example, _batches, budget, **words)
 
 
 def ensure_compressed(
@@ -58,7 +60,8 @@ def ensure_compressed(
         return found
     problem = problem or network_problem(point, spec, store)
     start = time.perf_counter()
-    result = compress_within(problem, make_method(spec.method, **spec.params), compression)
+    method = network_method(make_method(spec.method, **spec.params), spec.target)
+    result = compress_within(problem, method, compression)
     about: dict[str, Any] = {
         "checkpoint": point.title(),
         "method": spec.label,
@@ -93,7 +96,7 @@ def compress_trained(
     again = densified(trained).to(device_of(origin.model))
     problem = replace(origin, model=again, origin=origin, _memo={})
     start = time.perf_counter()
-    method = make_method(cell.spec.method, **cell.spec.params)
+    method = network_method(make_method(cell.spec.method, **cell.spec.params), problem.target)
     found = compress_within(problem, method, cell.compression)
     facts = {**found.info, "layers": found.layers}
     return found.model, {**facts, "factorize_seconds": time.perf_counter() - start}

@@ -1,22 +1,10 @@
 """Seconds of calls that take turns, so that what else the machine does meets all of them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-
-
-@contextmanager
-def fixed_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads; the number is as before on leaving."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Clock:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.device import device_of
-from lowrank_bench.latency.clock import Clock, fixed_threads, rounds_within, taken_in_turn
-from lowrank_bench.latency.promise import batch_of, dense_seconds
+from lowrank_bench.device import device_of, fixed_threads
+from lowrank_bench.latency.clock import Clock, rounds_within, taken_in_turn
+from lowrank_bench.latency.seconds import batch_of, dense_seconds
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.fold import kernel_shape, matrix_shape, weights_per_rank
 from lowrank_bench.layers.linear import FactorizedLinear

@@ -1,14 +1,12 @@
 """The ways to approximate each layer of a network: by its weight alone, or in a metric of data."""
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layerwise.candidates import Candidate, compress_layers, layer_matrix
-from lowrank_bench.layerwise.fitted import FittedSpectrum, unfit
+from lowrank_bench.layerwise.fitted import Approximator, FittedSpectrum, unfit
 from lowrank_bench.layerwise.spectra import Metric, MetricSpectrum
 from lowrank_bench.network.gradients import column_information, output_gradients
 from lowrank_bench.network.layers import Layer
@@ -22,9 +20,8 @@ Metrics = Callable[[NetworkProblem, Layer], tuple[Metric, Tensor | None]]
 def compress_layerwise(
     problem: NetworkProblem,
     compression: float,
-    approximator: str,
+    approximator: str | Approximator,
     rule: str,
-    params: Mapping[str, Any] | None = None,
 ) -> CompressedNetwork:
     """Return the network with each layer approximated and the budget divided by a rule.
 
@@ -32,7 +29,7 @@ def compress_layerwise(
     ----------
     compression
         Share of the budget's unit to save over the targeted layers.
-    approximator, params
+    approximator
         As in `candidates`.
     rule
         As in `compress_layers`.
@@ -43,51 +40,46 @@ def compress_layerwise(
         When the approximator is unknown or needs data that are absent, a layer cannot be handled,
         or the budget is out of reach.
     """
-    found = candidates(problem, approximator, params or {})
-    return compress_layers(problem, found, rule, compression)
+    return compress_layers(problem, candidates(problem, approximator), rule, compression)
 
 
-def candidates(
-    problem: NetworkProblem, approximator: str, params: Mapping[str, Any]
-) -> list[Candidate]:
+def candidates(problem: NetworkProblem, approximator: str | Approximator) -> list[Candidate]:
     """Return every targeted layer with its approximations of all ranks; computed once.
 
     Parameters
     ----------
     approximator
-        `svd`, a data-aware metric of `METRICS`, or a matrix method of the registry.
-    params
-        Parameters of the registry's method.
+        The name of a metric, one of `METRICS`, or a matrix method.
 
     Raises
     ------
     LowRankError
-        When the approximator is unknown or needs what is not there.
+        When there is no such metric, calibration data are absent, or the method needs more than
+        the weights or gives more than two factors.
     """
-    key = ("candidates", approximator, json.dumps(params, sort_keys=True))
-    return problem.cached(key, lambda: _candidates(problem, approximator, params))
+    if isinstance(approximator, str):
+        name = approximator
+        return problem.cached(("candidates", name), lambda: _projected(problem, name))
+    method = approximator
+    return problem.cached(("candidates", repr(method)), lambda: _fitted(problem, method))
 
 
-def _candidates(
-    problem: NetworkProblem, approximator: str, params: Mapping[str, Any]
-) -> list[Candidate]:
-    if approximator not in METRICS:
-        return _fitted(problem, approximator, params)
-    if params:
-        raise LowRankError(f"{approximator} takes no parameters; leave approximator_params empty")
-    found = []
+def _projected(problem: NetworkProblem, name: str) -> list[Candidate]:
+    """Return the candidates that are optimal in a metric."""
+    if name not in METRICS:
+        known = ", ".join(METRICS)
+        raise LowRankError(f"unknown metric {name!r}; known: {known}, or give a matrix method")
+    candidates = []
     for layer in problem.layers:
-        metric, mean = METRICS[approximator](problem, layer)
+        metric, mean = METRICS[name](problem, layer)
         spectrum = MetricSpectrum(layer_matrix(problem, layer), metric)
-        found.append(Candidate(layer, spectrum, mean))
-    return found
+        candidates.append(Candidate(layer, spectrum, mean))
+    return candidates
 
 
-def _fitted(problem: NetworkProblem, name: str, params: Mapping[str, Any]) -> list[Candidate]:
-    from lowrank_bench.methods import MatrixMethod, make_method
-
-    method = make_method(name, **params)
-    if not isinstance(method, MatrixMethod) or method.needs:
+def _fitted(problem: NetworkProblem, method: Approximator) -> list[Candidate]:
+    """Return the candidates that a matrix method gives."""
+    if method.needs:
         raise unfit(method)
     return [
         Candidate(layer, FittedSpectrum(layer_matrix(problem, layer), method))

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.latency.promise import dense_seconds
-from lowrank_bench.latency.tables import rank_seconds
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.embedding import compressed_embedding
 from lowrank_bench.layers.linear import FactorizedLinear
@@ -78,7 +76,8 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: np.ndarray
         if layer.kind == "embedding":  # its left factor is looked up
             costs = ranks * layer.shape[1] * layer.positions
     else:
-        costs, dense = rank_seconds(problem, layer), dense_seconds(problem)[layer.name]
+        costs = problem.timing.rank_seconds(problem, layer)
+        dense = problem.timing.dense_seconds(problem)[layer.name]
     return Options(np.append(costs, dense).astype(float), np.append(errors[1:], 0.0))
 
 

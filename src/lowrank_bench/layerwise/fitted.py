@@ -1,7 +1,7 @@
 """The approximations of one layer's matrix that the registry's matrix methods give."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,15 +9,34 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layerwise.spectra import Spectrum, balanced
-from lowrank_bench.linalg.decomposition import Projection
+from lowrank_bench.linalg.decomposition import Decomposition, Projection
 from lowrank_bench.linalg.factors import Approximation, Factors
 from lowrank_bench.problem import Problem
 
-if TYPE_CHECKING:
-    from lowrank_bench.methods.base import MatrixMethod
-
 # Ranks at which errors are measured where each costs much; between them they are interpolated.
 NORMS, FITS = 24, 6
+
+
+class Approximator(Protocol):
+    """What is asked of a matrix method, as those of the registry; its repr shows all parameters."""
+
+    @property
+    def nested(self) -> bool:
+        """Return whether one decomposition serves every rank."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return which facts beside the weights are needed."""
+        ...
+
+    def label(self) -> str:
+        """Return the name of the method with its parameters, as messages show it."""
+        ...
+
+    def decompose(self, problem: Problem) -> Decomposition:
+        """Decompose a matrix m×n, once for every rank or for `problem.rank`."""
+        ...
 
 
 class FittedSpectrum(Spectrum):
@@ -34,7 +53,7 @@ class FittedSpectrum(Spectrum):
         When the method's factors are not two matrices.
     """
 
-    def __init__(self, matrix: Tensor, method: "MatrixMethod") -> None:
+    def __init__(self, matrix: Tensor, method: Approximator) -> None:
         self.turned = matrix.shape[0] < matrix.shape[1]
         self.matrix = matrix.T.contiguous() if self.turned else matrix
         self.method = method
@@ -72,7 +91,7 @@ class FittedSpectrum(Spectrum):
         return _between(ranks, squares), _between(ranks, peaks)
 
 
-def unfit(method: "MatrixMethod") -> LowRankError:
+def unfit(method: Approximator) -> LowRankError:
     """Return the error for a method whose factors cannot replace a layer."""
     return LowRankError(
         f"{method.label()} gives more than two factors, which cannot replace a convolution or a "

@@ -7,6 +7,7 @@ from lowrank_bench.methods.registry import (
     method_class,
     method_names,
     methods_for,
+    network_method,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "method_class",
     "method_names",
     "methods_for",
+    "network_method",
 ]

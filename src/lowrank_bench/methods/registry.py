@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods.base import Method
+from lowrank_bench.methods.base import Method, NetworkMethod
 
 # Modules of the folder that are not methods.
 SHARED = frozenset({"base", "fields", "registry"})
@@ -79,5 +79,21 @@ def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
         raise LowRankError(
             f"{name}={value!r} does not go with a {type(method).__name__} object; set it there: "
             f"{type(method).__name__}({name}={value!r})"
+        )
+    return method
+
+
+def network_method(method: Method, target: str) -> NetworkMethod:
+    """Return a method after a check that it compresses whole networks of this target.
+
+    Raises
+    ------
+    LowRankError
+        When it does not.
+    """
+    if not isinstance(method, NetworkMethod) or target not in method.targets:
+        raise LowRankError(
+            f"{method.name} does not compress the target {target!r}; methods that do: "
+            f"{', '.join(methods_for(target))}"
         )
     return method

@@ -1,14 +1,10 @@
 """Run a method on a whole network and count what is left, on the result itself."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from lowrank_bench.errors import LowRankError
-from lowrank_bench.latency.promise import within_latency
-from lowrank_bench.methods import NetworkMethod, methods_for
-from lowrank_bench.methods.base import Method
 from lowrank_bench.network.count import count
 from lowrank_bench.network.layers import skipped_layers
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
@@ -24,26 +20,32 @@ COUNTED = (
 )
 
 
+class WholeNetworkMethod(Protocol):
+    """What is asked of a method here; `methods.NetworkMethod` is one."""
+
+    def label(self) -> str:
+        """Return the name of the method with its parameters."""
+        ...
+
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a compressed copy of `problem.model` within the budget."""
+        ...
+
+
 def compress_within(
-    problem: NetworkProblem, method: Method, compression: float
+    problem: NetworkProblem, method: WholeNetworkMethod, compression: float
 ) -> CompressedNetwork:
     """Return what a method makes of a network; `info` has the counts of `counted` as well.
 
-    A budget of latency is kept as measured on the network that is made (`latency.within_latency`).
+    A budget of latency is kept as measured on the network that is made (`SecondsModel.within`).
 
     Raises
     ------
     LowRankError
-        When the method cannot compress the target, or refuses the network or the budget, or no
-        network is fast enough.
+        When the method refuses the network or the budget, or no network is fast enough.
     """
-    if not isinstance(method, NetworkMethod) or problem.target not in method.targets:
-        raise LowRankError(
-            f"{method.name} does not compress the target {problem.target!r}; methods that do: "
-            f"{', '.join(methods_for(problem.target))}"
-        )
     if problem.budget == "latency":
-        found = within_latency(problem, compression, partial(method.compress, problem))
+        found = problem.timing.within(problem, compression, partial(method.compress, problem))
     else:
         found = method.compress(problem, compression)
     facts = counted(problem, found.model)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lowrank_bench.device import evaluating
+
 Watcher = Callable[[Tensor, Any], Tensor | None]
 
 
@@ -16,19 +18,16 @@ def watching(model: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None
     What a watcher returns takes the place of the output, unless it is None. The training flags and
     the hooks are as before on leaving.
     """
-    training = [module for module in model.modules() if module.training]
     handles = [
         model.get_submodule(name).register_forward_hook(_adapt(watcher), with_kwargs=True)
         for name, watcher in watchers.items()
     ]
     try:
-        model.eval()
-        yield
+        with evaluating(model):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for module in training:
-            module.training = True
 
 
 def _adapt(watcher: Watcher) -> Callable[..., Tensor | None]:

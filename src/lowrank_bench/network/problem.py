@@ -3,8 +3,10 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
@@ -14,6 +16,62 @@ Inputs = Mapping[str, Tensor]
 Batches = Callable[[], Iterable[tuple[Inputs, Tensor | None]]]
 Made = TypeVar("Made")
 BUDGETS = ("parameters", "macs", "latency")
+
+
+class SecondsModel(Protocol):
+    """How long layers take, for a budget of latency; `latency.seconds_for` gives one.
+
+    Attributes
+    ----------
+    max_groups
+        Most groups of a cut, unless more are asked for.
+    """
+
+    @property
+    def max_groups(self) -> int:
+        """Return the most groups of a cut, unless more are asked for."""
+        ...
+
+    def dense_seconds(self, problem: "NetworkProblem") -> Mapping[str, float]:
+        """Return the seconds of each targeted layer of the dense network."""
+        ...
+
+    def rank_seconds(
+        self, problem: "NetworkProblem", layer: Layer, scheme: int = 0, groups: int = 1
+    ) -> NDArray[np.float64]:
+        """Return the seconds of a factorized layer at ranks 1, 2, …, float64 r.
+
+        Parameters
+        ----------
+        scheme, groups
+            How the layer is cut (`layers.convolution`).
+        """
+        ...
+
+    def sliced_seconds(
+        self, problem: "NetworkProblem", layer: Layer, inputs: int, outputs: int
+    ) -> float:
+        """Return the seconds of a layer with fewer input and output channels."""
+        ...
+
+    def rounded_up(self, size: int, full: int) -> int:
+        """Return the largest number of channels, `full` at most, that is as fast as `size`."""
+        ...
+
+    def within(
+        self,
+        problem: "NetworkProblem",
+        compression: float,
+        make: Callable[[float], "CompressedNetwork"],
+    ) -> "CompressedNetwork":
+        """Return what `make` gives for a compression at which it stays within the budget.
+
+        Raises
+        ------
+        LowRankError
+            When no network is fast enough, or `make` refuses.
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +97,8 @@ class NetworkProblem:
         Of all random choices.
     batch
         Rows of the forward whose seconds are measured, for a budget of latency.
+    seconds
+        How long layers take, for a budget of latency; None for other budgets.
     origin
         The problem of the network as it was at first, where it has been compressed before and
         budgets are shares of that; None where this is the first time.
@@ -52,11 +112,30 @@ class NetworkProblem:
     seed: int = 0
     batch: int = 16
     origin: "NetworkProblem | None" = None
+    seconds: SecondsModel | None = None
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
             raise LowRankError(f"unknown budget {self.budget!r}; known: {', '.join(BUDGETS)}")
+        if self.budget == "latency":
+            _ = self.timing  # refused here rather than after other work
+
+    @property
+    def timing(self) -> SecondsModel:
+        """Return how long layers take.
+
+        Raises
+        ------
+        LowRankError
+            When the problem has no `seconds`.
+        """
+        if self.seconds is None:
+            raise LowRankError(
+                "a budget of latency needs the seconds of layers; give "
+                "seconds=lowrank_bench.latency.seconds_for('latency')"
+            )
+        return self.seconds
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -87,13 +166,12 @@ class NetworkProblem:
         """Return how much of the budget's unit the targeted layers may keep."""
         if self.origin is not None:
             return self.origin.allowance(compression)
-        sizes = {"parameters": "parameters", "macs": "macs"}
-        if self.budget not in sizes:
-            from lowrank_bench.latency.promise import dense_latency
-
-            dense: float = dense_latency(self)
+        if self.budget == "latency":
+            dense: float = sum(self.timing.dense_seconds(self).values())
+        elif self.budget == "macs":
+            dense = sum(layer.macs for layer in self.layers)
         else:
-            dense = sum(getattr(layer, sizes[self.budget]) for layer in self.layers)
+            dense = sum(layer.parameters for layer in self.layers)
         return (1 - compression) * dense * (1 + 1e-12)  # rounding costs nothing
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.latency.tables import rounded_up, sliced_seconds
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.prune.graph import ChannelGraph, channels_of, kept_cost, slice_network, trace
 
@@ -65,6 +64,7 @@ class Budget:
         """Return the cost of keeping these units of each pool."""
         mask, layers = self.graph.mask(kept), self.problem.layers
         if self.problem.budget == "latency":
+            sliced_seconds = self.problem.timing.sliced_seconds
             return sum(
                 sliced_seconds(self.problem, layer, *channels_of(self.graph, layer, mask))
                 for layer in layers
@@ -78,7 +78,7 @@ class Budget:
             return found
         for place, pool in enumerate(self.order):
             raised = [*found]
-            raised[place] = rounded_up(found[place], len(pool))
+            raised[place] = self.problem.timing.rounded_up(found[place], len(pool))
             if self.cost(raised) <= max(self.cost(found), self.allowance):
                 found = raised
         return found

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lowrank_bench.device import fixed_threads
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.latency.clock import fixed_threads
 from lowrank_bench.network.layers import replaced
 from lowrank_bench.network.moments import check_seen
 from lowrank_bench.prune.labels import tensors_in
