@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.stages.run import cards
+from lowrank_bench.stages import cards
 
 HOLD = """
 import os, sys, time

@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.evaluate.cell import CheckpointEvaluator, evaluate_cells
-from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.inputs.text.encode import encode
 from lowrank_bench.inputs.text.finetune import finetune
 from lowrank_bench.plan.cells import DENSE, Cell, Checkpoint, Source, Spec
+from lowrank_bench.stages.checkpoint import CheckpointStep
+from lowrank_bench.stages.evaluate import CellStep, CheckpointEvaluator
+from lowrank_bench.stages.record import read_record
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
@@ -93,12 +95,8 @@ def published(tmp_path, names, declared=(), spoil=False):
 
 def dense_logits(store, point, precision="fp32"):
     cell = Cell(point, Spec(DENSE, {}, "embedding", DENSE, ""), 0.0, 0, "e")
-
-    def fail(_, error):
-        if error:
-            raise error
-
-    evaluate_cells([cell], store, 4096, "cpu", fail, precision)
+    runner = Runner(store, Settings(device="cpu", precision=precision))
+    runner.ensure(CellStep(cell))
     return read_record(cell, store).predictions["validation"]
 
 
@@ -129,24 +127,24 @@ def test_bf16_predictions_are_near_those_of_fp32_but_not_the_same(tmp_path):
 def test_a_label_map_that_disagrees_is_refused(tmp_path, names, declared, said):
     store, point = published(tmp_path, names, declared)
     with pytest.raises(LowRankError, match=said):
-        ensure_checkpoint(point, store)
+        Runner(store).ensure(CheckpointStep(point))
     assert store.folder("checkpoint", point.key) is None
 
 
 def test_a_weight_that_is_not_finite_is_refused(tmp_path):
     store, point = published(tmp_path, TEXT["labels"], spoil=True)
     with pytest.raises(LowRankError, match="NaN or Inf"):
-        ensure_checkpoint(point, store)
+        Runner(store).ensure(CheckpointStep(point))
 
 
 def test_a_cell_that_cannot_run_is_reported_and_the_others_go_on(tmp_path):
     store, point = published(tmp_path, TEXT["labels"])
     spec = Spec("svd", {}, "embedding", "svd", "")
     cells = [Cell(point, spec, c, 0, "e") for c in (0.9999, 0.5)]
-    heard = []
-    evaluate_cells(cells, store, 4096, "cpu", lambda cell, error: heard.append((cell, error)))
-    assert "leaves no rank" in str(heard[0][1])
-    assert heard[1][1] is None
+    runner, evaluators = Runner(store, Settings(device="cpu")), {}
+    with pytest.raises(LowRankError, match="leaves no rank"):
+        runner.ensure(CellStep(cells[0], evaluators))
+    runner.ensure(CellStep(cells[1], evaluators))
     facts = read_record(cells[1], store).facts
     assert 0 < facts["parameters_kept"] <= 0.5 * facts["parameters_dense"]
     assert facts["index_bits"] == 0
@@ -156,10 +154,10 @@ def test_a_cell_that_cannot_run_is_reported_and_the_others_go_on(tmp_path):
 def test_a_compressed_cell_predicts_as_the_network_with_the_product_as_its_table(tmp_path):
     store, point = published(tmp_path, TEXT["labels"])
     cell = Cell(point, Spec("svd", {}, "embedding", "svd", ""), 0.6, 0, "e")
-    evaluator = CheckpointEvaluator(point, store, 4096, "cpu")
+    evaluator = CheckpointEvaluator(point, Runner(store, Settings(device="cpu")))
     evaluator.evaluate(cell)
     found = read_record(cell, store)
-    plain = CheckpointEvaluator(point, store, 4096, "cpu")
+    plain = CheckpointEvaluator(point, Runner(store, Settings(device="cpu")))
     table = plain.model.get_input_embeddings().weight
     u, s, vh = torch.linalg.svd(table.detach().double(), full_matrices=False)
     k = found.facts["rank"]

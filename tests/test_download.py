@@ -9,14 +9,18 @@ import pandas as pd
 import pytest
 
 from lowrank_bench.download import hub
-from lowrank_bench.download.data import download_data
-from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.plan.cells import Source
+from lowrank_bench.stages.download import source_step
+from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.store import Store
 
 SPEC = {"kind": "hub", "repo": "owner/glue", "revision": "main", "config": "mnli"}
 TRAIN, SHORT = {"rows": 3, "sha256": None}, {"rows": 5, "sha256": None}
+
+
+def download(source, store):
+    return Runner(store).ensure(source_step(source))
 
 
 def source(unofficial=False, **splits):
@@ -43,7 +47,7 @@ def fake_hub(tmp_path, monkeypatch):
 
 def test_splits_are_written_and_a_missing_one_has_a_reason(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
-    folder = download_data(source(train=TRAIN, matched=TRAIN, mismatched=TRAIN), store)
+    folder = download(source(train=TRAIN, matched=TRAIN, mismatched=TRAIN), store)
     about = store.manifest(folder)
     assert pd.read_parquet(folder / "train.parquet")["premise"].tolist() == ["a", "b", "c"]
     assert about["commit"] == "c0ffee"
@@ -53,10 +57,10 @@ def test_splits_are_written_and_a_missing_one_has_a_reason(fake_hub, tmp_path):
 
 def test_another_experiment_s_splits_are_added(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
-    download_data(source(train=TRAIN), store)
-    folder = download_data(source(train=TRAIN, matched=TRAIN), store)
+    download(source(train=TRAIN), store)
+    folder = download(source(train=TRAIN, matched=TRAIN), store)
     assert set(store.manifest(folder)["splits"]) == {"train", "matched"}
-    again = download_data(source(train=TRAIN), store)
+    again = download(source(train=TRAIN), store)
     assert set(store.manifest(again)["splits"]) == {"train", "matched"}
 
 
@@ -64,28 +68,28 @@ def test_a_missing_training_split_is_an_error(fake_hub, tmp_path):
     gone = source(aaa=TRAIN, train=TRAIN)
     gone.checks["train"] = "aaa"
     with pytest.raises(LowRankError, match="training needs it"):
-        download_data(gone, Store(tmp_path / "store"))
+        download(gone, Store(tmp_path / "store"))
 
 
 def test_an_unofficial_file_is_refused_unless_accepted(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
     with pytest.raises(LowRankError, match=r"3 rows, official 5.*hub\.unofficial=true"):
-        download_data(source(train=SHORT), store)
+        download(source(train=SHORT), store)
     assert store.folder("data", source().key) is None
-    download_data(source(unofficial=True, train=SHORT), store)
+    download(source(unofficial=True, train=SHORT), store)
     with pytest.raises(LowRankError, match="official"):
-        download_data(source(train=SHORT), store)
+        download(source(train=SHORT), store)
 
 
 def test_another_checksum_is_refused(fake_hub, tmp_path):
     with pytest.raises(LowRankError, match="SHA-256"):
-        download_data(source(train={"rows": 3, "sha256": "0" * 64}), Store(tmp_path / "store"))
+        download(source(train={"rows": 3, "sha256": "0" * 64}), Store(tmp_path / "store"))
 
 
 def test_a_missing_column_is_named(fake_hub, tmp_path):
     wanted = Source("data", "x", SPEC, source(train=TRAIN).checks | {"columns": ["text"]})
     with pytest.raises(LowRankError, match="no column 'text'"):
-        download_data(wanted, Store(tmp_path / "store"))
+        download(wanted, Store(tmp_path / "store"))
 
 
 def network(sha256):
@@ -93,7 +97,7 @@ def network(sha256):
 
 
 def test_a_network_keeps_only_what_loading_needs(fake_hub, tmp_path):
-    folder = download_network(network({}), Store(tmp_path / "store"))
+    folder = download(network({}), Store(tmp_path / "store"))
     names = {file.name for file in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json"}
 
@@ -101,7 +105,7 @@ def test_a_network_keeps_only_what_loading_needs(fake_hub, tmp_path):
 def test_a_network_with_another_checksum_is_refused(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
     with pytest.raises(LowRankError, match=r"model\.safetensors has SHA-256 .* not 0000"):
-        download_network(network({"model.safetensors": "0" * 64}), store)
+        download(network({"model.safetensors": "0" * 64}), store)
     assert store.folder("network", network({}).key) is None
 
 

@@ -1,15 +1,14 @@
 """Facts about rows: Fisher information and token counts, against one example after another."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
-from lowrank_bench.checkpoint.training import with_outputs
 from lowrank_bench.factorize import fisher
 from lowrank_bench.factorize.fisher import fisher_information
+from lowrank_bench.inputs.rows import with_outputs
 from lowrank_bench.inputs.text.counts import token_counts
 from lowrank_bench.inputs.text.encode import encode
 from lowrank_bench.layers.embedding import find_embedding
@@ -69,9 +68,8 @@ def test_labels_follow_the_order_of_the_outputs(name):
     _, tokenizer = build_network("bert", 0, num_labels=2)
     rows = pd.DataFrame(make_task(name, 0)["validation"][:12])
     text = {"columns": columns, "label": "label", "labels": labels, "max_length": 64}
-    point = SimpleNamespace(inputs=text)
     plain = encode(rows, tokenizer, text)
-    turned = with_outputs(plain, point, [1, 0] if labels else [0])
+    turned = with_outputs(plain, labels, [1, 0] if labels else [0])
     expected = 1 - plain.labels if labels else plain.labels
     assert turned.labels.tolist() == expected.tolist()
 

@@ -14,14 +14,16 @@ from other_device import OTHER, There, other_device
 
 from lowrank_bench import compress, low_rank
 from lowrank_bench.config import load_config
-from lowrank_bench.evaluate.cell import CheckpointEvaluator
-from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.methods import Method
 from lowrank_bench.network.forward import logits_of
 from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.prune import provable
 from lowrank_bench.prune.sensitivity import sensitivities
+from lowrank_bench.stages.evaluate import CheckpointEvaluator
+from lowrank_bench.stages.record import read_record
 from lowrank_bench.stages.run import run_factorize
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -132,11 +134,11 @@ def test_the_pipeline(kind: str, tmp_path, monkeypatch):
     job, found = plan.finetune[-1], []
     for device in ("cpu", str(OTHER)):
         store = Store(tmp_path / device)
-        settings = {"folder": tmp_path, "threads": 1, "factorize_device": device}
+        settings = Settings(folder=tmp_path, max_tokens=512, device=device, factorize_device=device)
         for decompose in plan.factorize:
             outcome = run_factorize(decompose, store, settings)
             assert {piece["reason"] for piece in outcome} == {""}
-        evaluator = CheckpointEvaluator(job.checkpoints[0], store, 512, device)
+        evaluator = CheckpointEvaluator(job.checkpoints[0], Runner(store, settings))
         cell = job.cells()[1]
         evaluator.evaluate(cell)
         found.append(read_record(cell, store).predictions)
@@ -149,7 +151,7 @@ def test_the_pipeline(kind: str, tmp_path, monkeypatch):
 def test_a_card_that_is_not_there_is_named(tmp_path):
     wanted = ["model=[quick_resnet]", "task=[digits]", "method=[alds]"]
     (job,) = make_plan(load_config(CONF, wanted)).factorize
-    settings = {"folder": tmp_path, "threads": 1, "factorize_device": "cuda"}
+    settings = Settings(folder=tmp_path, factorize_device="cuda")
     found = {piece["reason"] for piece in run_factorize(job, Store(tmp_path / "store"), settings)}
     assert found == {"factorize.device = 'cuda', but this machine has none; use cpu"}
 

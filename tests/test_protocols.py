@@ -8,18 +8,21 @@ import pytest
 import torch
 
 from lowrank_bench import compress, load, save
-from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.evaluate.cell import CheckpointEvaluator
-from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.evaluate.retrain import retrain
-from lowrank_bench.factorize.network import network_problem
+from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.restore import densified
 from lowrank_bench.plan.cells import Cell, Job
 from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.stages.checkpoint import load_checkpoint
+from lowrank_bench.stages.evaluate import CheckpointEvaluator
+from lowrank_bench.stages.factorize import read_problem
+from lowrank_bench.stages.record import read_record
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -45,7 +48,9 @@ def step(problem: NetworkProblem, cell: Cell, processor, rows) -> torch.nn.Modul
     method = make_method(cell.spec.method, **cell.spec.params)
     small = method.compress(problem, cell.compression).model
     torch.manual_seed(0)
-    return retrain(small, processor, rows, cell.checkpoint, 1, "cpu")[0]
+    checkpoint, modality = cell.checkpoint, modality_of(cell.checkpoint.modality)
+    settings = (checkpoint.training_recipe, 1, checkpoint.seed, "cpu")
+    return retrain(modality, small, processor, rows, *settings)[0]
 
 
 @pytest.mark.parametrize("method", ["alds", "pfp"])
@@ -54,13 +59,14 @@ def test_each_compression_starts_from_the_last_one_trained(method, tmp_path):
     first, second = job.cells()[:2]
     assert (first.path, second.path) == ((), (0.3,))
     store = Store(tmp_path / "store")
-    evaluator = CheckpointEvaluator(first.checkpoint, store, 4096, "cpu")
+    runner = Runner(store, Settings(device="cpu"))
+    evaluator = CheckpointEvaluator(first.checkpoint, runner)
     evaluator.evaluate(second)  # makes the first on its way
     found = read_record(second, store)
 
-    problem = network_problem(second.checkpoint, second.spec, store)
-    _, processor = evaluator.modality.load_network(store.place("checkpoint", first.checkpoint.key))
-    rows = training_set(second.checkpoint, store, processor)
+    problem = read_problem(second.checkpoint, second.spec, runner)
+    loaded = load_checkpoint(first.checkpoint, runner)
+    processor, rows = loaded.processor, loaded.training_rows(runner)
     once = step(problem, first, processor, rows)
     again = replace(problem, model=densified(once).eval(), origin=problem, _memo={})
     twice = step(again, second, processor, rows).eval()

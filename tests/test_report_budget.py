@@ -7,10 +7,10 @@ import pytest
 from fake_report import fake_scores, fake_summary
 
 from lowrank_bench.report import curves, error_vs_drop, figures, frames, page, versus_svd
-from lowrank_bench.report.commensurate import commensurate_table
-from lowrank_bench.report.leagues import leagues_table
 from lowrank_bench.report.names import figure_names
+from lowrank_bench.report.saving_table import saving_table
 from lowrank_bench.report.tables import write_tables
+from lowrank_bench.report.winners import winners_table
 
 UNITS = {"macs": "multiply-adds", "latency": "measured time"}
 CNN = {"models": ("resnet",), "tasks": {"cifar10": ["accuracy"]}, "seeds": (0,), "note": ""}
@@ -72,13 +72,13 @@ def test_averages_have_the_budget_of_their_tasks(drawn):
     assert "compression of the linear layers (% of multiply-adds)" in words(drawn[0])
 
 
-def test_winners_and_largest_reductions_name_the_budget():
+def test_winners_and_largest_savings_name_the_budget():
     scores = cnn_scores("macs")
     summary = fake_summary(scores, averages=False).assign(data_used="weights")
     both = [summary.assign(half=half) for half in ("selection", "confirmation")]
-    assert "multiply-adds that is saved" in leagues_table(pd.concat(both)).caption
-    assert commensurate_table(summary).caption.endswith("methods limited: multiply-adds")
-    assert "limited" not in commensurate_table(summary.assign(budget="parameters")).caption
+    assert "multiply-adds that is saved" in winners_table(pd.concat(both)).caption
+    assert saving_table(summary).caption.endswith("methods limited: multiply-adds")
+    assert "limited" not in saving_table(summary.assign(budget="parameters")).caption
 
 
 def test_figures_without_data_say_what_the_experiment_lacks(drawn, tmp_path):

@@ -19,9 +19,8 @@ from transformers import (
 )
 
 from lowrank_bench.download import hub
-from lowrank_bench.download.data import download_data, unofficial
-from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.splits import unofficial
 from lowrank_bench.inputs.vision import image as modality
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.inputs.vision.decode import open_image
@@ -30,7 +29,9 @@ from lowrank_bench.inputs.vision.files import load_network, save_network
 from lowrank_bench.inputs.vision.folder import list_folder
 from lowrank_bench.inputs.vision.published import from_transformers, load_weights
 from lowrank_bench.inputs.vision.settings import ImageSettings
-from lowrank_bench.plan.cells import Checkpoint, Source
+from lowrank_bench.plan.cells import Source
+from lowrank_bench.stages.download import source_step
+from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.store import Store
 
 SETTINGS = ImageSettings(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -150,10 +151,11 @@ IMAGE = {"size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3, "resiz
 HUB = {"kind": "hub", "repo": "owner/nets", "revision": "main", "config": None}
 
 
-def point(network, recipe=None):
-    inputs = {"columns": ["img"], "label": "label", "labels": list("abc"), "image": IMAGE}
-    data = Source("data", "pictures", {"kind": "digits", "seed": 0})
-    return Checkpoint("net", "pictures", 3, network, data, inputs, recipe or {}, ("test",), "")
+INPUTS = {"columns": ["img"], "label": "label", "labels": list("abc"), "image": IMAGE}
+
+
+def download(source, store):
+    return Runner(store).ensure(source_step(source))
 
 
 @pytest.fixture
@@ -168,9 +170,7 @@ def fake_hub(tmp_path, monkeypatch):
 
 def test_a_fresh_network_is_drawn_from_the_checkpoint_s_seed(tmp_path):
     spec = {"kind": "vision", "architecture": "resnet20", "shortcut": "A", "sizes": {"blocks": 1}}
-    model, settings = modality.initial_network(
-        point(Source("network", "net", spec)), Store(tmp_path)
-    )
+    model, settings = modality.initial_network(spec, None, INPUTS, seed=3)
     wanted = build_network("resnet20", 3, seed=3, shortcut="A", blocks=1)
     assert torch.equal(model(X), wanted(X))
     assert settings == ImageSettings(32, (0.5,) * 3, (0.25,) * 3)
@@ -195,34 +195,34 @@ def test_a_published_file_is_fetched_checked_and_loaded(fake_hub, tmp_path):
     }
     entry = {"network": network, "mean": [0.1, 0.2, 0.3], "std": None, "labels": []}
     source = Source("network", "net", HUB | {"file": name}, {"sha256": {name: sha256}})
-    about = {}
-    loaded, settings = modality.published_network(
-        point(source, {"published": entry}), Store(tmp_path / "store"), about
+    folder = download(source, Store(tmp_path / "store"))
+    loaded, settings, order = modality.published_network(
+        source.spec, folder, INPUTS, {"published": entry}, "net"
     )
     assert torch.equal(loaded(X), model(X))
     assert (settings.mean, settings.std) == ((0.1, 0.2, 0.3), (0.25,) * 3)
-    assert about["output_order"] is None
+    assert order is None
     other = Source("network", "net", HUB | {"file": name}, {"sha256": {name: "0" * 64}})
     with pytest.raises(LowRankError, match="another one"):
-        download_network(other, Store(tmp_path / "second"))
+        download(other, Store(tmp_path / "second"))
 
 
 def test_the_digits_in_a_file_s_name_are_its_checksum(fake_hub, tmp_path):
     (fake_hub / "net-0123abcd.th").write_bytes(b"something else")
     source = Source("network", "net", HUB | {"file": "net-0123abcd.th"}, {"sha256": {}})
     with pytest.raises(LowRankError, match="0123abcd"):
-        download_network(source, Store(tmp_path / "store"))
+        download(source, Store(tmp_path / "store"))
     absent = Source("network", "net", HUB | {"file": "net.th"}, {"sha256": {}})
     with pytest.raises(LowRankError, match=r"no file net\.th; there are net-0123abcd"):
-        download_network(absent, Store(tmp_path / "store"))
+        download(absent, Store(tmp_path / "store"))
 
 
 def test_a_hub_network_gets_a_last_layer_for_the_task(fake_hub, tmp_path):
     tiny_resnet(labels=7).save_pretrained(fake_hub)
     source = Source("network", "net", HUB, {"sha256": {}})
-    where = Store(tmp_path / "store")
-    first, _ = modality.initial_network(point(source), where)
-    second, _ = modality.initial_network(point(source), where)
+    folder = download(source, Store(tmp_path / "store"))
+    first, _ = modality.initial_network(source.spec, folder, INPUTS, seed=3)
+    second, _ = modality.initial_network(source.spec, folder, INPUTS, seed=3)
     logits = first(pixel_values=X).logits
     assert logits.shape == (2, 3)
     assert torch.equal(logits, second(pixel_values=X).logits)
@@ -258,7 +258,7 @@ def test_digits_are_split_once_and_evenly():
 
 def test_digits_are_generated_in_the_download_stage(tmp_path):
     source = data_source({"kind": "digits", "seed": 0}, train={}, test={}, other={})
-    folder = download_data(source, Store(tmp_path))
+    folder = download(source, Store(tmp_path))
     about = Store(tmp_path).manifest(folder)
     assert about["splits"]["test"] == {"rows": 500, "sha256": None, "encoding": "png"}
     assert "other" in about["missing"]
@@ -280,10 +280,10 @@ def test_a_lossy_copy_is_noticed_refused_and_labelled(fake_hub, tmp_path):
     expected = {"rows": 1, "encoding": "png", "sha256": "0" * 64}
     spec = HUB | {"kind": "hub"}
     with pytest.raises(LowRankError, match=r"JPEG copy.*hub\.unofficial=true"):
-        download_data(data_source(spec, ("img", "label"), train=expected), Store(tmp_path / "a"))
+        download(data_source(spec, ("img", "label"), train=expected), Store(tmp_path / "a"))
     accepted = data_source(spec, ("img", "label"), accept=True, train=expected)
     store = Store(tmp_path / "b")
-    facts = store.manifest(download_data(accepted, store))["splits"]["train"]
+    facts = store.manifest(download(accepted, store))["splits"]["train"]
     assert unofficial(facts, expected) == "JPEG copy, official PNG"
     assert unofficial(facts, {"rows": 1}) == ""
 
@@ -300,7 +300,7 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listed(self), reverse=True)))
     spec = {"kind": "folder", "path": str(tmp_path)}
     source = data_source(spec, train={}, validation={}, test={})
-    folder = download_data(source, Store(tmp_path / "store"))
+    folder = download(source, Store(tmp_path / "store"))
     about = Store(tmp_path / "store").manifest(folder)
     assert {name: facts["rows"] for name, facts in about["splits"].items()} == {
         "train": 6,

@@ -187,7 +187,7 @@ def test_training_after_compression_and_winners_on_half_of_the_data(finished):
     assert trained.loc["svd", "value"] > at_once.loc["svd", "value"]
     chosen = trained.loc["messi (k chosen, steps=10)", "value"]
     assert chosen in {trained.loc[f"messi (k={k}, steps=10)", "value"] for k in (2, 3)}
-    assert "data-free" in (folder / "tables/leagues.md").read_text()
+    assert "data-free" in (folder / "tables/winners_by_data.md").read_text()
 
 
 def test_a_truncated_cell_is_computed_again_with_a_warning(finished):

@@ -1,7 +1,6 @@
 """`lowrank evaluate`: the metrics of one network, compressed or not, on one task."""
 
 from argparse import Namespace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,18 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from tqdm import tqdm
 
     from lowrank_bench.device import best_device
-    from lowrank_bench.download.data import download_data, read_split
-    from lowrank_bench.inputs.modality import MODULES
-    from lowrank_bench.plan.cells import split_and_range
-    from lowrank_bench.plan.grid import task_data
+    from lowrank_bench.inputs.modality import modality_of
+    from lowrank_bench.inputs.rows import read_split
+    from lowrank_bench.inputs.splits import split_and_range
+    from lowrank_bench.plan.checkpoints import task_data
     from lowrank_bench.score.metrics import compute, predict_labels
+    from lowrank_bench.stages.download import DataStep
+    from lowrank_bench.stages.runner import Runner
     from lowrank_bench.store.store import Store
 
-    task, store = config.task[options.task], Store(options.store)
-    folder = download_data(task_data(config, options.task), store)
-    missing = store.manifest(folder)["missing"]
+    task, runner = config.task[options.task], Runner(Store(options.store))
+    folder = runner.ensure(DataStep(task_data(config, options.task)))
+    missing = runner.store.manifest(folder)["missing"]
     device = best_device(config.evaluation.device)
     model = _load(options.model).to(device)
     processor = _processor(model, task, options.model)
@@ -54,7 +55,7 @@ def _print_scores(options: Namespace, config: Any) -> None:
     inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
     inputs["max_length"] = options.max_length
     kind = "classification" if task.labels else "regression"
-    modality = import_module(MODULES[task.modality])
+    modality = modality_of(task.modality)
     for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
         if (whole := split_and_range(entry.split)[0]) in missing:
             print(f"{options.task} {entry.split}: skipped: {missing[whole]}")

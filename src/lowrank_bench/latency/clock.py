@@ -1,4 +1,4 @@
-"""Seconds of calls that take turns, so that what else the machine does meets all of them."""
+"""Seconds of calls that take turns, so that other load on the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ import torch
 
 
 class Clock:
-    """Stamps of a device's time.
+    """Reads a device's time.
 
-    One thread on the CPU is timed by the CPU seconds of that thread, which do not grow when other
-    processes take turns with it; several threads by the wall; CUDA by events on the stream.
+    One thread on the CPU is timed by its own CPU seconds, which do not grow when other processes
+    share the core; several threads are timed by the wall clock, CUDA by events on the stream.
 
     Parameters
     ----------
     device
-        What computes.
+        The device that computes.
     threads
-        How many threads compute on the CPU.
+        Number of threads that compute on the CPU.
     """
 
     def __init__(self, device: torch.device, threads: int = 1) -> None:
@@ -27,7 +27,7 @@ class Clock:
 
     @property
     def name(self) -> str:
-        """Return what is counted."""
+        """Return the name of what is counted."""
         if self.device.type == "cuda":
             return "CUDA events"
         return "CPU seconds of one thread" if self.alone else "wall seconds"
@@ -35,7 +35,7 @@ class Clock:
     def stamp(self) -> Any:
         """Return the time now."""
         if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
             event.record(torch.cuda.current_stream(self.device))
             return event
         if self.device.type == "mps":
@@ -59,12 +59,12 @@ class Clock:
 def taken_in_turn(
     calls: Sequence[Callable[[], object]], clock: Clock, rounds: int, warm_up: int = 0
 ) -> list[list[float]]:
-    """Return the seconds of each call in each round; rounds of warming up are not among them."""
+    """Return the seconds of each call in each round; warm-up rounds come first and do not count."""
     for _ in range(warm_up):
         for call in calls:
             call()
-    found = [[clock.seconds(call) for call in calls] for _ in range(rounds)]
-    return [list(own) for own in zip(*found, strict=True)]
+    times = [[clock.seconds(call) for call in calls] for _ in range(rounds)]
+    return [list(column) for column in zip(*times, strict=True)]
 
 
 def rounds_within(seconds: float, budget: float, least: int, most: int) -> int:

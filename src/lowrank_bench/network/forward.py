@@ -1,4 +1,4 @@
-"""What networks take and return."""
+"""The inputs and outputs of networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,29 +10,29 @@ from lowrank_bench.errors import LowRankError
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits of what a network's `forward` returned: a tensor, or it has `.logits`.
+    """Return the logits in what a network's `forward` returned: a tensor, or its `.logits`.
 
     Raises
     ------
     LowRankError
-        When it is neither.
+        When there are none.
     """
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(found, Tensor):
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
         raise LowRankError(
-            f"the network returns a {type(output).__name__} without logits, and the method looks "
-            "at its loss; wrap it so that it returns a tensor of scores"
+            f"the network returns a {type(output).__name__} without logits, and the method needs "
+            "its loss; wrap it so that it returns a tensor of scores"
         )
-    return found
+    return logits
 
 
 def repeated(example: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
-    """Return a batch that holds one example so many times; batches stay as they are.
+    """Return one example repeated to `batch` rows; inputs with more rows stay as they are.
 
     Raises
     ------
     LowRankError
-        When the batch has no rows.
+        When `batch` is less than 1.
     """
     if batch < 1:
         raise LowRankError(f"a batch needs at least one row, not {batch}")
@@ -45,14 +45,14 @@ def repeated(example: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
 def example_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the keyword arguments of one forward of a transformers model, batch size 1.
 
-    Images are zeros of the size that the configuration names, texts its dummy tokens.
+    Images are zeros of the size in the configuration, texts are the tokens 1 to 16.
 
     Raises
     ------
     LowRankError
-        For other networks, of which nothing is known.
+        For networks that do not say what their input is.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     size, device = getattr(config, "image_size", None), next(model.parameters()).device
     name = getattr(model, "main_input_name", None)
     if name == "pixel_values":

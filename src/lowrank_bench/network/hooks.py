@@ -1,4 +1,4 @@
-"""Run a network and look at what its layers get and give, without a trace left in it."""
+"""Run a network and observe the inputs and outputs of its layers, without changing it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ Watcher = Callable[[Tensor, Any], Tensor | None]
 def watching(model: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None]:
     """Call watchers[name](input, output) whenever the layer `name` runs, in evaluation mode.
 
-    What a watcher returns takes the place of the output, unless it is None. The training flags and
-    the hooks are as before on leaving.
+    What a watcher returns replaces the output, unless it is None. On leaving, training flags and
+    hooks are as before.
     """
     handles = [
         model.get_submodule(name).register_forward_hook(_adapt(watcher), with_kwargs=True)
@@ -34,7 +34,7 @@ def _adapt(watcher: Watcher) -> Callable[..., Tensor | None]:
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Tensor | None:
-        """Give the watcher the first input and the output."""
+        """Call the watcher with the first input and the output."""
         return watcher(args[0] if args else next(iter(kwargs.values())), output)
 
     return hook

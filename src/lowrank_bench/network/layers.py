@@ -1,4 +1,4 @@
-"""Find the layers of a network that a target names, and put others in their places."""
+"""Find the layers of a network that a target covers, and replace them in a copy."""
 
 import copy
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.layers.plain import refuse_unusual
-from lowrank_bench.network.hooks import watching
+from lowrank_bench.network.hooks import Watcher, watching
 
 KINDS: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.Linear: "linear"}
 TARGETS: dict[str, tuple[type[nn.Module], ...]] = {
@@ -29,13 +29,13 @@ class Layer:
     Attributes
     ----------
     name
-        Dotted name, the first one where a layer has several.
+        Dotted name; the first one if a layer has several.
     kind
         `conv`, `linear` or `embedding`.
     shape
         Of the weight: f×c×k1×k2, out×in or n×d.
     positions
-        Places at which one example's forward applies it: output pixels or tokens, over all calls.
+        Output pixels or tokens of one example, summed over all calls in a forward.
     has_bias
         Whether it has a bias.
     """
@@ -53,12 +53,12 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Return the numbers of weight and bias."""
+        """Return the number of parameters of weight and bias."""
         return prod(self.shape) + self.has_bias * self.shape[0]
 
     @property
     def macs(self) -> int:
-        """Return the multiply-adds of one example; none for an embedding, which is looked up."""
+        """Return the multiply-adds of one example; 0 for an embedding, which is looked up."""
         return 0 if self.kind == "embedding" else self.positions * prod(self.shape)
 
 
@@ -71,64 +71,64 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
         The network, which runs once on the example.
     target
         `conv`: every nn.Conv2d and nn.Linear; `linear`: every nn.Linear and the input embedding.
-        Convolutions with groups and layers that do not run on the example, as heads that only
-        training uses, are left out (`skipped_layers`).
+        Convolutions with groups are left out, and so are layers that do not run on the example,
+        such as heads that only training uses (`skipped_layers`).
     example
         Keyword arguments of a forward of one example.
 
     Raises
     ------
     LowRankError
-        When the target is unknown, nothing is found, or a layer cannot be replaced without a loss:
-        of an unusual class, with hooks, without values, compressed before, or sharing its weight.
+        When the target is unknown, it has no layers, or one cannot be replaced faithfully: it is of
+        an unusual class, has hooks or no values, was compressed before, or shares its weight.
     """
-    found = _candidates(model, target)
-    positions = _positions(model, found, example)
-    found = {name: module for name, module in found.items() if positions[name]}
-    if not found:
+    modules = _candidates(model, target)
+    positions = _positions(model, modules, example)
+    modules = {name: module for name, module in modules.items() if positions[name]}
+    if not modules:
         raise LowRankError(
             f"nothing to compress in {type(model).__name__}; none of the layers of target "
             f"{target!r} runs on the example"
         )
-    for name, module in found.items():
+    for name, module in modules.items():
         if isinstance(module, nn.Embedding):
             refuse_unusual(model, name, module)
         else:
             _refuse_odd(name, module)
-    _refuse_shared(model, found)
-    return tuple(_describe(name, module, positions[name]) for name, module in found.items())
+    _refuse_shared(model, modules)
+    return tuple(_describe(name, module, positions[name]) for name, module in modules.items())
 
 
 def _positions(
-    model: nn.Module, found: Mapping[str, nn.Module], example: Mapping[str, Tensor]
+    model: nn.Module, modules: Mapping[str, nn.Module], example: Mapping[str, Tensor]
 ) -> dict[str, int]:
-    """Return at how many places the example's forward applies each layer; 0 where it does not."""
-    positions = dict.fromkeys(found, 0)
+    """Return how many positions of the example each layer is applied to; 0 if it does not run."""
+    positions = dict.fromkeys(modules, 0)
 
-    def counter(name: str, channels: int) -> Any:
-        """Return what counts a layer's outputs."""
+    def counter(name: str, channels: int) -> Watcher:
+        """Return the watcher that counts a layer's outputs."""
 
         def count(_: Tensor, output: Any) -> None:
             """Add the positions of one output."""
-            whole = isinstance(output, Tensor)  # of odd layers, which are refused, who knows
+            whole = isinstance(output, Tensor)  # layers that return other things are refused later
             positions[name] += output.numel() // channels if whole else 1
 
         return count
 
-    watchers = {name: counter(name, _width(module)) for name, module in found.items()}
+    watchers = {name: counter(name, _width(module)) for name, module in modules.items()}
     with torch.no_grad(), watching(model, watchers):
         model(**example)
     return positions
 
 
 def skipped_layers(
-    model: nn.Module, target: str, found: Collection[Layer] | None = None
+    model: nn.Module, target: str, kept: Collection[Layer] | None = None
 ) -> dict[str, str]:
-    """Return the layers of the target that stay as they are, with the reason of each.
+    """Return the layers of the target that stay as they are, each with the reason.
 
     Parameters
     ----------
-    found
+    kept
         What `find_layers` returns; None to leave out the layers that do not run.
     """
     kinds = TARGETS.get(target, ())
@@ -137,8 +137,8 @@ def skipped_layers(
         for name, module in model.named_modules()
         if isinstance(module, kinds) and _grouped(module)
     }
-    if found is not None:
-        ran = {layer.name for layer in found}
+    if kept is not None:
+        ran = {layer.name for layer in kept}
         idle = [name for name in _candidates(model, target) if name not in ran]
         skipped |= dict.fromkeys(idle, "does not run on the example")
     return skipped
@@ -153,11 +153,11 @@ def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
 def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
     if target not in TARGETS:
         raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     if target == "linear":
         name, embedding = find_embedding(model)
         _refuse_unready(name, embedding)
-        found[name] = embedding
+        modules[name] = embedding
     compressed = tuple(LAYERS.values())
     for name, module in model.named_modules():
         if isinstance(module, compressed):
@@ -166,12 +166,12 @@ def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
             )
         if isinstance(module, TARGETS[target]) and not _grouped(module):
             _refuse_unready(name, module)
-            found[name] = module
-    if not found:
+            modules[name] = module
+    if not modules:
         skipped = ", ".join(skipped_layers(model, target))
         why = f"all have groups: {skipped}" if skipped else "it has no such layers"
         raise LowRankError(f"nothing to compress in {type(model).__name__}; {why}")
-    return found
+    return modules
 
 
 def _grouped(module: nn.Module) -> bool:
@@ -181,29 +181,43 @@ def _grouped(module: nn.Module) -> bool:
 def _width(module: nn.Module) -> int:
     if isinstance(module, nn.Embedding):
         return module.embedding_dim
-    return module.weight.shape[0]
+    return len(weight_of(module))
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Return the weight of a layer, which for a compressed one is the product of its factors."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def bias_of(module: nn.Module) -> Tensor | None:
+    """Return the bias of a layer, or None."""
+    bias = getattr(module, "bias", None)
+    assert bias is None or isinstance(bias, Tensor)
+    return bias
 
 
 def _describe(name: str, module: nn.Module, positions: int) -> Layer:
     kind = next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), "embedding")
-    has_bias = getattr(module, "bias", None) is not None
-    return Layer(name, kind, tuple(module.weight.shape), positions, has_bias)
+    shape = tuple(weight_of(module).shape)
+    return Layer(name, kind, shape, positions, bias_of(module) is not None)
 
 
 def _refuse_unready(name: str, module: nn.Module) -> None:
-    """Check what must be right before the network can run."""
+    """Check the conditions for running the network."""
     if name == "":
         raise LowRankError(
             f"the network is a {type(module).__name__} itself; wrap it in a module first"
         )
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         raise LowRankError(f"layer {name!r} has no shape yet; run the network once first")
-    if module.weight.device.type == "meta":
+    if weight_of(module).device.type == "meta":
         raise LowRankError(f"layer {name!r} has no values (device meta); load the weights first")
 
 
 def _refuse_odd(name: str, module: nn.Module) -> None:
-    """Check that replacing the layer loses nothing that it does beside its product."""
+    """Check that the layer does nothing beside its product, which a replacement would lose."""
     kind, plain = type(module), next(cls for cls in KINDS if isinstance(module, cls))
     if kind.forward is not plain.forward:
         raise LowRankError(
@@ -218,22 +232,24 @@ def _refuse_odd(name: str, module: nn.Module) -> None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, attribute, None) for attribute in hooks):
         raise LowRankError(f"layer {name!r} has hooks, which would be lost; remove them")
-    if not module.weight.isfinite().all():
-        raise LowRankError(f"the weight of layer {name!r} holds NaN or infinite values; mend it")
+    if not weight_of(module).isfinite().all():
+        raise LowRankError(
+            f"the weight of layer {name!r} holds NaN or infinite values; correct it first"
+        )
 
 
-def _refuse_shared(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
-    """Check that no other parameter of the network lies in the memory of a layer's own."""
+def _refuse_shared(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    """Check that the layers share memory with no other parameter of the network."""
     owners: dict[int, tuple[str, nn.Parameter]] = {}
     for name, module in model.named_modules():
-        for own, parameter in module._parameters.items():
+        for local, parameter in module._parameters.items():
             if parameter is None or not parameter.numel() or parameter.device.type == "meta":
                 continue
-            full = f"{name}.{own}" if name else own
+            full = f"{name}.{local}" if name else local
             other, _ = owners.setdefault(parameter.data_ptr(), (full, parameter))
             pair = {full.rpartition(".")[0], other.rpartition(".")[0]}
-            if other != full and pair & found.keys():
+            if other != full and pair & modules.keys():
                 raise LowRankError(
-                    f"{full!r} shares its memory with {other!r}; give one of them a copy of it "
-                    "first, or the two would part"
+                    f"{full!r} shares its memory with {other!r}; give one of them its own copy "
+                    "first, or compression would separate them"
                 )

@@ -1,4 +1,4 @@
-"""What a method that compresses whole networks is given, and what it returns."""
+"""The input and the output of methods that compress whole networks."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class SecondsModel(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NetworkProblem:
-    """A network to compress, with all that a method may look at.
+    """A network to compress, with everything that a method may use.
 
     Attributes
     ----------
@@ -86,22 +86,22 @@ class NetworkProblem:
         `conv`: every convolution and linear layer of a CNN; `linear`: every linear layer and the
         input embedding of a transformer.
     example
-        Keyword arguments of one forward, batch size 1; decides shapes and multiply-adds.
+        Keyword arguments of one forward, batch size 1; shapes and multiply-adds are those of it.
     batches
-        Gives calibration data, keyword arguments and labels, the same at every call; None when
-        there are none.
+        Returns the calibration data, pairs of keyword arguments and labels, the same at every call;
+        None without calibration data.
     budget
         What is limited, summed over the targeted layers: `parameters`, `macs` (multiply-adds of
         the example) or `latency` (seconds, measured).
     seed
-        Of all random choices.
+        Seed of all random choices.
     batch
-        Rows of the forward whose seconds are measured, for a budget of latency.
+        Rows of the forward that is timed, for a budget of latency.
     seconds
         How long layers take, for a budget of latency; None for other budgets.
     origin
-        The problem of the network as it was at first, where it has been compressed before and
-        budgets are shares of that; None where this is the first time.
+        The problem of the original network if this one has been compressed before: budgets are
+        shares of that. None for the first compression.
     """
 
     model: nn.Module
@@ -143,10 +143,11 @@ class NetworkProblem:
         return find_layers(self.model, self.target, self.example)
 
     def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return `make()`, made once for each key and shared by methods and compressions."""
+        """Return `make()`, called once for each key; methods and compressions share the result."""
         if key not in self._memo:
             self._memo[key] = make()
-        return self._memo[key]
+        value: Made = self._memo[key]
+        return value
 
     def data(self) -> Iterable[tuple[Inputs, Tensor | None]]:
         """Return the calibration batches.
@@ -154,12 +155,10 @@ class NetworkProblem:
         Raises
         ------
         LowRankError
-            When there are none.
+            When there are no calibration data.
         """
         if self.batches is None:
-            raise LowRankError(
-                "the method looks at calibration inputs; give batches of the training data"
-            )
+            raise LowRankError("the method needs calibration inputs; give batches of training data")
         return self.batches()
 
     def allowance(self, compression: float) -> float:
@@ -172,7 +171,7 @@ class NetworkProblem:
             dense = sum(layer.macs for layer in self.layers)
         else:
             dense = sum(layer.parameters for layer in self.layers)
-        return (1 - compression) * dense * (1 + 1e-12)  # rounding costs nothing
+        return (1 - compression) * dense * (1 + 1e-12)  # so that rounding costs nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +183,9 @@ class CompressedNetwork:
     model
         A copy with layers replaced or sliced, in evaluation mode.
     layers
-        For each targeted layer its `name`, dense `shape` and what was chosen, as JSON can hold it.
+        For each targeted layer its `name`, dense `shape` and what was chosen, as JSON values.
     info
-        Facts about the result, as JSON can hold them: objective, errors.
+        Facts about the result, as JSON values: objective, errors.
     """
 
     model: nn.Module

@@ -1,12 +1,15 @@
-"""Multiply factors out again, to compress a network that was trained after a compression."""
+"""Multiply factors out again, to compress a network that was compressed and trained before."""
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.convolution import FactorizedConv2d
+from lowrank_bench.layers.geometry import convolution_options
 from lowrank_bench.layers.linear import FactorizedLinear
-from lowrank_bench.network.layers import replaced
+from lowrank_bench.network.layers import bias_of, replaced, weight_of
 
 FACTORIZED = (FactorizedConv2d, FactorizedLinear, CompressedEmbedding)
 
@@ -14,30 +17,32 @@ FACTORIZED = (FactorizedConv2d, FactorizedLinear, CompressedEmbedding)
 def densified(model: nn.Module) -> nn.Module:
     """Return a copy of a network in which every factorized layer is its dense product.
 
-    Sliced networks are dense already: they stay as small as they are.
+    Sliced networks are dense already and stay as small as they are.
     """
-    found = {n: m for n, m in model.named_modules() if isinstance(m, FACTORIZED)}
-    return replaced(model, {name: _dense(layer) for name, layer in found.items()})
+    factorized = {n: m for n, m in model.named_modules() if isinstance(m, FACTORIZED)}
+    return replaced(model, {name: _dense(layer) for name, layer in factorized.items()})
 
 
 def _dense(layer: nn.Module) -> nn.Module:
     like = next(layer.parameters())
-    kind = {"device": like.device, "dtype": like.dtype}
-    bias = getattr(layer, "bias", None)
+    kind: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+    # A factorized layer may have a bias that the original layer did not have.
+    bias = None if isinstance(layer, CompressedEmbedding) else bias_of(layer)
+    new: nn.Module
     if isinstance(layer, CompressedEmbedding):
-        size = (layer.num_embeddings, layer.embedding_dim)
-        new: nn.Module = nn.Embedding(*size, padding_idx=layer.padding_idx, **kind)
-        bias = None  # a part of the table
+        padding = layer.padding_idx
+        new = nn.Embedding(layer.num_embeddings, layer.embedding_dim, padding_idx=padding, **kind)
     elif isinstance(layer, FactorizedLinear):
-        size = (layer.in_features, layer.out_features)
-        new = nn.Linear(*size, bias=bias is not None, **kind)
+        new = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, **kind)
     else:
-        options = ("stride", "padding", "dilation", "padding_mode")
-        size = (layer.in_channels, layer.out_channels, layer.kernel_size)
-        given = {name: getattr(layer, name) for name in options}
-        new = nn.Conv2d(*size, bias=bias is not None, **given, **kind)
+        assert isinstance(layer, FactorizedConv2d)
+        options = {**convolution_options(layer), **kind, "bias": bias is not None}
+        tall, wide = layer.kernel_size
+        new = nn.Conv2d(layer.in_channels, layer.out_channels, (tall, wide), **options)
     with torch.no_grad():
-        new.weight.copy_(layer.weight)
+        weight_of(new).copy_(weight_of(layer))
         if bias is not None:
-            new.bias.copy_(bias)
+            fresh = bias_of(new)
+            assert fresh is not None
+            fresh.copy_(bias)
     return new

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lowrank_bench import evaluate, report, score
 from lowrank_bench.config import Config, load_config
 from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.errors import LowRankError
@@ -15,16 +16,8 @@ from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
 from lowrank_bench.stages.progress import write_plan
-from lowrank_bench.store.digest import canonical, code_digest, digest
+from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
-
-SCORING = ("lowrank_bench.score.scores", "lowrank_bench.score.gather")
-MEASURING = ("lowrank_bench.evaluate.latency",)
-PRESENTING = (
-    "lowrank_bench.report.figures",
-    "lowrank_bench.report.costs",
-    "lowrank_bench.report.tables",
-)
 
 
 def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
@@ -91,12 +84,12 @@ class Workflow:
         tasks = {name: task.model_dump() for name, task in self.config.task.items()}
         statistics = self.config.statistics.model_dump()
         words = [self.config.title, self.config.select]
-        return digest([keys, tasks, statistics, words, code_digest(*SCORING)])
+        return digest([keys, tasks, statistics, words, score.SOURCES.digest()])
 
     @cached_property
     def present_digest(self) -> str:
         """Digest of the sources that draw tables and figures."""
-        return digest([self.config.title, code_digest(*PRESENTING)])
+        return digest([self.config.title, report.SOURCES.digest()])
 
     def score_tables(self) -> list[str]:
         """Return the names of the score tables that the experiment asks for."""
@@ -104,7 +97,7 @@ class Workflow:
         targets = {config.target_of(model) for model in config.model.values()}
         asked = {
             "halves": config.statistics.halves,
-            "commensurate": targets != {"embedding"},
+            "saving_at_half_a_point": targets != {"embedding"},
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 
@@ -112,7 +105,7 @@ class Workflow:
     def latency_digest(self) -> str:
         """Digest of what is measured and of the sources that measure."""
         keys = sorted(cell.key for cell in self.plan.cells())
-        return digest([keys, self.config.latency.model_dump(), code_digest(*MEASURING)])
+        return digest([keys, self.config.latency.model_dump(), evaluate.MEASURING.digest()])
 
     def report_words(self) -> dict[str, str | list[str]]:
         """Return title, description and methods for the first page of the report."""

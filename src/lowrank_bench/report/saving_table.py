@@ -1,4 +1,4 @@
-"""The largest reductions that cost at most half a point, as the papers on CNNs list them."""
+"""The largest saving at half a point: how small a network gets before it loses accuracy."""
 
 import pandas as pd
 
@@ -6,35 +6,38 @@ from lowrank_bench.report import frames
 from lowrank_bench.report.table_files import Table
 from lowrank_bench.report.table_parts import drop_cells, number
 
+TOLERANCE = 0.5  # points; named in the caption of a table without rows
+NUMBERS = ("parameter_reduction", "macs_reduction", "choice_drop", "tolerance")
 
-def commensurate_table(found: pd.DataFrame) -> Table:
-    """Return drop, reduction of parameters and of multiply-adds for each network and method.
+
+def saving_table(savings: pd.DataFrame) -> Table:
+    """Return the drop and the parameters and multiply-adds saved by each network and method.
 
     Parameters
     ----------
-    found
-        As `score.commensurate.commensurate` returns it.
+    savings
+        The score table `saving_at_half_a_point`.
     """
-    rows = frames.tidy(found)
-    for name in ("parameter_reduction", "macs_reduction", "choice_drop", "tolerance"):
-        rows[name] = found[name].to_numpy() if name in found else float("nan")
+    rows = frames.tidy(savings)
+    for name in NUMBERS:
+        rows[name] = savings[name].to_numpy() if name in savings else float("nan")
     keys = ["model", "task", "finetune_epochs", "parameter_reduction"]
     rows = rows.sort_values(keys, ascending=[True, True, True, False], na_position="last")
-    tolerance = f"{rows['tolerance'].max():g}" if len(rows) else "0.5"
+    tolerance = rows["tolerance"].max() if len(rows) else TOLERANCE
     return Table(
-        name="commensurate",
-        title="Largest reduction at a small drop",
-        caption=f"Largest reduction whose drop on the held-out rows is at most {tolerance} points; "
-        "drop [95 % interval] on the reported split, reductions of the whole network's parameters "
-        "and multiply-adds" + _budget(rows),
-        long=rows[[*found.columns]],
+        name="saving_at_half_a_point",
+        title="Largest saving at half a point",
+        caption=f"Largest saving whose drop on held-out rows is at most {tolerance:g} points; "
+        "drop [95 % interval] on the reported split; parameters and multiply-adds saved, of the "
+        "whole network" + _limited(rows),
+        long=rows[[*savings.columns]],
         sections={model: _section(part) for model, part in rows.groupby("model")},
         notes=list(dict.fromkeys(note for note in rows["note"] if note)),
-        empty="no task has a split that chooses",
+        empty="no task has a split on which the compression is chosen",
     )
 
 
-def _budget(rows: pd.DataFrame) -> str:
+def _limited(rows: pd.DataFrame) -> str:
     unit = frames.budget_unit(rows)
     return f"; what the methods limited: {unit}" if unit else ""
 

@@ -1,10 +1,10 @@
-"""The largest compression whose drop on the rows that choose is within half a point."""
+"""The largest saving whose drop on the rows to choose on is within half a point."""
 
 import pandas as pd
 import pytest
 
-from lowrank_bench.report.commensurate import commensurate_table
-from lowrank_bench.score.commensurate import choice_splits, commensurate
+from lowrank_bench.report.saving_table import saving_table
+from lowrank_bench.score.saving import choice_splits, largest_savings
 
 TASKS = {
     "cifar10": {
@@ -46,7 +46,7 @@ def row(method, compression, split, drop, seed=0, task="cifar10"):
 
 
 def table(*rows):
-    return commensurate(pd.DataFrame(rows), TASKS, choice_splits(TASKS))
+    return largest_savings(pd.DataFrame(rows), TASKS, choice_splits(TASKS))
 
 
 def test_only_tasks_with_both_splits_take_part():
@@ -55,27 +55,30 @@ def test_only_tasks_with_both_splits_take_part():
 
 def test_one_split_chooses_and_the_other_is_reported():
     drops = {0.2: (0.1, 3.0), 0.5: (0.4, 2.0), 0.7: (0.6, 0.0)}  # the test set would choose 0.7
-    rows = [row("a", c, "train[-9:]", own) for c, (own, _) in drops.items()]
+    rows = [row("a", c, "train[-9:]", first) for c, (first, _) in drops.items()]
     rows += [row("a", c, "test", other) for c, (_, other) in drops.items()]
-    (found,) = table(*rows).to_dict("records")
-    assert found["compression"] == 0.5
-    assert found["choice_drop"] == 0.4
-    assert (found["drop"], found["drop_ci_low"]) == (2.0, 1.0)
-    assert found["parameter_reduction"] == pytest.approx(50)
-    assert found["macs_reduction"] == pytest.approx(50)
+    (saving,) = table(*rows).to_dict("records")
+    assert saving["compression"] == 0.5
+    assert saving["choice_drop"] == 0.4
+    assert (saving["drop"], saving["drop_ci_low"]) == (2.0, 1.0)
+    assert saving["parameter_reduction"] == pytest.approx(50)
+    assert saving["macs_reduction"] == pytest.approx(50)
 
 
 def test_seeds_are_averaged_before_the_choice():
     rows = [row("a", 0.5, "train[-9:]", drop, seed) for seed, drop in enumerate((0.1, 0.8))]
     rows += [row("a", 0.5, "test", drop, seed) for seed, drop in enumerate((1.0, 2.0))]
-    (found,) = table(*rows).to_dict("records")
-    assert found["compression"] == 0.5
-    assert (found["drop"], found["n_seeds"]) == (1.5, 2)
+    (saving,) = table(*rows).to_dict("records")
+    assert saving["compression"] == 0.5
+    assert (saving["drop"], saving["n_seeds"]) == (1.5, 2)
 
 
-def test_a_method_without_any_is_listed_all_the_same():
+def test_a_method_without_a_saving_is_listed_all_the_same():
     rows = [row("bad", 0.5, split, 9.0) for split in ("test", "train[-9:]")]
-    found = table(*rows, *[row("good", 0.5, split, 0.0) for split in ("test", "train[-9:]")])
-    assert found.set_index("method")["compression"].isna().to_dict() == {"bad": True, "good": False}
-    shown = commensurate_table(found).sections["net"].set_index("method")
+    savings = table(*rows, *[row("good", 0.5, split, 0.0) for split in ("test", "train[-9:]")])
+    assert savings.set_index("method")["compression"].isna().to_dict() == {
+        "bad": True,
+        "good": False,
+    }
+    shown = saving_table(savings).sections["net"].set_index("method")
     assert list(shown["drop"]) == ["0.00 [-1.00, 1.00]", "none within"]
