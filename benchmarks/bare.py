@@ -2,8 +2,8 @@
 
     python bare.py FOLDER [OVERRIDE ...]
 
-Results and the store lie in FOLDER. Everything of a run through Snakemake is here but the HTML
-page, which Snakemake itself makes.
+Results and the store lie in FOLDER. This does everything that a run through Snakemake does except
+the HTML page, which Snakemake itself makes.
 """
 
 import json
@@ -45,7 +45,7 @@ def main(folder: Path, overrides: list[str]) -> None:
             place = workflow.folder / "jobs" / stage / f"{job.name}.json"
             stages.write_outcome(place, job, run(job, store, settings))
             manifests += [place] if stage != "factorize" else []
-    # Imported here, as jobs do it, so that what loads late loads late.
+    # Imported here, as jobs do, so that late imports stay late.
     from lowrank_bench.report.figures import write_figures
     from lowrank_bench.report.tables import write_tables
     from lowrank_bench.stages.score import run_score

@@ -1,4 +1,4 @@
-"""Networks on disk: predictions bit for bit, whole or not at all, and clear errors."""
+"""Networks on disk: bit-identical predictions, atomic writes, and clear errors."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def logits(model: nn.Module) -> torch.Tensor:
 
 
 class Plain(nn.Module):
-    """Not a transformers model: shared layers, a batch norm, a buffer outside the state dict."""
+    """A model from outside transformers: shared layers, a batch norm, a non-persistent buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def test_predictions_survive_bit_for_bit(tmp_path, name, compressed):
 
 
 def _written(model: nn.Module) -> dict[str, object]:
-    """What saving adds to a configuration."""
+    """The entry that saving adds to a configuration."""
     config = model.config.to_dict()
     added = ("_name_or_path", "architectures", "dtype", "transformers_version")
     return {key: config[key] for key in added}
@@ -103,7 +103,7 @@ def test_files_are_safetensors_and_json(tmp_path):
     assert folder == tmp_path / "deep" / "saved"
     files = {"model.safetensors", "config.json", "lowrank.json"}
     assert {f.name for f in folder.iterdir()} == files
-    assert [f.name for f in folder.parent.iterdir()] == ["saved"]  # nothing temporary is left
+    assert [f.name for f in folder.parent.iterdir()] == ["saved"]  # no temporary files are left
     about = json.loads((folder / "lowrank.json").read_text())
     assert about["version"] == 1
     [swap] = about["swaps"]
@@ -142,7 +142,7 @@ def test_tied_tables_stay_tied(tmp_path):
 def test_other_modules_need_a_skeleton(tmp_path, compressed):
     torch.manual_seed(0)
     model = Plain()
-    model(INDICES)  # moves the statistics of the batch norm
+    model(INDICES)  # updates the statistics of the batch norm
     model.eval()
     if compressed:
         model, _ = compress(model, "lp", 0.4)
@@ -160,7 +160,7 @@ def test_other_modules_need_a_skeleton(tmp_path, compressed):
         load(folder, model=nn.Linear(2, 2))
 
 
-def test_saving_again_replaces_only_what_was_saved_before(tmp_path):
+def test_saving_replaces_only_a_folder_that_save_wrote(tmp_path):
     folder = tmp_path / "saved"
     save(network("bert"), folder)
     model = network("xlnet")

@@ -1,6 +1,6 @@
-"""What every method for matrices must keep, checked for each file of conf/method.
+"""The contract of every matrix method, checked for each file in conf/method.
 
-A new method is found by its file, and gets these tests for free. The checks themselves are in
+A new method is discovered by its file and gets these tests for free. The checks themselves are in
 `lowrank_bench.testing`, where the authors of plug-ins find them too.
 """
 
@@ -58,13 +58,13 @@ def test_the_stored_decomposition_gives_the_same_factors(method: MatrixMethod):
     matrix_checks.check_stored_decomposition(method)
 
 
-def test_renaming_the_rows_changes_nothing(method: MatrixMethod):
+def test_permuting_the_rows_changes_nothing(method: MatrixMethod):
     if method.row_order:
         pytest.skip("its parts or starts follow the order of the rows")
     matrix_checks.check_order_of_rows(method)
 
 
-def test_gradients_reach_every_number(method: MatrixMethod):
+def test_gradients_reach_every_parameter(method: MatrixMethod):
     matrix_checks.check_gradients(method)
 
 
@@ -73,9 +73,9 @@ def test_scale_does_not_matter(method: MatrixMethod, scale: float):
     matrix_checks.check_scale(method, scale)
 
 
-def test_zero_rows_alone_are_kept(method: MatrixMethod):
+def test_a_zero_matrix_stays_zero(method: MatrixMethod):
     matrix_checks.check_zero_matrix(method)
 
 
-def test_facts_are_asked_for_by_name(method: MatrixMethod):
+def test_missing_or_wrong_facts_are_named(method: MatrixMethod):
     matrix_checks.check_facts(method)

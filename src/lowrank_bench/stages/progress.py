@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lowrank_bench.plan.cells import Job
-from lowrank_bench.store.store import Store, write_atomic
+from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.store import Store
 
 PAUSE = 50  # between two lines, times what a line takes
 UNITS = {

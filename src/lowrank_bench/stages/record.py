@@ -11,7 +11,8 @@ from safetensors.numpy import save
 
 from lowrank_bench.plan.cells import Cell
 from lowrank_bench.store.digest import canonical
-from lowrank_bench.store.store import Store, write_atomic
+from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.store import Store
 
 
 @dataclass(frozen=True)

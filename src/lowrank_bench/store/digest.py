@@ -22,6 +22,7 @@ NEUTRAL = {
         "errors",
         "store.store",
         "store.digest",
+        "store.files",
         "plan.cells",
         "methods",
         "methods.plugins",

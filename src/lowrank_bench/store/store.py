@@ -5,7 +5,6 @@ and several writers (jobs, nodes, runs) may race: whoever comes second finds the
 """
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -112,23 +111,6 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
-
-
-def write_atomic(place: Path, content: bytes | str) -> None:
-    """Write `content` to a temporary file beside `place`, then rename it there."""
-    data = content.encode() if isinstance(content, str) else content
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, place)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _write_manifest(folder: Path, about: dict[str, Any]) -> None:
