@@ -110,7 +110,7 @@ def test_an_uncompressed_folder_is_scored_as_well(network, tmp_path, capsys):
         (["--set", "p=17", "--compression", "0.5"], "from 1 to 16, or inf"),
         (["--set", "q=1", "--compression", "0.5"], "no parameter 'q'"),
         (["--set", "p", "--compression", "0.5"], "NAME=VALUE"),
-        (["--set", "p=[", "--compression", "0.5"], "is no value"),
+        (["--set", "p=[", "--compression", "0.5"], "is not a value"),
         (["--set", "name=x", "--compression", "0.5"], "no parameter 'name'"),
         (["--compression", "0"], "between 0 and 1"),
         (["--compression", "1.5"], "between 0 and 1"),

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_every_method as matrices
-import test_every_network_method as networks
 import torch
 from configured_methods import configured
 from other_device import OTHER, There, other_device
+from test_every_network_method import CASES
 
 from lowrank_bench import compress, low_rank
 from lowrank_bench.config import load_config
@@ -25,6 +24,8 @@ from lowrank_bench.stages.run import run_factorize
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
+from lowrank_bench.testing import matrix_checks as matrices
+from lowrank_bench.testing import small_networks as networks
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -84,11 +85,11 @@ def test_matrices():
     assert torch.equal(there.dense().cpu(), here.dense())
 
 
-@pytest.mark.parametrize("case", networks.CASES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("without_inference_mode")
-def test_networks(case: tuple[str, Method]):
-    target, method = case
-    words = networks.given(target)
+def test_networks(case: tuple[Method, str]):
+    method, target = case
+    words = networks.options(target)
     here, report = compress(
         networks.network(target), method.name, 0.4, **words, **method.model_dump()
     )

@@ -76,7 +76,8 @@ def _origin(
     experiment = values.get("name", "")
     files = [(folder / "experiment" / f"{experiment}.yaml", 0), (folder / "config.yaml", 0)]
     if len(keys) > 1 and keys[0] in NAMED_GROUPS:
-        files.insert(1, (folder / keys[0] / f"{keys[1]}.yaml", 2))
+        trees = [folder, *(Path(place) / "conf" for place in values.get("plugins") or ())]
+        files[1:1] = [(tree / keys[0] / f"{keys[1]}.yaml", 2) for tree in trees]
     holders = [file for file, skip in files if _holds(file, keys[skip:])]
     if holders:
         return _shown(holders[0], folder)
@@ -86,7 +87,8 @@ def _origin(
 
 
 def _shown(file: Path, folder: Path) -> str:
-    return str(file.relative_to(folder.parent))
+    inside = file.is_relative_to(folder.parent)
+    return str(file.relative_to(folder.parent) if inside else file)
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:

@@ -122,6 +122,7 @@ class Config(Strict):
     protocol: Literal["one_shot", "iterative"]
     checkpoints: Literal["finetune", "published"]
     store: str
+    plugins: list[str] = Field(default_factory=list)
     model: dict[str, Model] = Field(min_length=1)
     task: dict[str, Task] = Field(min_length=1)
     method: dict[str, MethodGrid] = Field(min_length=1)
