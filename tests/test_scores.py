@@ -1,4 +1,4 @@
-"""The result tables of small experiments, against numbers worked out apart."""
+"""The result tables of small experiments, against numbers computed independently."""
 
 import numpy as np
 import pandas as pd

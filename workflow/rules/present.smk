@@ -1,5 +1,5 @@
 rule tables:
-    # The result tables as csv, markdown and LaTeX.
+    # Result tables as csv, markdown and LaTeX.
     input:
         **SCORES,
         **LATENCY,
@@ -30,7 +30,7 @@ rule tables:
 
 
 rule figures:
-    # Drop against compression per task, the average, and the comparison with svd.
+    # Drop against compression by task and on average, gain over svd, error against drop, costs.
     input:
         **LATENCY,
         scores=f"{RESULTS}/scores.parquet",
@@ -72,7 +72,7 @@ rule figures:
 
 
 rule report:
-    # One self-contained HTML page, made by Snakemake itself.
+    # One self-contained HTML page, written by Snakemake itself.
     input:
         rules.tables.output,
         rules.figures.output,
