@@ -2,8 +2,8 @@
 
     python bare.py FOLDER [OVERRIDE ...]
 
-Results and the store lie in FOLDER. Everything of a run through Snakemake is here but the HTML
-page, which Snakemake itself makes.
+Results and the store lie in FOLDER. This does everything that a run through Snakemake does except
+the HTML page, which Snakemake itself makes.
 """
 
 import json
@@ -18,7 +18,7 @@ from workflow_runs import ROOT
 
 from lowrank_bench.config import load_config
 from lowrank_bench.stages import run as stages
-from lowrank_bench.stages.experiment import Workflow
+from lowrank_bench.stages.experiment import Experiment
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
@@ -34,7 +34,7 @@ def main(folder: Path, overrides: list[str]) -> None:
     """Run every job, then scores, tables and figures."""
     os.chdir(folder)
     config = load_config(ROOT / "conf", overrides)
-    workflow = Workflow(config, overrides)
+    workflow = Experiment(config, overrides)
     known = json.loads(workflow.settings) | {"threads": config.jobs.threads}
     settings = Settings.from_dict(known)
     store, manifests = Store(settings.store), []
@@ -45,7 +45,7 @@ def main(folder: Path, overrides: list[str]) -> None:
             place = workflow.folder / "jobs" / stage / f"{job.name}.json"
             stages.write_outcome(place, job, run(job, store, settings))
             manifests += [place] if stage != "factorize" else []
-    # Imported here, as jobs do it, so that what loads late loads late.
+    # Imported here, as jobs do, so that late imports stay late.
     from lowrank_bench.report.figures import write_figures
     from lowrank_bench.report.tables import write_tables
     from lowrank_bench.stages.score import run_score

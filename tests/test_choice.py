@@ -31,7 +31,7 @@ def world():
     return world
 
 
-def test_the_value_that_is_best_on_the_training_rows_is_chosen(world):
+def test_the_best_value_on_the_training_rows_is_chosen(world):
     chosen = chosen_by_training(world.cells, world.references, world.tasks, "messi", "k")
     assert [cell.meta["task"] for cell in chosen] == ["sst2", "rte"]
     for cell in chosen:
@@ -46,7 +46,7 @@ def test_the_value_that_is_best_on_the_training_rows_is_chosen(world):
         assert cell.predictions is best.predictions
 
 
-def test_chosen_cells_are_scored_like_others(world):
+def test_chosen_cells_are_scored_like_any_other(world):
     world.cells += chosen_by_training(world.cells, world.references, world.tasks, "messi", "k")
     scores, _ = world.build()
     rows = scores[(scores["task"] == "rte") & (scores["method"] == "messi")]
@@ -80,7 +80,7 @@ def test_halves_share_no_row_and_leave_none_out(world):
             assert part["value"].mean() == pytest.approx(100 * expected)
 
 
-def test_the_winner_is_named_by_the_selection_half_alone():
+def test_the_winner_is_chosen_on_the_selection_half_alone():
     def row(label, used, half, drop):
         place = {"model": "net", "task": "glue", "metric": "average", "method": label}
         numbers = {"drop": drop, "drop_ci_low": drop - 1, "drop_ci_high": drop + 1}

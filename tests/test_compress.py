@@ -1,4 +1,4 @@
-"""low_rank and compress: what they return, what they refuse, and that the input is left alone."""
+"""low_rank and compress: their results, their errors, and that the input stays unchanged."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ TINY = {
 
 
 class Classifier(nn.Module):
-    """Embedding, mean, linear: a network that is no transformers model."""
+    """Embedding, mean, linear: a network from outside transformers."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def bert(kind: type = BertForSequenceClassification) -> nn.Module:
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     method=st.sampled_from([("svd", {}), ("lp", {}), ("lp", {"p": 3.0})]),
 )
-def test_low_rank_full_rank_gives_the_matrix_back(rows, columns, dtype, method):
+def test_low_rank_at_full_rank_returns_the_matrix(rows, columns, dtype, method):
     a = torch.randn(rows, columns).to(dtype)
     small = min(rows, columns)
     factors = low_rank(a, small, method[0], **method[1])
@@ -67,7 +67,7 @@ def test_low_rank_full_rank_gives_the_matrix_back(rows, columns, dtype, method):
     torch.testing.assert_close(factors.dense(), a, rtol=0, atol=tolerance)
 
 
-def test_low_rank_takes_arrays_as_they_are():
+def test_low_rank_accepts_arrays():
     a = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     expected = low_rank(torch.from_numpy(a.copy()), 3).dense()
     frozen = a.copy()
@@ -79,7 +79,7 @@ def test_low_rank_takes_arrays_as_they_are():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_low_rank_detaches_and_leaves_its_input():
+def test_low_rank_detaches_and_leaves_its_input_unchanged():
     a = torch.randn(9, 5, requires_grad=True)
     before = a.detach().clone()
     factors = low_rank(a, 2)
@@ -101,19 +101,19 @@ def test_low_rank_detaches_and_leaves_its_input():
         (torch.full((3, 4), float("nan")), "12 matrix entries are NaN or infinite.* in row 0"),
     ],
 )
-def test_low_rank_refuses_matrices(value, message):
+def test_low_rank_refuses_bad_matrices(value, message):
     with pytest.raises(LowRankError, match=message) as caught:
         low_rank(value, 1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 4, 2.0, "2", None, True])
-def test_low_rank_refuses_ranks(rank):
+def test_low_rank_refuses_bad_ranks(rank):
     with pytest.raises(LowRankError, match=r"does not fit a 5x3 matrix; use one in 1\.\.3"):
         low_rank(torch.ones(5, 3), rank)
 
 
-def test_low_rank_of_nothing():
+def test_low_rank_refuses_an_empty_matrix():
     with pytest.raises(LowRankError, match="does not fit a 0x3 matrix; it has no entries"):
         low_rank(torch.ones(0, 3), 1)
 
@@ -148,7 +148,7 @@ def test_compress_bert():
     assert set(report.to_dict()) == set(CompressionReport.__dataclass_fields__)
 
 
-def test_compress_leaves_the_input_and_copies_the_rest():
+def test_compress_leaves_the_input_unchanged_and_copies_the_rest():
     model = bert()
     before = copy.deepcopy(model.state_dict())
     small, _ = compress(model, "svd", 0.5)
@@ -202,12 +202,12 @@ def test_compress_refuses_shared_tables():
 
 
 @pytest.mark.parametrize("compression", [0, 1, -0.1, 1.5, float("nan"), "half", None])
-def test_compress_refuses_budgets(compression):
+def test_compress_refuses_bad_budgets(compression):
     with pytest.raises(LowRankError, match="compression must lie between 0 and 1, not"):
         compress(Classifier(), "svd", compression)
 
 
-def test_compress_refuses_the_rest():
+def test_compress_refuses_other_wrong_arguments():
     with pytest.raises(LowRankError, match=r"compression 0\.99 leaves no rank for a 40x8 matrix"):
         compress(Classifier(), "svd", 0.99)
     with pytest.raises(LowRankError, match="unknown target 'head'; known: embedding"):
@@ -336,7 +336,7 @@ def test_a_table_in_shared_memory_is_refused():
 
 
 @pytest.mark.parametrize("texts", ["one string", [], ["good", None], b"bytes"])
-def test_texts_are_a_list_of_strings(texts):
+def test_texts_must_be_a_list_of_strings(texts):
     from lowrank_bench.synthetic.networks import build_network
 
     model, tokenizer = build_network("bert", 0, num_labels=2)

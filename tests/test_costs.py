@@ -42,7 +42,7 @@ def measured(tmp_path_factory):
     return config, run_latency(config, make_plan(config))
 
 
-def test_every_network_is_measured_or_says_why_not(measured):
+def test_every_network_is_measured_or_has_a_reason_why_not(measured):
     _, found = measured
     assert list(found.columns) == list(COLUMNS)
     # (svd, pfp on the CNN; svd on the transformer) × two rates × two batches
@@ -75,7 +75,7 @@ def test_bytes_on_disk_are_those_that_save_writes(measured, tmp_path):
     np.testing.assert_allclose(rows["file_ratio"], dense / small, rtol=1e-3)
 
 
-def test_measuring_nothing_is_the_default_and_nonsense_is_refused():
+def test_nothing_is_measured_by_default_and_invalid_settings_are_refused():
     assert load_config(CONF).latency.batches == []
     with pytest.raises(LowRankError, match=r"latency\.warm_up"):
         load_config(CONF, ["latency.warm_up=1"])

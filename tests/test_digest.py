@@ -1,4 +1,4 @@
-"""Digests: the same for equal content, another for any edit that can change a result."""
+"""Digests: equal for equal content, different after any edit that can change a result."""
 
 import pytest
 
@@ -12,7 +12,7 @@ BASE = '"""Doc."""\nfrom lowrank_bench.helper_x import f\n\n\ndef g():\n    retu
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Two throw-away modules of the package: `method_x` imports `helper_x`."""
+    """Two temporary modules of the package: `method_x` imports `helper_x`."""
     import lowrank_bench
 
     monkeypatch.setattr(lowrank_bench, "__path__", [*lowrank_bench.__path__, str(tmp_path)])
@@ -45,7 +45,7 @@ def test_comments_docstrings_and_layout_do_not_count(package):
     assert of() == before
 
 
-def test_an_edit_of_the_module_or_of_what_it_imports_counts(package):
+def test_edits_of_a_module_and_of_its_imports_count(package):
     before = of()
     (package / "method_x.py").write_text(BASE.replace("f()  #", "f() + 1  #"))
     edited = of()
@@ -105,7 +105,7 @@ def test_a_misspelt_part_of_a_method_is_refused_when_it_is_declared(module, func
         NetworkPart(module, function)
 
 
-def test_imports_for_type_checkers_alone_do_not_count(package):
+def test_imports_only_for_type_checkers_do_not_count(package):
     guarded = "if TYPE_CHECKING:\n    from lowrank_bench.other_x import h\n"
     (package / "other_x.py").write_text("def h():\n    return 1\n")
     (package / "method_x.py").write_text(BASE + guarded)
@@ -127,7 +127,7 @@ def test_imports_inside_functions_count(package):
     assert of() != before
 
 
-def test_what_a_package_gathers_counts(package):
+def test_imports_of_a_package_s_init_count(package):
     """`from package import name` runs the package's __init__, and what that imports."""
     (package / "rooms_x").mkdir()
     gathered = "from lowrank_bench.other_x import h\n"

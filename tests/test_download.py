@@ -1,4 +1,4 @@
-"""Downloads: what is checked, what is refused, and what the one line of an error says."""
+"""Downloads: what is checked, what is refused, and what the one-line errors say."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ TRAIN, SHORT = {"rows": 3, "sha256": None}, {"rows": 5, "sha256": None}
 
 
 def download(source, store):
-    return Runner(store).ensure(source_step(source))
+    return Runner(store).ensure(source_step(source)).folder
 
 
 def source(unofficial=False, **splits):
@@ -31,7 +31,7 @@ def source(unofficial=False, **splits):
 
 @pytest.fixture
 def fake_hub(tmp_path, monkeypatch):
-    """A hub of one data set with splits train and matched, and one network."""
+    """A hub with one data set with the splits train and matched, and one network."""
     folder = tmp_path / "hub"
     (folder / "mnli").mkdir(parents=True)
     rows = pd.DataFrame({"premise": list("abc"), "label": [0, 1, 2]})
@@ -81,7 +81,7 @@ def test_an_unofficial_file_is_refused_unless_accepted(fake_hub, tmp_path):
         download(source(train=SHORT), store)
 
 
-def test_another_checksum_is_refused(fake_hub, tmp_path):
+def test_a_wrong_checksum_is_refused(fake_hub, tmp_path):
     with pytest.raises(LowRankError, match="SHA-256"):
         download(source(train={"rows": 3, "sha256": "0" * 64}), Store(tmp_path / "store"))
 
@@ -96,13 +96,13 @@ def network(sha256):
     return Source("network", "net", SPEC, {"sha256": sha256})
 
 
-def test_a_network_keeps_only_what_loading_needs(fake_hub, tmp_path):
+def test_only_the_files_that_loading_needs_are_kept(fake_hub, tmp_path):
     folder = download(network({}), Store(tmp_path / "store"))
     names = {file.name for file in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json"}
 
 
-def test_a_network_with_another_checksum_is_refused(fake_hub, tmp_path):
+def test_a_network_with_a_wrong_checksum_is_refused(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
     with pytest.raises(LowRankError, match=r"model\.safetensors has SHA-256 .* not 0000"):
         download(network({"model.safetensors": "0" * 64}), store)
@@ -126,7 +126,7 @@ def test_an_unreachable_hub_names_the_variable_to_set(tmp_path):
     assert len(done.stdout.strip().splitlines()) == 1
 
 
-def test_a_filled_cache_serves_without_a_hub(tmp_path):
+def test_a_filled_cache_works_without_a_hub(tmp_path):
     snapshot = tmp_path / "hub/datasets--a--b/snapshots" / ("0" * 40)
     (snapshot / "x").mkdir(parents=True)
     (snapshot / "x/train-00000-of-00001.parquet").write_text("data")
@@ -144,7 +144,7 @@ def test_a_filled_cache_serves_without_a_hub(tmp_path):
     assert done.stdout.split()[-1] == "data"
 
 
-def test_passing_faults_are_tried_again(monkeypatch):
+def test_transient_faults_are_retried(monkeypatch):
     monkeypatch.setattr(hub.time, "sleep", lambda _: None)
     answers = iter([OSError("cut"), OSError("cut"), "content"])
 

@@ -1,4 +1,4 @@
-"""Facts about rows: Fisher information and token counts, against one example after another."""
+"""Facts about rows: Fisher information and token counts, against one example at a time."""
 
 from collections import Counter
 
@@ -36,7 +36,7 @@ def example(name, architecture="bert"):
 def test_each_examples_own_gradient_is_squared(name, architecture):
     model, tokenizer, encoded = example(name, architecture)
     _, embedding = find_embedding(model)
-    embedding.padding_idx = None  # as the layer's own gradient leaves the padding out
+    embedding.padding_idx = None  # because the layer's own gradient leaves out the padding
     total = torch.zeros(embedding.num_embeddings, dtype=torch.float64)
     for number, label in enumerate(encoded.labels):
         inputs = {key: torch.tensor(ids[None]).long() for key, ids in encoded.row(number).items()}
@@ -74,7 +74,7 @@ def test_labels_follow_the_order_of_the_outputs(name):
     assert turned.labels.tolist() == expected.tolist()
 
 
-def test_counts_are_those_of_a_counter():
+def test_counts_equal_those_of_a_counter():
     _, _, encoded = example("mrpc")
     ids = [encoded.row(number)["input_ids"].tolist() for number in range(len(encoded))]
     found = token_counts(ids, 3000)

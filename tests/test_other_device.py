@@ -1,4 +1,4 @@
-"""Methods compute where their matrix or network lies, and find there what they find on the CPU."""
+"""Methods compute on the device of their matrix or network, with the same results as on the CPU."""
 
 import copy
 import sys
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_every_method as matrices
-import test_every_network_method as networks
 import torch
 from configured_methods import configured
 from other_device import OTHER, There, other_device
+from test_every_network_method import CASES
 
 from lowrank_bench import compress, low_rank
 from lowrank_bench.config import load_config
@@ -25,6 +24,8 @@ from lowrank_bench.stages.run import run_factorize
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
+from lowrank_bench.testing import matrix_checks as matrices
+from lowrank_bench.testing import small_networks as networks
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -37,12 +38,12 @@ def there_too():
 
 @pytest.fixture
 def without_inference_mode(monkeypatch):
-    """Its tensors cannot be of the other device; `no_grad` gives the same numbers."""
+    """Inference tensors cannot be on the other device; `no_grad` gives the same numbers."""
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
     monkeypatch.setattr(provable, "sensitivities", torch.no_grad()(sensitivities.__wrapped__))
 
 
-def test_the_other_device_refuses_what_a_card_refuses():
+def test_the_other_device_refuses_what_a_gpu_refuses():
     here, there = torch.ones(3), There(torch.ones(3))
     assert (there + there).device == there.device == torch.zeros(2, device=OTHER).device == OTHER
     assert (there * 2 + torch.tensor(1.0)).cpu().tolist() == [3, 3, 3]
@@ -84,11 +85,11 @@ def test_matrices():
     assert torch.equal(there.dense().cpu(), here.dense())
 
 
-@pytest.mark.parametrize("case", networks.CASES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("without_inference_mode")
-def test_networks(case: tuple[str, Method]):
-    target, method = case
-    words = networks.given(target)
+def test_networks(case: tuple[Method, str]):
+    method, target = case
+    words = networks.options(target)
     here, report = compress(
         networks.network(target), method.name, 0.4, **words, **method.model_dump()
     )
@@ -142,13 +143,13 @@ def test_the_pipeline(kind: str, tmp_path, monkeypatch):
         cell = job.cells()[1]
         evaluator.evaluate(cell)
         found.append(read_record(cell, store).predictions)
-    # Training takes other kernels there, and a last digit grows from step to step.
+    # Training uses other kernels there, and rounding differences grow from step to step.
     for split, logits in found[0].items():
         assert np.corrcoef(found[1][split].ravel(), logits.ravel())[0, 1] > 0.98
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
-def test_a_card_that_is_not_there_is_named(tmp_path):
+def test_a_missing_gpu_is_named(tmp_path):
     wanted = ["model=[quick_resnet]", "task=[digits]", "method=[alds]"]
     (job,) = make_plan(load_config(CONF, wanted)).factorize
     settings = Settings(folder=tmp_path, factorize_device="cuda")
@@ -157,7 +158,7 @@ def test_a_card_that_is_not_there_is_named(tmp_path):
 
 
 def _nearly(value):
-    """Attention takes another kernel there, with other last digits."""
+    """Attention uses another kernel there, which rounds differently."""
     return pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
 
 

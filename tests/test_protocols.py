@@ -1,4 +1,4 @@
-"""Training after compression: rewound, and compression and training in turn."""
+"""Training after compression: rewinding, and alternating compression and training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def plan(method: str, *more: str):
 
 
 def step(problem: NetworkProblem, cell: Cell, processor, rows) -> torch.nn.Module:
-    """One compression and the training after it, by the library's functions alone."""
+    """One compression and the training after it, using only the library's functions."""
     method = make_method(cell.spec.method, **cell.spec.params)
     small = method.compress(problem, cell.compression).model
     torch.manual_seed(0)
@@ -54,14 +54,14 @@ def step(problem: NetworkProblem, cell: Cell, processor, rows) -> torch.nn.Modul
 
 
 @pytest.mark.parametrize("method", ["alds", "pfp"])
-def test_each_compression_starts_from_the_last_one_trained(method, tmp_path):
+def test_each_compression_starts_from_the_previous_trained_network(method, tmp_path):
     job: Job = plan(method).finetune[-1]
     first, second = job.cells()[:2]
     assert (first.path, second.path) == ((), (0.3,))
     store = Store(tmp_path / "store")
     runner = Runner(store, Settings(device="cpu"))
     evaluator = CheckpointEvaluator(first.checkpoint, runner)
-    evaluator.evaluate(second)  # makes the first on its way
+    evaluator.evaluate(second)  # computes the first as well
     found = read_record(second, store)
 
     problem = read_problem(second.checkpoint, second.spec, runner)
@@ -74,11 +74,11 @@ def test_each_compression_starts_from_the_last_one_trained(method, tmp_path):
     wanted = evaluator.modality.predict(twice, processor, test, 4096)
     np.testing.assert_allclose(found.predictions["test"], wanted, atol=1e-4)
     kept = found.facts["parameters_kept"] / found.facts["parameters_dense"]
-    assert kept <= 0.4  # of the network as it was at first
+    assert kept <= 0.4  # of the original network
     assert kept == pytest.approx(1 - found.facts["achieved_compression"])
 
 
-def test_iterated_cells_are_not_those_of_one_shot():
+def test_iterated_cells_differ_from_one_shot_cells():
     once = plan("alds", "protocol=one_shot").finetune[-1].cells()
     turns = plan("alds").finetune[-1].cells()
     assert not {cell.key for cell in once} & {cell.key for cell in turns}
@@ -96,7 +96,7 @@ def test_iteration_of_embeddings_is_refused():
 
 
 @pytest.mark.parametrize("layer", ["conv1", "fc"])
-def test_a_layer_that_is_dense_again_keeps_the_bias_it_was_given(layer, tmp_path):
+def test_a_layer_that_is_dense_again_keeps_its_new_bias(layer, tmp_path):
     torch.manual_seed(0)
     model = torch.nn.Sequential()
     model.add_module("conv1", torch.nn.Conv2d(16, 16, 3, bias=False))

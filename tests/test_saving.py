@@ -1,4 +1,4 @@
-"""The largest saving whose drop on the rows to choose on is within half a point."""
+"""The largest compression whose drop on the selection rows is within half a point."""
 
 import pandas as pd
 import pytest
@@ -73,7 +73,7 @@ def test_seeds_are_averaged_before_the_choice():
     assert (saving["drop"], saving["n_seeds"]) == (1.5, 2)
 
 
-def test_a_method_without_a_saving_is_listed_all_the_same():
+def test_a_method_with_no_such_compression_is_still_listed():
     rows = [row("bad", 0.5, split, 9.0) for split in ("test", "train[-9:]")]
     savings = table(*rows, *[row("good", 0.5, split, 0.0) for split in ("test", "train[-9:]")])
     assert savings.set_index("method")["compression"].isna().to_dict() == {

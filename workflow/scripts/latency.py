@@ -1,4 +1,4 @@
-"""Measure the compressed networks of an experiment beside the dense ones."""
+"""Measure the compressed networks of an experiment against the dense ones."""
 
 import json
 import os

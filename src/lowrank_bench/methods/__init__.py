@@ -8,6 +8,8 @@ from lowrank_bench.methods.registry import (
     method_names,
     methods_for,
     network_method,
+    register_folder,
+    register_folders,
 )
 
 __all__ = [
@@ -20,4 +22,6 @@ __all__ = [
     "method_names",
     "methods_for",
     "network_method",
+    "register_folder",
+    "register_folders",
 ]

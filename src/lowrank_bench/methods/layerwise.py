@@ -103,14 +103,11 @@ class Layerwise(NetworkMethod):
         return NEEDS.get(self.approximator, ())
 
     def sources(self, target: str) -> tuple[str, ...]:
-        """Return the module of this method, and those of a matrix method that approximates."""
-        from lowrank_bench.methods.registry import make_method
-
-        modules = super().sources(target)
-        if self.approximator in BUILT_IN:
+        """Return the module of this method, and those of the matrix method that it runs."""
+        modules, approximator = super().sources(target), self._approximator()
+        if isinstance(approximator, str):
             return modules
-        method = make_method(self.approximator, **self.approximator_params)
-        return tuple(dict.fromkeys([*modules, *method.sources("embedding")]))
+        return tuple(dict.fromkeys([*modules, *approximator.sources("embedding")]))
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network with factorized layers, within the budget.
@@ -118,8 +115,8 @@ class Layerwise(NetworkMethod):
         Raises
         ------
         LowRankError
-            When the budget is out of reach, a layer cannot be handled, the approximator is unknown,
-            or calibration data are needed and absent.
+            When the budget is out of reach, a layer cannot be handled, or calibration data are
+            needed and absent.
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
 
@@ -127,7 +124,7 @@ class Layerwise(NetworkMethod):
 
     def _approximator(self) -> str | MatrixMethod:
         """Return the name of the metric, or the matrix method."""
-        from lowrank_bench.methods import make_method
+        from lowrank_bench.methods.registry import make_method
 
         if self.approximator in BUILT_IN:
             return self.approximator

@@ -66,6 +66,8 @@ class Checkpoint:
         Names of the splits on which the network is evaluated, or of a part (`rows_of`).
     modality
         `text` or `image`: what its inputs are (`inputs.modality`).
+    code, encoding
+        Digests of the code that makes it, and of the code that encodes its rows.
     """
 
     model: str
@@ -78,6 +80,7 @@ class Checkpoint:
     evaluation: tuple[str, ...]
     code: str
     modality: str = "text"
+    encoding: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -173,7 +176,7 @@ class Cell:
     def config_digest(self) -> str:
         """Digest of the cell's configuration without the sources."""
         checkpoint = self.checkpoint
-        parts = [checkpoint.network.spec, checkpoint.data.spec]
+        parts: list[Any] = [checkpoint.network.spec, checkpoint.data.spec]
         parts += [checkpoint.inputs, checkpoint.recipe, checkpoint.seed]
         spec = self.spec
         method = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowrank_bench.config.schema import Config
+from lowrank_bench.methods import register_folders
 from lowrank_bench.plan.batching import (
     Checkpoints,
     checkpoint_batches,
@@ -59,6 +60,7 @@ def make_plan(config: Config) -> Plan:
     LowRankError
         When a method or one of its parameters is unknown or out of range.
     """
+    register_folders(config.plugins)
     checkpoints = {
         (m, t): checkpoints_of(config, m, t)
         for m, model in config.model.items()

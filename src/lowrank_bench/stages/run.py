@@ -96,8 +96,8 @@ def _evaluated(
         else:
             todo.append(cell)
     if todo:
-        for cell, reason in _computed(todo, job, Runner(store, settings), quiet).items():
-            outcome[cell.key] = _failed(cell.key, reason) if reason else outcome[cell.key]
+        reasons = _computed(todo, job, Runner(store, settings), quiet)
+        outcome |= {key: _failed(key, reason) for key, reason in reasons.items() if reason}
     lost = sum(piece["status"] == "failed" for piece in outcome.values())
     tried = sum(outcome[cell.key]["status"] == "failed" for cell in todo)
     fresh, reused = len(todo) - tried, len(cells) - len(todo) - (lost - tried)
@@ -110,8 +110,8 @@ def _evaluated(
     return list(outcome.values())
 
 
-def _computed(cells: list[Cell], job: Job, runner: Runner, quiet: bool) -> dict[Cell, str]:
-    """Evaluate cells, and return for each the reason why it failed, or an empty one."""
+def _computed(cells: list[Cell], job: Job, runner: Runner, quiet: bool) -> dict[str, str]:
+    """Evaluate cells, and return for each key the reason why it failed, or an empty one."""
     settings = runner.settings
     _start(settings, cells[0].checkpoint)
     from lowrank_bench.stages.evaluate import CellStep, CheckpointEvaluator
@@ -121,9 +121,9 @@ def _computed(cells: list[Cell], job: Job, runner: Runner, quiet: bool) -> dict[
     evaluators: dict[str, CheckpointEvaluator] = {}
     reasons = {}
     for cell in cells:
-        reasons[cell] = _tried(runner, CellStep(cell, evaluators))
-        if reasons[cell]:
-            text = f"[{stage}] failed: {cell.title()}: {reasons[cell]}"
+        reason = reasons[cell.key] = _tried(runner, CellStep(cell, evaluators))
+        if reason:
+            text = f"[{stage}] failed: {cell.title()}: {reason}"
             print(text, file=sys.stderr, flush=True)
         if not quiet:
             progress.finished(cell.title())
@@ -142,7 +142,7 @@ def failures_of(manifests: Iterable[Path]) -> dict[str, str]:
     return {piece["key"]: piece["reason"] for piece in pieces if piece["status"] == "failed"}
 
 
-def _tried(runner: Runner, step: Step) -> str:
+def _tried(runner: Runner, step: Step[object]) -> str:
     """Have an artifact made, and return the reason why it failed, or an empty one."""
     try:
         runner.ensure(step)
