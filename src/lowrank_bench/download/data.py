@@ -169,7 +169,9 @@ def _check_columns(
         )
 
 
-def _parquet_files(files: list[str], config: str | None, split: str) -> list[str]:
-    folder = rf"(?:{re.escape(config)}|data)/" if config else r"(?:.*/)?"
+def _parquet_files(files: list[str], subset: str | None, split: str) -> list[str]:
+    """Return the files of a split in one subset of a data set, which the hub calls its config."""
+    folder = rf"(?:{re.escape(subset)}|data)/" if subset else r"(?:.*/)?"
+    # A large split is cut into files `train-00000-of-00004.parquet` and so on.
     pattern = re.compile(rf"{folder}{re.escape(split)}(?:-\d+-of-\d+)?\.parquet")
     return [name for name in files if pattern.fullmatch(name)]
