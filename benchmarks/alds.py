@@ -1,15 +1,15 @@
-"""ALDS's global step: how low its objective gets at which CPU time, against the published code.
+"""ALDS's global step against the published code: the objective reached and the CPU time taken.
 
     python benchmarks/alds.py [RESNET20.safetensors]
     python benchmarks/alds.py --quick    # the ResNet-20 alone
 
-The networks are a ResNet-20 and a VGG16 with batch norm, made here, seed 0, with He's
+The networks are a ResNet-20 and a VGG16 with batch norm, created here with seed 0 and He's
 initialization; the file may hold the weights of another ResNet-20 (torchprune's names). The
-published code's seconds and objectives were taken on one thread at the same keep ratios, with such
-networks of its own, whose objectives differ by 1 % at most; its objective is the error `unscaled`.
-It counts non-zero parameters, so that a fresh network's biases, which are zero, take nothing from
-its budget; both countings are shown. Budget: the share of all parameters that is kept, less those
-that stay.
+published code's seconds and objectives were measured on one thread at the same keep ratios, on its
+own networks of the same kind, whose objectives differ by at most 1 %. Its objective is the error
+`unscaled`. It counts non-zero parameters, so the biases of a fresh network, which are zero, do not
+count towards its budget; both counts are shown. Budget: the share of all parameters that is kept,
+minus those that are never compressed.
 """
 
 import argparse
@@ -43,9 +43,9 @@ class Published:
     seconds
         CPU seconds.
     objective
-        The optimum of its own objective, as far as it is known.
+        The optimum of its own objective, where it is known.
     true
-        The least largest spectral error that is known; empty where none is.
+        The smallest known maximum of the spectral errors; empty if none is known.
     """
 
     seconds: tuple[float, ...]
@@ -77,7 +77,7 @@ def vgg16() -> dict[str, Tensor]:
 
 
 def resnet20(file: str | None) -> dict[str, Tensor]:
-    """Return the parameters of a ResNet-20 for 10 classes, of a file or He-initialized."""
+    """Return the parameters of a ResNet-20 for 10 classes, from a file or He-initialized."""
     if file:
         return load_file(file)
     model = build_network("resnet20", 10)
@@ -90,7 +90,7 @@ def compressible(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def budget(tensors: Mapping[str, Tensor], keep: float, nonzero: bool) -> int:
-    """Return what the compressible weights may keep."""
+    """Return the number of parameters that the compressible weights may keep."""
     sizes = [
         int(value.count_nonzero()) if nonzero else value.numel()
         for name, value in tensors.items()
@@ -101,7 +101,7 @@ def budget(tensors: Mapping[str, Tensor], keep: float, nonzero: bool) -> int:
 
 
 class Run:
-    """One compression from the weights to the factors, with nothing kept from another."""
+    """One compression from the weights to the factors, reusing nothing from an earlier one."""
 
     def __init__(self, weights: Sequence[Tensor], error: str, limit: float) -> None:
         self.weights, self.error, self.limit = weights, error, limit
@@ -138,12 +138,12 @@ class Run:
 
     @property
     def share(self) -> float:
-        """Return what was spent over the budget."""
+        """Return the parameters used as a share of the budget."""
         return sum(choice.cost for choice in self.chosen) / self.limit
 
 
 def show(network: str, tensors: Mapping[str, Tensor]) -> None:
-    """Print a line for each error, counting and keep ratio."""
+    """Print a line for each error, way of counting and keep ratio."""
     published, weights = PUBLISHED[network], compressible(tensors)
     ratios: dict[str, list[float]] = {}
     for error, nonzero in (("unscaled", True), ("unscaled", False), ("spectral", True)):

@@ -13,12 +13,12 @@ from lowrank_bench.problem import Problem
 
 SHAPE = {False: (30522, 384), True: (3000, 48)}
 COMPRESSION = 0.6
-# Its defaults take minutes at full size; a sweep is what costs.
+# The defaults of `irls` take minutes at full size; the sweeps are the expensive part.
 PARAMS = {"irls": {"sweeps": 2, "start": "ellipsoid"}, "messi": {"restarts": 1}}
 
 
 def table(rows: int, columns: int) -> Tensor:
-    """Return rows of unequal length and a slowly falling spectrum, n×d float64."""
+    """Return rows of unequal length with a slowly decaying spectrum, n×d float64."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(rows, columns, generator=generator)
     matrix *= torch.arange(1, columns + 1) ** -0.25
@@ -27,7 +27,7 @@ def table(rows: int, columns: int) -> Tensor:
 
 
 def run(name: str, matrix: Tensor) -> object:
-    """Decompose by a method at one budget, with facts like those of a text."""
+    """Decompose by a method at one budget, with facts like those from a real text."""
     rows, columns = matrix.shape
     method = make_method(name, **PARAMS.get(name, {}))
     rank = method.rank_for(rows, columns, COMPRESSION)
@@ -38,7 +38,7 @@ def run(name: str, matrix: Tensor) -> object:
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Yield one line a method."""
+    """Yield one line per method."""
     size, columns = SHAPE[quick]
     matrix = table(size, columns)
     single = matrix.float()

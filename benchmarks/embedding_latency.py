@@ -1,4 +1,4 @@
-"""The look-up of an embedding: dense, and compressed in each of four ways."""
+"""Embedding lookups: dense, and compressed in each of four ways."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -29,7 +29,7 @@ def random(*shape: int) -> Tensor:
 
 
 def forms() -> dict[str, Approximation]:
-    """Return approximations that keep about half of the table, of random values."""
+    """Return approximations with random values that keep about half of the table."""
     rank = ROWS * WIDTH // 2 // (ROWS + WIDTH)
     labels = torch.randint(0, CLUSTERS, (ROWS,))
     half = (ROWS - 2000) * WIDTH // 2
@@ -54,9 +54,9 @@ def forms() -> dict[str, Approximation]:
 
 
 def embeddings(quick: bool) -> Iterator[str]:
-    """Yield a line for each form and batch: its seconds, and its part of a whole forward.
+    """Yield a line for each form and batch: its time, and its share of a whole forward pass.
 
-    The last column is what forming the table from two factors would take at each forward.
+    The last column is the time that forming the table from two factors would take per forward pass.
     """
     torch.manual_seed(0)
     dense = nn.Embedding(ROWS, WIDTH)

@@ -4,8 +4,8 @@
 
 The plain recipe is run_glue's: every row padded to 128 tokens, batches of 8 and of 32 rows, the
 faster of the two; it needs `pip install accelerate`. Both sides tokenise and predict on one thread,
-in float32; then ours again in bfloat16. Without a checkpoint the classifier is freshly drawn, and
-only the logits are compared.
+in float32; ours then runs again in bfloat16. Without a checkpoint the classifier is randomly
+initialized, and only the logits are compared.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Times:
 
 
 def main() -> None:
-    """Print one row a task, and the total."""
+    """Print one row per task, and the total."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rows", type=int, help="of every task's validation split; default all")
     parser.add_argument("--checkpoint", nargs="*", default=[], metavar="TASK=FOLDER")

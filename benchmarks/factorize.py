@@ -1,7 +1,7 @@
-"""Print CPU time and memory of the decompositions against plain ways to get the same.
+"""Print CPU time and memory of the decompositions against plain ways to compute the same.
 
 python benchmarks/factorize.py            # sizes of a BERT vocabulary; some minutes
-python benchmarks/factorize.py --quick    # small sizes; seconds, and rougher
+python benchmarks/factorize.py --quick    # small sizes; seconds, but less precise
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ SHAPE = {False: (30522, 768), True: (3000, 128)}
 
 
 def heavy_tailed(rows: int, columns: int) -> Tensor:
-    """Return Gaussian rows with log-normal lengths and falling column scales, n×d float32."""
+    """Return Gaussian rows with log-normal lengths and decaying column scales, n×d float32."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(rows, columns, generator=generator)
     lengths = (0.7 * torch.randn(rows, 1, generator=generator)).exp()
@@ -31,7 +31,7 @@ def heavy_tailed(rows: int, columns: int) -> Tensor:
 
 
 def heavy_tailed_double(rows: int, columns: int) -> Tensor:
-    """Return the same numbers in float64, as methods get them."""
+    """Return the same numbers in float64, as methods receive them."""
     return heavy_tailed(rows, columns).double()
 
 
@@ -41,17 +41,17 @@ def decompose(name: str, matrix: Tensor) -> object:
 
 
 def decompose_lp(matrix: Tensor) -> object:
-    """Decompose by `lp`; a function of the module, for the memory run."""
+    """Decompose by `lp`; at module level, as the memory run requires."""
     return decompose("lp", matrix)
 
 
 def decompose_svd(matrix: Tensor) -> object:
-    """Decompose by `svd`; a function of the module, for the memory run."""
+    """Decompose by `svd`; at module level, as the memory run requires."""
     return decompose("svd", matrix)
 
 
 def thin_svd(matrix: Tensor) -> object:
-    """Compute the reference."""
+    """Compute the reference, torch's thin SVD."""
     return torch.linalg.svd(matrix, full_matrices=False)
 
 
@@ -70,7 +70,7 @@ def whole_matrix(quick: bool) -> Iterator[Row]:
 
 
 def ellipsoid_method(quick: bool) -> Iterator[Row]:
-    """Compare `lowner` with forward-difference gradients and one plane at a time."""
+    """Compare `lowner` with a version by forward differences and one cutting plane at a time."""
     rows, columns, limit = (400, 12, 20_000) if quick else (2000, 50, 6000)
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(rows, columns, generator=generator).double()

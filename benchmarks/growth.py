@@ -1,11 +1,11 @@
-"""What an experiment costs as it grows: the same one with 1, 4 and 16 times the cells.
+"""The cost of an experiment as it grows: the same one with 1, 4 and 16 times the cells.
 
 python benchmarks/growth.py            # 125, 500 and 2,000 cells through Snakemake
 python benchmarks/growth.py --quick    # 30, 120 and 480 of them
 
-First dry-runs of up to 10,000 cells and more, then real runs on small networks, each in a fresh
-folder with an empty store, then the largest once more, when nothing is left to do. CPU seconds are
-those of Snakemake and of all its jobs.
+First come dry-runs of up to 10,000 cells and more, then real runs on small networks, each in a
+fresh folder with an empty store, then the largest run again, with nothing left to do. CPU seconds
+are those of Snakemake and of all its jobs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SMALL = ["model=[quick_bert]", "task=[quick_wnli]", "method=[svd,lp]"]
 
 @dataclass(frozen=True)
 class Step:
-    """An experiment of one size, run once."""
+    """One run of an experiment of one size."""
 
     cells: int
     jobs: int
@@ -38,7 +38,7 @@ class Step:
 
 
 def step(folder: Path, overrides: Sequence[str], *flags: str) -> Step:
-    """Run an experiment, and count what it holds."""
+    """Run an experiment, and count its cells and jobs."""
     plan = make_plan(load_config(ROOT / "conf", overrides))
     jobs = sum(len(found) for found in plan.stages().values())
     return Step(len(plan.cells()), jobs, snakemake(folder, overrides, *flags))
@@ -47,8 +47,8 @@ def step(folder: Path, overrides: Sequence[str], *flags: str) -> Step:
 def show(title: str, steps: Sequence[Step]) -> None:
     """Print a line for every size, the smallest first.
 
-    `of a cell` is what a cell costs in all, `of a cell more` what each costs that the size before
-    did not have; the last column compares that with the first such number.
+    `of a cell` is the total cost divided by the cells, `of a cell more` the cost of each cell added
+    since the previous size; the last column compares the latter with its first value.
     """
     print(
         f"\n{title:24s} cells  jobs   CPU s  wall s   CPU over 1x  wall over 1x   ms of a cell   "
@@ -69,7 +69,7 @@ def show(title: str, steps: Sequence[Step]) -> None:
 
 
 def bend(steps: Sequence[Step], kind: str) -> float:
-    """Return by what part the sizes between lie off the line through the least and the largest."""
+    """Return the relative deviation of the middle sizes from the line through the outer two."""
     first, last = steps[0], steps[-1]
     low, high = getattr(first.run, kind), getattr(last.run, kind)
     slope = (high - low) / (last.cells - first.cells)
@@ -79,7 +79,7 @@ def bend(steps: Sequence[Step], kind: str) -> float:
 
 
 def rates(number: int) -> str:
-    """Return an override with so many compressions, evenly from 10 to 90 %."""
+    """Return an override with `number` compressions, evenly spaced from 10 to 90 %."""
     found = [0.1 + 0.8 * place / max(1, number - 1) for place in range(number)]
     return f"compressions=[{','.join(f'{rate:.5f}' for rate in found)}]"
 

@@ -1,7 +1,7 @@
 """Print how much faster compressed networks run than dense ones, on one thread.
 
 python benchmarks/latency.py            # ResNet-20, VGG16 and a BERT; half an hour
-python benchmarks/latency.py --quick    # the ResNet-20 and a short text alone
+python benchmarks/latency.py --quick    # only the ResNet-20 and a short text
 """
 
 import argparse
@@ -29,12 +29,12 @@ from lowrank_bench.network.forward import repeated
 from lowrank_bench.network.problem import NetworkProblem
 
 CAPPED = {"max_groups": 4, "align": 8}
-SVD_LAYERS = {"approximator": "svd"}  # the default looks at data, which say nothing here
+SVD_LAYERS = {"approximator": "svd"}  # the default looks at data, which are random here
 METHODS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "conv": [("svd", {}), ("alds", {}), ("alds", CAPPED), ("layerwise", SVD_LAYERS), ("pfp", {})],
     "linear": [("svd", {}), ("alds", {}), ("alds", CAPPED), ("layerwise", SVD_LAYERS)],
 }
-SECONDS = 2.0  # of the dense network's forwards for one line, if that allows 8 of them
+SECONDS = 2.0  # of dense forward passes for each line, if that allows 8 of them
 MINILM = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12}
 
 
@@ -45,15 +45,15 @@ class Case:
     Attributes
     ----------
     name, target
-        What it is called, and what is compressed.
+        The name of the network, and the layers that are compressed.
     model, example
-        The network, and keyword arguments of one forward, batch size 1.
+        The network, and the keyword arguments of one forward pass, batch size 1.
     batch
-        Rows of the forwards that are timed.
+        Rows of the timed forward passes.
     shares
-        What is kept of the parameters, in turn.
+        Shares of the parameters to keep, in turn.
     savings
-        What is saved of the seconds, in turn.
+        Shares of the time to save, in turn.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Case:
     memos: dict[str, dict[Any, Any]] = field(default_factory=dict)
 
     def problem(self, budget: str) -> NetworkProblem:
-        """Return the network as methods see it, its decompositions shared by all of them."""
+        """Return the network as methods see it; all of them share its decompositions."""
         batches = [(self.example, None)]
         memo = self.memos.setdefault(budget, {})
         return NetworkProblem(
@@ -81,7 +81,7 @@ class Case:
         )
 
     def at(self, batch: int) -> "Case":
-        """Return the same network at another batch; what parameters cost is kept."""
+        """Return the same network at another batch; the costs in parameters are kept."""
         memos = {"parameters": self.memos.setdefault("parameters", {})}
         sizes = self.shares, self.savings
         return Case(self.name, self.target, self.model, self.example, batch, *sizes, memos)
@@ -95,7 +95,7 @@ def cnn(name: str) -> Case:
 
 
 def bert(layers: int, lengths: tuple[int, ...]) -> Iterator[Case]:
-    """Yield a network of MiniLM's widths, with fewer layers, at several lengths."""
+    """Yield a network with MiniLM's widths and fewer layers, at several lengths."""
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=layers, **MINILM)
     model = BertForSequenceClassification(config).eval()
@@ -103,7 +103,7 @@ def bert(layers: int, lengths: tuple[int, ...]) -> Iterator[Case]:
     for length in lengths:
         tokens = {"input_ids": torch.randint(1000, 30000, (1, length))}
         title = f"BERT 384, {layers} layers, {length} tokens"
-        # Parameters cost the same at any length; seconds do not.
+        # The cost in parameters is the same at any length; the cost in seconds is not.
         own = {"parameters": memos.setdefault("parameters", {})}
         yield Case(title, "linear", model, tokens, 1, savings=(0.1, 0.3), memos=own)
 
@@ -134,7 +134,7 @@ def lines(case: Case, repeats: int) -> Iterator[str]:
 
 
 def shown(cost: Comparison) -> str:
-    """Return the ratios, dense over compressed, of seconds, memory and bytes on disk."""
+    """Return the ratios, dense over compressed, of time, memory and bytes on disk."""
     memory = cost.dense.peak_bytes / cost.compressed.peak_bytes
     files = cost.dense.file_bytes / cost.compressed.file_bytes
     return (

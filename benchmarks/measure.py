@@ -1,4 +1,4 @@
-"""CPU seconds and peak memory of a call against another, on one thread."""
+"""CPU seconds and peak memory of one call against another, on one thread."""
 
 import argparse
 import resource
@@ -21,13 +21,13 @@ class Row:
     Attributes
     ----------
     name
-        What was run, and against what.
+        What was run, and against which reference.
     time_ratio
-        CPU seconds of ours over those of the reference; None where there is no reference.
+        Our CPU seconds over those of the reference; None if there is no reference.
     memory_ratio
-        Peak memory that ours adds, in float64 copies of the matrix; None where not measured.
+        Peak memory that ours adds, in float64 copies of the matrix; None if not measured.
     note
-        The seconds themselves, sizes, or what else the reader must know.
+        The seconds themselves, sizes, or anything else that the reader must know.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Row:
 
 
 def show(description: str, *sections: Callable[[bool], Iterator[Row]]) -> None:
-    """Print the lines of each section, called with whether the command line says `--quick`."""
+    """Print the lines of each section; a section is called with whether `--quick` was given."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     quick = parser.parse_args().quick
@@ -60,9 +60,9 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(*calls: Callable[[], object], repeats: int = 3) -> list[float]:
-    """Return the least CPU seconds of each call, run in turn: ours, theirs, ours, theirs, …
+    """Return the minimum CPU seconds of each call, run in turn: ours, theirs, ours, theirs, …
 
-    Taking turns spreads what else the machine does over all of them.
+    Taking turns spreads other load on the machine evenly over all of them.
     """
     rounds = [[cpu_seconds(call) for call in calls] for _ in range(repeats)]
     return [min(times) for times in zip(*rounds, strict=True)]
@@ -71,8 +71,8 @@ def interleaved(*calls: Callable[[], object], repeats: int = 3) -> list[float]:
 def peak_copies(make: Callable[[], Tensor], work: Callable[[Tensor], object]) -> float:
     """Return the peak memory that `work(make())` adds, in float64 copies of the matrix.
 
-    It runs in a fresh process, so both must be functions of a module. A first call on a few rows
-    loads the libraries; the input itself does not count.
+    It runs in a fresh process, so both must be module-level functions. A first call on a few rows
+    loads the libraries; the input itself is not counted.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -105,7 +105,7 @@ def _status(field: str) -> int:
 
 
 def _resident() -> int:
-    """Return the bytes in memory now; where the system does not say, the peak so far."""
+    """Return the current resident bytes; if the system does not report them, the peak so far."""
     try:
         return _status("VmRSS:")
     except OSError:
@@ -117,7 +117,7 @@ def _peak_kept() -> int:
 
 
 def _reset_peak() -> bool:
-    """Start the peak anew, so that making the input does not hide what comes after it."""
+    """Reset the peak, so that creating the input does not hide what comes after it."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")

@@ -1,7 +1,7 @@
-"""PFP: the sensitivities of all channels, ours against one filter and one image at a time.
+"""PFP: the sensitivities of all channels, ours against a loop over filters and images.
 
 python benchmarks/pfp.py            # ResNet-20 and VGG16, as many images as the paper
-python benchmarks/pfp.py --quick    # the ResNet-20 alone, on fewer
+python benchmarks/pfp.py --quick    # only the ResNet-20, on fewer images
 """
 
 import math
@@ -21,14 +21,14 @@ from lowrank_bench.prune.provable import unit_sensitivities
 from lowrank_bench.prune.select import graph_of, ranked
 from lowrank_bench.prune.sensitivity import sensitivities
 
-# CPU seconds that the published code needs for one compression, as measured on one core.
+# CPU seconds of the published code for one compression, measured on one core.
 PUBLISHED = {"resnet20": 22.0, "vgg16_bn": 156.0}
-IMAGES = {"resnet20": 183, "vgg16_bn": 188}  # |S| of the paper
+IMAGES = {"resnet20": 183, "vgg16_bn": 188}  # |S| in the paper
 TINY = torch.finfo(torch.float32).eps
 
 
 def loop(model: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
-    """Return the sensitivities by the formula: image by image and filter by filter."""
+    """Return the sensitivities by the formula, image by image and filter by filter."""
     best = {name: torch.zeros(model.get_submodule(name).weight.shape[1]) for name in names}
 
     def watcher(name: str, given: Tensor, _: Tensor) -> None:
@@ -62,7 +62,7 @@ def _layer_shares(layer: nn.Module, image: Tensor) -> Tensor:
 
 
 def problem(name: str, count: int) -> tuple[NetworkProblem, Tensor]:
-    """Return a network with random weights, to be pruned on random images."""
+    """Return a network with random weights, to be pruned with random images."""
     images = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = build_network(name, 10)
     batches = [({"pixel_values": images}, None)]
@@ -70,7 +70,7 @@ def problem(name: str, count: int) -> tuple[NetworkProblem, Tensor]:
 
 
 def agreement(given: NetworkProblem, ours: dict[str, Tensor], truth: dict[str, Tensor]) -> str:
-    """Return how many channels either keeps that the other does not, over three budgets."""
+    """Return how many channels only one of the two keeps, summed over three budgets."""
     graph = graph_of(given)
     orders = [
         ranked(
@@ -100,7 +100,7 @@ def rows(quick: bool) -> Iterator[Row]:
             partial(sensitivities, given.model, names, [{"pixel_values": images}]),
             partial(loop, given.model, names, images[:few]),
         ]
-        alone = interleaved(calls[0])[0]  # as the published code was measured
+        alone = interleaved(calls[0])[0]  # alone, as the published code was measured
         own, plain = interleaved(*calls, repeats=1 if quick else 3)
         plain *= count / few
         found = sensitivities(given.model, names, [{"pixel_values": images[:few]}])
@@ -117,7 +117,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def _whole(name: str, given: NetworkProblem) -> Row:
-    """Return what a compression costs beside the sensitivities, and whether it kept its budget."""
+    """Return the cost of a compression after the sensitivities, and the shares that it kept."""
     make_method("pfp").compress(given, 0.5)
     results = []
     seconds = cpu_seconds(

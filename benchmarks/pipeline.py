@@ -3,9 +3,9 @@
 python benchmarks/pipeline.py            # the whole quickstart; tens of minutes
 python benchmarks/pipeline.py --quick    # two networks, three tasks
 
-Both start with an empty store, run side by side on a core each, and must end with the same scores.
-The workflow's CPU seconds are those of Snakemake and of all its jobs, with the HTML page, which the
-bare process does not make.
+Both start with an empty store, run side by side on one core each, and must end with the same
+scores. The workflow's CPU seconds are those of Snakemake and of all its jobs, including the HTML
+page, which the bare process does not make.
 """
 
 import argparse
@@ -24,7 +24,7 @@ QUICK = [
     "method=[svd,lp,lowner,l21,irls,messi,partition_svd,frequency_svd,fwsvd,frequency_blocks,"
     "frequency_sparse]",
 ]
-# What a second run of the same work may change.
+# Columns that may differ between two runs of the same work.
 TIMES = ["factorize_seconds", "finetune_seconds", "evaluate_seconds", "created_at"]
 
 
@@ -38,12 +38,12 @@ RUNS = (snakemake, bare)
 
 
 def scores(folder: Path) -> pd.DataFrame:
-    """Return the scores of a run, without its times."""
+    """Return the scores of a run without the columns that may differ."""
     return pd.read_parquet(folder / "results/quickstart/scores.parquet").drop(columns=TIMES)
 
 
 def main() -> None:
-    """Print both, their ratio, and what each script of the workflow took."""
+    """Print both, their ratio, and the CPU seconds of each script of the workflow."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two networks, three tasks")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
@@ -51,7 +51,7 @@ def main() -> None:
     overrides = [*(QUICK if options.quick else []), *options.set]
     with tempfile.TemporaryDirectory() as temporary:
         ours, theirs = Path(temporary, "workflow"), Path(temporary, "bare")
-        with ThreadPoolExecutor() as side_by_side:  # what else the machine does hits both alike
+        with ThreadPoolExecutor() as side_by_side:  # other load affects both equally
             found = side_by_side.map(lambda run, place: run(place, overrides), RUNS, (ours, theirs))
             workflow, single = found
         print("                  processes   CPU s   wall s")

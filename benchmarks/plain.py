@@ -12,7 +12,7 @@ Norm = Callable[[np.ndarray], float]
 
 
 def forward_difference(norm: Norm, point: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """Return the gradient of `norm` at a point, scaled to a largest entry of one."""
+    """Return the gradient of `norm` at a point, scaled so that its largest entry is one."""
     base = norm(point)
     slope = np.array([norm(point + step * unit) - base for unit in np.eye(len(point))])
     return slope / np.abs(slope).max()
@@ -26,8 +26,8 @@ def plain_ellipsoid(matrix: np.ndarray, limit: int) -> tuple[np.ndarray, int, bo
     matrix
         A, n×d, scaled so that the unit ball contains {x : ‖Ax‖₁ ≤ 1}.
     limit
-        Most gradients. The published code shrinks the ellipsoid and goes on where it is slow; here
-        it stops, so that its time is a lower bound.
+        Maximum number of gradients. Where it is slow, the published code shrinks the ellipsoid and
+        continues; this one stops, so its time is a lower bound.
     """
     d = matrix.shape[1]
     center, shape, gradients = np.zeros(d), np.eye(d), 0
@@ -36,7 +36,7 @@ def plain_ellipsoid(matrix: np.ndarray, limit: int) -> tuple[np.ndarray, int, bo
         return float(np.abs(matrix @ x).sum())
 
     while gradients < limit:
-        if norm(center) > 1:  # the center is outside: halve the ellipsoid
+        if norm(center) > 1:  # the center lies outside the unit ball: halve the ellipsoid
             center, shape = _cut(center, shape, forward_difference(norm, center), 0.0)
         else:
             lengths, axes = np.linalg.eigh(shape)
@@ -55,7 +55,7 @@ def plain_ellipsoid(matrix: np.ndarray, limit: int) -> tuple[np.ndarray, int, bo
 def _cut(
     center: np.ndarray, shape: np.ndarray, gradient: np.ndarray, depth: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least ellipsoid around the half beyond a plane at `depth` of its width."""
+    """Return the smallest ellipsoid around the part beyond a plane at `depth` of its width."""
     d = len(center)
     moved = shape @ gradient / np.sqrt(gradient @ shape @ gradient)
     shift = (1 + d * depth) / (d + 1)

@@ -1,4 +1,4 @@
-"""Projective clustering: a step and a whole search, ours against null spaces and full SVDs."""
+"""Projective clustering: one step and a whole search, ours against null spaces and full SVDs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +16,7 @@ CLUSTERS = 5
 
 
 def make(rows: int, columns: int) -> Tensor:
-    """Return rows of eight groups, each with a spectrum of its own, n×d float64."""
+    """Return rows in eight groups, each with its own spectrum, n×d float64."""
     generator = torch.Generator().manual_seed(0)
     normal = partial(torch.randn, generator=generator, dtype=torch.float64)
     matrix = normal(rows, columns) * torch.arange(1, columns + 1) ** -0.4
@@ -36,7 +36,7 @@ def plain_step(rows: np.ndarray, labels: np.ndarray, dimension: int, full: bool)
 
 
 def plain_search(matrix: Tensor, labels: Tensor, dimension: int, steps: int) -> float:
-    """Return Σ distance² after some plain steps and an SVD of each part."""
+    """Return Σ distance² after a few plain steps and an SVD of each part."""
     rows, now = matrix.numpy(), labels.numpy()
     for _ in range(steps):
         now = plain_step(rows, now, dimension, full=False)
@@ -45,13 +45,13 @@ def plain_search(matrix: Tensor, labels: Tensor, dimension: int, steps: int) -> 
 
 
 def our_step(rows: Rows, labels: Tensor, dimension: int) -> Tensor:
-    """Return the labels after a first step, which has no Gram matrices to reuse."""
+    """Return the labels after a first step, which cannot reuse any Gram matrices."""
     subspaces, _ = Fitter(rows, CLUSTERS, dimension).fit(labels, None, rows.squares)
     return rows.nearest(subspaces, labels)[0]
 
 
 def search(matrix: Tensor) -> float:
-    """Run two steps on a matrix; for the memory."""
+    """Run two steps on a matrix; for the memory run."""
     dimension = matrix.shape[1] // 2
     return projective_clustering(matrix, CLUSTERS, dimension, restarts=1, steps=2).cost
 
@@ -75,10 +75,10 @@ def rows(quick: bool) -> Iterator[Row]:
     costs: list[float] = []
 
     def our_search() -> None:
-        found = projective_clustering(
+        clustering = projective_clustering(
             matrix, CLUSTERS, dimension, steps=steps, starts=[labels], tolerance=0
         )
-        costs.append(found.cost)
+        costs.append(clustering.cost)
 
     ours = cpu_seconds(our_search)
     theirs = cpu_seconds(

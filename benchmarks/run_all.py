@@ -1,11 +1,11 @@
-"""Run the benchmarks and write what they print, with the machine, into docs/benchmarks.md.
+"""Run the benchmarks and write their output and the machine into docs/benchmarks.md.
 
 python benchmarks/run_all.py                  # all of them; hours
 python benchmarks/run_all.py --only growth    # one; the other sections keep their text
 python benchmarks/run_all.py --quick          # small sizes; minutes
 
-In the page a benchmark's part stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; what
-is written around these lines stays. Lines that a script begins with `ratio:` come first.
+On the page, the part of a benchmark is between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`;
+text outside these lines is kept. Lines that a script prints with the prefix `ratio:` come first.
 """
 
 import argparse
@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "docs/benchmarks.md"
 FIRST = "ratio:"
 
-# Titles of sections that the page does not have yet.
+# Titles for sections that the page does not have yet.
 TITLES = {
     "factorize": "Matrices: methods against torch's SVD and plain algorithms",
     "alds": "ALDS: its global step against the published code",
@@ -33,11 +33,11 @@ TITLES = {
     "growth": "Cost of an experiment as it grows",
     "latency": "Latency of compressed networks",
 }
-SMALL = {"evaluation": ["--rows", "100"]}  # what stands for `--quick`
+SMALL = {"evaluation": ["--rows", "100"]}  # replaces `--quick`
 
 
 def machine() -> str:
-    """Return the processor, its cores, the load and the versions that decide times."""
+    """Return the processor, its cores, the load and the versions that affect timings."""
     load = os.getloadavg()[0]
     return (
         f"{processor()}, {os.cpu_count()} cores, load {load:.1f} before; "
@@ -47,7 +47,7 @@ def machine() -> str:
 
 
 def processor() -> str:
-    """Return the name of the processor as the system tells it."""
+    """Return the name of the processor as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -56,7 +56,7 @@ def processor() -> str:
 
 
 def run(name: str, options: Sequence[str]) -> str:
-    """Run a script and return its part of the page; it prints here as well.
+    """Run a script and return its part of the page; also print its output.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def run(name: str, options: Sequence[str]) -> str:
 
 
 def replaced(page: str, name: str, part: str) -> str:
-    """Return the page with the part of one benchmark, at its end if it had none."""
+    """Return the page with one benchmark's part replaced, or appended if it had none."""
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     block = f"{begin}\n{part}\n{end}"
     if begin in page:
@@ -90,7 +90,7 @@ def replaced(page: str, name: str, part: str) -> str:
 
 
 def main() -> None:
-    """Run what was asked for; a script that fails leaves its part of the page as it was."""
+    """Run the requested benchmarks; if a script fails, its part of the page is left unchanged."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=TITLES, metavar="NAME", help="run only these")
     parser.add_argument("--quick", action="store_true", help="small sizes")

@@ -1,4 +1,4 @@
-"""Runs of the whole workflow in a folder of their own, with the CPU seconds of all they start."""
+"""Runs of the whole workflow in separate folders, with the CPU seconds of all their processes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Python runs this at its start, and Snakemake gives jobs the environment that it has itself.
+# Python runs this at startup, and Snakemake passes its own environment on to the jobs.
 NOTE_SECONDS = """
 import atexit, os, sys, time
 def note():
@@ -24,12 +24,12 @@ atexit.register(note)
 
 @dataclass(frozen=True)
 class Run:
-    """One command that has ended.
+    """One finished command.
 
     Attributes
     ----------
     cpu, wall
-        Seconds; `cpu` of all processes that the command started and waited for.
+        Seconds; `cpu` is the sum over all processes that the command started and waited for.
     scripts
         For each script of the workflow, the CPU seconds of each process that ran it.
     """
@@ -40,7 +40,7 @@ class Run:
 
 
 def snakemake(folder: Path, overrides: Sequence[str], *flags: str) -> Run:
-    """Run this checkout's workflow in `folder`, with its results and its store there."""
+    """Run this checkout's workflow in `folder`; results and store are written there."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--workflow-profile", str(ROOT / "profiles/default"), "--directory", str(folder)]
     command += ["--cores", "1", *flags]
@@ -54,7 +54,7 @@ def timed(command: Sequence[str], folder: Path) -> Run:
     Raises
     ------
     SystemExit
-        When the command fails, with the end of what it printed.
+        When the command fails, with the end of its output.
     """
     folder.mkdir(parents=True, exist_ok=True)
     hooks, log = folder / "hooks", folder / "cpu.log"
@@ -66,7 +66,7 @@ def timed(command: Sequence[str], folder: Path) -> Run:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "CPU_LOG": str(log),
-        # Snakemake sets it for the jobs of one thread; everything here runs on one.
+        # Snakemake sets this only for jobs with one thread; everything here runs on one.
         "OMP_NUM_THREADS": "1",
     }
     start, printed = time.perf_counter(), folder / "printed.log"
@@ -74,7 +74,7 @@ def timed(command: Sequence[str], folder: Path) -> Run:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT
         )
-        # Of this process and all that it waited for, whatever else runs here meanwhile.
+        # Of this process and its waited-for children only, whatever else runs on the machine.
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - start

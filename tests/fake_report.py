@@ -1,4 +1,4 @@
-"""Made-up scores and their summary, with the columns that the score step writes."""
+"""Fake scores and their summary, with the columns that the score step writes."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Provable filter pruning written as its formulas are, in loops and float64: the tests' truth."""
+"""Reference implementation of provable filter pruning: its formulas as loops in float64."""
 
 import copy
 import math
@@ -44,7 +44,7 @@ def _shares(filter_: np.ndarray, patch: np.ndarray) -> np.ndarray:
 
 
 def inputs_of(model: nn.Module, names: list[str], images: torch.Tensor) -> dict:
-    """What each layer is given, in float64."""
+    """Return the input of each layer, in float64."""
     found, model = {}, copy.deepcopy(model).double()
     for name in names:
         model.get_submodule(name).register_forward_hook(
@@ -56,7 +56,7 @@ def inputs_of(model: nn.Module, names: list[str], images: torch.Tensor) -> dict:
 
 
 def kept_units(graph, layers, scores: np.ndarray, size, budget: float, delta: float) -> set:
-    """The units that PFP keeps: errors are tried from e⁻³ on, in steps of 1/1000."""
+    """The units that PFP keeps; log-errors are tried from −3 upwards in steps of 1/1000."""
     pools = []
     for pool in graph.pools:
         total = sum(scores[unit] for unit in pool)

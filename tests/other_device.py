@@ -1,7 +1,8 @@
-"""A device beside the CPU on machines that have none: its tensors mix with no others.
+"""A stand-in for a GPU on machines that have none: its tensors cannot be mixed with others.
 
-They lie in ordinary memory, so that every number is the CPU's; what a graphics card would refuse is
-refused: operations on tensors of two devices, arrays, random numbers by another device's generator.
+They lie in ordinary memory, so every number is the same as on the CPU. What a GPU would refuse is
+refused: operations on tensors of two devices, conversion to arrays, and random numbers from the
+generator of another device.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-OTHER = torch.device("lazy")  # one that torch knows by name alone
+OTHER = torch.device("lazy")  # a device that torch knows only by name
 aten = torch.ops.aten
 INDEXING = {
     aten.index.Tensor,
@@ -29,7 +30,7 @@ class There(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "There":
-        """Wrap a tensor of the CPU."""
+        """Wrap a CPU tensor."""
         return Tensor._make_wrapper_subclass(
             cls,
             inner.shape,
@@ -44,7 +45,7 @@ class There(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None) -> Any:
-        """Compute also where the mode is not entered, as in the backward pass."""
+        """Compute even where the mode is not active, as in the backward pass."""
         with OtherDevice():
             return func(*args, **(kwargs or {}))
 
@@ -58,23 +59,23 @@ class There(Tensor):
         return f"There({self.inner})"
 
     def untyped_storage(self) -> torch.UntypedStorage:
-        """Return the memory."""
+        """Return the underlying storage."""
         return self.inner.untyped_storage()
 
     def data_ptr(self) -> int:
-        """Return where the memory lies."""
+        """Return the memory address."""
         return self.inner.data_ptr()
 
     def tolist(self) -> list:
-        """Return the numbers; torch does not ask subclasses."""
+        """Return the numbers; torch does not dispatch this to subclasses."""
         return self.cpu().tolist()
 
 
 class OtherDevice(TorchDispatchMode):
-    """While it is entered, the other device computes."""
+    """A mode in which the other device computes."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
-        """Check where the arguments lie, compute on the CPU, and wrap what comes out."""
+        """Check the devices of the arguments, compute on the CPU, and wrap the result."""
         kwargs = dict(kwargs or {})
         there = _goes_there(func, args, kwargs)
         if there and kwargs.get("generator") is not None:
@@ -90,10 +91,10 @@ class OtherDevice(TorchDispatchMode):
 
 
 class Made(TorchFunctionMode):
-    """Makes tensors of the other device from numbers and arrays, which torch does not hand over."""
+    """Creates tensors on the other device from numbers and arrays; torch does not dispatch it."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:
-        """Make them on the CPU and move them."""
+        """Create them on the CPU and move them."""
         kwargs = dict(kwargs or {})
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             device = kwargs.pop("device")
@@ -103,7 +104,7 @@ class Made(TorchFunctionMode):
 
 @contextmanager
 def other_device() -> Iterator[None]:
-    """Let the other device compute, as long as this is entered."""
+    """Let the other device compute inside this context."""
     with Made(), OtherDevice():
         yield
 
@@ -113,12 +114,12 @@ def _inner(part: Any) -> Any:
 
 
 def _goes_there(func: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Say whether the result lies on the other device.
+    """Return whether the result lies on the other device.
 
     Raises
     ------
     RuntimeError
-        When the arguments lie on both. As on a card, numbers of the CPU may join, and indices.
+        When the arguments lie on both. As on a GPU, CPU scalars and indices may be mixed in.
     """
     if func is aten.copy_.default:
         return isinstance(args[0], There)

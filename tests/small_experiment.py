@@ -68,7 +68,7 @@ class World:
 
 
 def line(table, **wanted):
-    """Return the one row that agrees with `wanted`."""
+    """Return the only row that matches `wanted`."""
     for name, value in wanted.items():
         table = table[table[name] == value]
     assert len(table) == 1
@@ -80,7 +80,7 @@ def guess(cell, split="validation"):
 
 
 def draws(function, references, scores, name, split="validation", seed=0):
-    """Return a metric on the resamples of a split, one explicit resample after another."""
+    """Return a metric on the resamples of a split, computed one explicit resample at a time."""
     n = len(references)
     (block,) = resample_blocks(n, RESAMPLES, generator(seed, "bootstrap", name, split))
     drawn = [np.repeat(np.arange(n), row.astype(int)) for row in block]

@@ -43,7 +43,7 @@ def truncated(values, scheme, groups, rank):
 
 
 def naive(error, values, scheme, groups, rank):
-    """An error as it is defined, from the dense matrices."""
+    """An error by its definition, from the dense matrices."""
     product, s = truncated(values, scheme, groups, rank)
     whole = fold(values, scheme)[0]
     lost = whole - fold(unfold(product, tuple(values.shape), scheme), scheme)[0]
@@ -79,7 +79,7 @@ def test_errors_are_as_defined(error, scheme, shape, room, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["zero rows", "repeated rows", "low rank"])
 @pytest.mark.parametrize("shape", [(60, 12), (12, 60), (24, 24)])
-def test_errors_of_a_low_rank_weight_are_as_defined_from_the_last_rank_down(kind, shape):
+def test_errors_of_a_low_rank_weight_are_as_defined_at_every_rank(kind, shape):
     values = weight(shape)
     if kind == "zero rows":
         values[5:] = 0
@@ -97,7 +97,7 @@ def test_errors_of_a_low_rank_weight_are_as_defined_from_the_last_rank_down(kind
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_loss_of_nothing_bounds_nothing():
+def test_bounds_of_a_lossless_rank_do_not_exceed_the_norm():
     for seed in range(20):
         values = weight((60, 12), seed)
         values[5:] = 0
@@ -109,7 +109,7 @@ def test_a_loss_of_nothing_bounds_nothing():
                 assert (below <= slices.norm * (1 + 1e-9)).all()
 
 
-def test_large_results_are_kept_while_there_is_room_and_their_owner_lives():
+def test_large_results_are_cached_while_there_is_room_and_their_owner_lives():
     recent, made = Recent(room=200), []
     owners = [weight((2, 2)) for _ in range(3)]
 
@@ -122,7 +122,7 @@ def test_large_results_are_kept_while_there_is_room_and_their_owner_lives():
     get(1)
     assert (made, recent.used) == ([0, 1], 160)
     get(0)
-    get(2)  # the second is unused for longest
+    get(2)  # evicts the second, the least recently used
     get(0)
     assert (made, recent.used) == ([0, 1, 2], 160)
     get(1)
@@ -156,7 +156,7 @@ def test_long_slices_are_bounded_before_they_are_computed(error):
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 30), level=st.floats(0, 1.2))
-def test_a_curve_finds_the_first_rank_below_a_level_with_few_questions(seed, size, level):
+def test_a_curve_finds_the_first_rank_below_a_level_with_few_evaluations(seed, size, level):
     rng = np.random.default_rng(seed)
     errors = np.sort(rng.random(size))[::-1]
     slack = rng.random(size) * 0.1
@@ -197,7 +197,7 @@ def small_layers(seed, error="spectral", schemes=(0,)):
 
 @settings(deadline=None, max_examples=80)
 @given(seed=st.integers(0, 10**6), error=st.sampled_from(sorted(ERRORS)))
-def test_the_search_is_the_best_of_all_allocations(seed, error):
+def test_the_search_equals_the_best_of_all_allocations(seed, error):
     layers, table, budget = small_layers(seed, error, schemes=(0, 1) if seed % 2 else (0,))
     chosen = exact(layers, budget)
     assert sum(choice.cost for choice in chosen) <= budget
@@ -225,7 +225,7 @@ def test_random_starts_are_never_better_and_keep_the_budget(seed):
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(6, 8, 3, 3), (20, 8, 1, 1)])
-def test_the_data_error_is_what_the_outputs_lose(groups, shape):
+def test_the_data_error_is_the_error_of_the_outputs(groups, shape):
     values = weight(shape)
     flat = values.flatten(1)
     inputs = weight((500, flat.shape[1]), 1) @ weight((flat.shape[1],) * 2, 2)
@@ -239,22 +239,22 @@ def test_the_data_error_is_what_the_outputs_lose(groups, shape):
         inner = torch.einsum("nki,kji->nkj", sliced, right).flatten(1)
         outputs = torch.einsum("nkj,kfj->nf", inner.reshape(len(inputs), groups, -1), left)
         dense = inputs @ flat.T
-        # At full rank what keeps the least squares solvable shows: the root of 1e-10.
+        # At full rank the jitter of the Gram matrix shows: the root of 1e-10.
         assert float((dense - outputs).norm() / dense.norm()) == pytest.approx(error, abs=2e-5)
-        # No decoder fits these encoders better, by least squares on the inputs themselves.
+        # Least squares on the inputs themselves finds no better decoder for these encoders.
         fitted = torch.linalg.lstsq(inner, dense).solution
         assert float((dense - inner @ fitted).norm() / dense.norm()) >= error - 2e-5
-    if groups == 1:  # the best of its rank: Eckart and Young on the whitened weight
+    if groups == 1:  # the optimum at this rank: Eckart-Young on the whitened weight
         square = torch.linalg.cholesky(covariance)
         s = torch.linalg.svdvals(flat @ square)
         expected = [(s[rank:].norm() / s.norm()).item() for rank in ranks]
         np.testing.assert_allclose(errors, expected, atol=1e-6)
 
 
-def test_the_data_error_takes_inputs_that_say_the_same_twice():
+def test_the_data_error_accepts_duplicated_inputs():
     values = weight((6, 4, 1, 1))
     half = weight((50, 2), 1)
-    inputs = torch.cat([half, half], dim=1)  # both groups see the same
+    inputs = torch.cat([half, half], dim=1)  # both groups see the same inputs
     own = Whitened(values, inputs.T @ inputs / 50)
     left, right = own.factors(2, 2)
     product = torch.cat(list(left @ right), dim=1)
@@ -263,7 +263,7 @@ def test_the_data_error_takes_inputs_that_say_the_same_twice():
 
 
 @pytest.mark.parametrize("count", [20, 2000])
-def test_the_shrinkage_is_scikit_learns(count):
+def test_the_shrinkage_equals_scikit_learns(count):
     from sklearn.covariance import OAS
 
     inputs = weight((count, 30), 1) @ weight((30, 30), 2)
@@ -319,19 +319,19 @@ def test_a_network_does_not_depend_on_what_was_compressed_before(params):
     after = {rate: compress_within(used, method, rate).layers for rate in rates}
     for rate in rates:
         alone = compress_within(problem(), method, rate).layers
-        for layer, same in zip(alone, after[rate], strict=True):  # errors: to rounding
+        for layer, same in zip(alone, after[rate], strict=True):  # errors up to rounding
             assert {k: v for k, v in layer.items() if not isinstance(v, float)} == {
                 k: v for k, v in same.items() if not isinstance(v, float)
             }
 
 
 @pytest.mark.parametrize("budget", ["parameters", "macs"])
-def test_networks_keep_the_budget_and_report_what_they_are(budget):
+def test_networks_keep_the_budget_and_are_reported_truthfully(budget):
     given = problem(budget)
     for params in VARIANTS:
         method = make_method("alds", **params)
         for compression in (0.3, 0.6):
-            found = compress_within(given, method, compression)  # counts what is kept itself
+            found = compress_within(given, method, compression)  # checks the kept count itself
             assert found.info["achieved_compression"] >= compression - 1e-12, params
             for layer, row in zip(given.layers, found.layers, strict=True):
                 module = found.model.get_submodule(layer.name)
@@ -352,7 +352,7 @@ def test_networks_keep_the_budget_and_report_what_they_are(budget):
                         assert row["spectral_error"] <= row["bound"] + 1e-5
 
 
-def test_the_data_error_is_that_of_the_layer_with_its_new_bias():
+def test_the_data_error_includes_the_new_bias():
     given = problem()
     found = make_method("alds", error="data", groups=2, objective="minimax").compress(given, 0.5)
     inputs, _ = next(iter(given.batches()))
@@ -361,9 +361,9 @@ def test_the_data_error_is_that_of_the_layer_with_its_new_bias():
     assert row["rank"] is not None
     dense, kept = old.first(images).detach(), new.first(images).detach()
     centred = dense - dense.mean((0, 2, 3), keepdim=True)
-    # Up to the shrinkage of a covariance of 2048 rows.
+    # Up to the shrinkage of a covariance from 2048 rows.
     assert float((dense - kept).norm() / centred.norm()) == pytest.approx(row["error"], rel=0.02)
-    # The mean response is kept.
+    # The mean response is preserved.
     torch.testing.assert_close(kept.mean((0, 2, 3)), dense.mean((0, 2, 3)), atol=1e-4, rtol=0)
 
 
@@ -381,7 +381,7 @@ def test_one_group_is_the_truncated_svd_of_each_layer():
         torch.testing.assert_close(kept.flatten(1), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_more_choice_never_raises_the_objective():
+def test_more_options_never_raise_the_objective():
     given = problem()
 
     def objective(**params):
@@ -414,7 +414,7 @@ def test_bad_requests_end_in_one_line():
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_the_loss_error_is_that_of_its_factors_in_both_metrics(groups):
+def test_the_loss_error_is_the_error_of_its_factors_in_both_metrics(groups):
     generator = torch.Generator().manual_seed(groups)
     weight = torch.randn(6, 8, 1, 1, generator=generator).double()
     c, g = (torch.randn(n, n, generator=generator).double() for n in (8, 6))
@@ -430,7 +430,7 @@ def test_the_loss_error_is_that_of_its_factors_in_both_metrics(groups):
         )
 
 
-def test_one_group_of_the_loss_error_is_the_best_of_its_rank():
+def test_one_group_of_the_loss_error_is_optimal_at_its_rank():
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(6, 8, 1, 1, generator=generator).double()
     c, g = (torch.randn(n, n, generator=generator).double() for n in (8, 6))

@@ -1,4 +1,4 @@
-"""Each rule that divides a budget over layers, against all divisions of small instances."""
+"""Each rule that divides a budget over layers, against all allocations of small instances."""
 
 from itertools import product
 
@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 10**6)
 
 
 def instance(seed, whole=True):
-    """Up to four layers of up to six options each, and a budget between the extremes."""
+    """Up to four layers with up to six options each, and a budget between the extremes."""
     rng = np.random.default_rng(seed)
     layers = []
     for _ in range(rng.integers(1, 5)):
@@ -55,7 +55,7 @@ def total(layers, chosen):
 
 @settings(deadline=None, max_examples=300)
 @given(seed=SEEDS, whole=st.booleans())
-def test_minimax_is_the_best_of_all_divisions(seed, whole):
+def test_minimax_equals_the_best_of_all_allocations(seed, whole):
     layers, budget = instance(seed, whole)
     chosen = minimax(layers, budget)
     assert cost_of(layers, chosen) <= budget * (1 + 1e-12)
@@ -64,7 +64,7 @@ def test_minimax_is_the_best_of_all_divisions(seed, whole):
 
 @settings(deadline=None, max_examples=100)
 @given(seed=SEEDS)
-def test_minimax_leaves_nothing_that_still_fits(seed):
+def test_minimax_leaves_no_budget_that_an_option_could_use(seed):
     layers, budget = instance(seed)
     chosen = minimax(layers, budget)
     left = budget - cost_of(layers, chosen)
@@ -73,7 +73,7 @@ def test_minimax_leaves_nothing_that_still_fits(seed):
         assert not (better & (layer.cost <= layer.cost[option] + left)).any()
 
 
-def test_what_is_left_goes_where_it_lowers_errors_most():
+def test_the_remaining_budget_goes_where_it_lowers_errors_most():
     first = Options(np.array([1.0, 3.0]), np.array([0.5, 0.4]))
     second = Options(np.array([1.0, 3.0]), np.array([0.5, 0.1]))
     assert spend([first, second], [0, 0], 4) == [0, 1]
@@ -88,7 +88,7 @@ def test_a_step_that_costs_nothing_is_taken():
 
 @settings(deadline=None, max_examples=200)
 @given(seed=SEEDS, whole=st.booleans())
-def test_least_sum_is_within_its_gap_of_the_best_of_all_divisions(seed, whole):
+def test_the_smallest_sum_is_within_its_gap_of_the_best_of_all_allocations(seed, whole):
     layers, budget = instance(seed, whole)
     weights = np.random.default_rng(seed).uniform(0.5, 2, len(layers))
     chosen = least_sum(layers, budget, weights)
@@ -102,14 +102,14 @@ def test_least_sum_is_within_its_gap_of_the_best_of_all_divisions(seed, whole):
 
 @settings(deadline=None, max_examples=200)
 @given(seed=SEEDS)
-def test_energy_takes_the_least_threshold_that_fits(seed):
+def test_energy_takes_the_smallest_threshold_that_fits(seed):
     layers, budget = instance(seed)
     fitting = []
     for level in np.unique(np.concatenate([layer.error for layer in layers])):
         chosen = []
         for layer in layers:
             below = np.flatnonzero(layer.error <= level)
-            # A layer that cannot get there takes the least error it has.
+            # A layer that cannot reach the threshold takes its smallest error.
             least = layer.error.min()
             below = below if len(below) else np.flatnonzero(layer.error == least)
             chosen.append(min(below, key=lambda option: (layer.cost[option], layer.error[option])))
@@ -134,7 +134,7 @@ def test_uniform_takes_the_largest_share_that_fits(seed):
             chosen.append(min(places, key=lambda o: (layer.error[o], layer.cost[o])))
         return chosen
 
-    # The choice changes only where an option comes within the share.
+    # The choice changes only where another option fits the share.
     shares = {0.0}
     for layer, full in zip(layers, dense, strict=True):
         shares |= set(layer.cost / full) if full else set()
@@ -144,7 +144,7 @@ def test_uniform_takes_the_largest_share_that_fits(seed):
 
 @settings(deadline=None, max_examples=100)
 @given(seed=SEEDS)
-def test_the_front_is_what_nothing_beats(seed):
+def test_the_front_holds_the_options_that_no_other_beats(seed):
     layers, _ = instance(seed)
     for layer in layers:
         front = pareto(layer)
@@ -160,14 +160,14 @@ def test_the_front_is_what_nothing_beats(seed):
 
 
 @pytest.mark.parametrize("rule", [minimax, energy, uniform, least_sum])
-def test_a_budget_below_the_least_is_refused_with_the_least(rule):
+def test_a_budget_below_the_minimum_is_refused_and_the_minimum_named(rule):
     layers = [Options(np.array([3.0, 9.0]), np.array([0.5, 0.0]))] * 2
     with pytest.raises(LowRankError, match="a budget of 5 is below 6, the least"):
         rule(layers, 5)
     assert rule(layers, 6) == [0, 0]
 
 
-def test_options_that_are_no_numbers_are_refused():
+def test_options_that_are_not_numbers_are_refused():
     with pytest.raises(LowRankError, match="NaN"):
         Options(np.array([1.0]), np.array([np.nan]))
     with pytest.raises(LowRankError, match="one cost and one error"):

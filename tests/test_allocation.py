@@ -1,4 +1,4 @@
-"""The exact division of a budget, against all divisions of small instances."""
+"""The exact allocation of a budget, against all allocations of small instances."""
 
 from itertools import combinations, pairwise, product
 
@@ -12,7 +12,7 @@ from lowrank_bench.linalg.allocation import Menu, allocate, best_path
 
 
 def menu(rng: np.random.Generator, start: int, stop: int, concave: bool) -> Menu:
-    """Up to five options; concave ones look like the ranks of one block."""
+    """Up to five options; concave ones resemble the ranks of one block."""
     size = int(rng.integers(1, 6))
     if concave:
         gains = np.concatenate([[0.0], np.sort(rng.exponential(size=size))[::-1].cumsum()])

@@ -1,4 +1,4 @@
-"""Networks on disk: predictions bit for bit, whole or not at all, and clear errors."""
+"""Networks on disk: bit-identical predictions, atomic writes, and clear errors."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def logits(model: nn.Module) -> torch.Tensor:
 
 
 class Plain(nn.Module):
-    """Not a transformers model: shared layers, a batch norm, a buffer outside the state dict."""
+    """A model from outside transformers: shared layers, a batch norm, a non-persistent buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def test_predictions_survive_bit_for_bit(tmp_path, name, compressed):
 
 
 def _written(model: nn.Module) -> dict[str, object]:
-    """What saving adds to a configuration."""
+    """The entry that saving adds to a configuration."""
     config = model.config.to_dict()
     added = ("_name_or_path", "architectures", "dtype", "transformers_version")
     return {key: config[key] for key in added}
@@ -103,7 +103,7 @@ def test_files_are_safetensors_and_json(tmp_path):
     assert folder == tmp_path / "deep" / "saved"
     files = {"model.safetensors", "config.json", "lowrank.json"}
     assert {f.name for f in folder.iterdir()} == files
-    assert [f.name for f in folder.parent.iterdir()] == ["saved"]  # nothing temporary is left
+    assert [f.name for f in folder.parent.iterdir()] == ["saved"]  # no temporary files are left
     about = json.loads((folder / "lowrank.json").read_text())
     assert about["version"] == 1
     [swap] = about["swaps"]
@@ -142,7 +142,7 @@ def test_tied_tables_stay_tied(tmp_path):
 def test_other_modules_need_a_skeleton(tmp_path, compressed):
     torch.manual_seed(0)
     model = Plain()
-    model(INDICES)  # moves the statistics of the batch norm
+    model(INDICES)  # updates the statistics of the batch norm
     model.eval()
     if compressed:
         model, _ = compress(model, "lp", 0.4)
@@ -154,13 +154,13 @@ def test_other_modules_need_a_skeleton(tmp_path, compressed):
     assert again.again is again.head
     assert all(torch.equal(v, before[name]) for name, v in skeleton.state_dict().items())
     assert torch.equal(logits(load(folder, model=model)), logits(model))
-    with pytest.raises(LowRankError, match=r"config\.json is missing; for a Plain, .* model="):
+    with pytest.raises(LowRankError, match=r"config\.json is missing; Plain is not .* model="):
         load(folder)
     with pytest.raises(LowRankError, match="does not fit"):
         load(folder, model=nn.Linear(2, 2))
 
 
-def test_saving_again_replaces_only_what_was_saved_before(tmp_path):
+def test_saving_replaces_only_a_folder_that_save_wrote(tmp_path):
     folder = tmp_path / "saved"
     save(network("bert"), folder)
     model = network("xlnet")
@@ -220,7 +220,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     (two / "lowrank.json").write_text(json.dumps(about | {"version": 2}))
     with pytest.raises(LowRankError, match=r"lowrank\.json is damaged: version"):
         load(two)
-    with pytest.raises(LowRankError, match="is missing; this is no folder of a saved network"):
+    with pytest.raises(LowRankError, match=r"is missing; .*nowhere is not a saved network"):
         load(tmp_path / "nowhere")
 
 
@@ -229,7 +229,7 @@ def test_only_tensors_are_saved(tmp_path):
         def get_extra_state(self) -> dict[str, int]:
             return {"steps": 3}
 
-    with pytest.raises(LowRankError, match="'_extra_state' is no tensor"):
+    with pytest.raises(LowRankError, match="'_extra_state' is not a tensor"):
         save(Odd(2, 2), tmp_path / "saved")
     assert not any(tmp_path.iterdir())
 

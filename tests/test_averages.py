@@ -76,13 +76,13 @@ def test_the_p_value_of_an_average_swaps_its_tasks_independently():
     world = World("rte", "sst2", n=400)
     world.references["sst2", "validation"] = references = world.references["rte", "validation"]
     svd, lp = world.add("rte", "svd", noise=1.4), world.add("rte", "lp", noise=0.9)
-    for cell in (svd, lp):  # twins: swapped together, they would double the variance
+    for cell in (svd, lp):  # identical cells: swapped together, they would double the variance
         world.cells.append(ScoredCell(cell.meta | {"task": "sst2"}, cell.predictions))
     gain = (guess(lp) == references) * 1.0 - (guess(svd) == references)
     variance = 2 * (gain**2).sum() / 400**2 / 4
     row = line(world.build(permutations=4999)[0], task="glue", method="lp")
     assert row["vs_svd"] == pytest.approx(100 * gain.mean())
-    # The sum moves in steps of 2: half a step is the continuity correction.
+    # The sum changes in steps of 2: half a step is the continuity correction.
     distance = abs(gain.mean()) - 1 / 800
     expected, together = (
         2 * scipy.stats.norm.sf(distance / np.sqrt(part)) for part in (variance, 2 * variance)
@@ -147,7 +147,7 @@ def test_an_average_without_any_task_is_a_row_with_a_reason():
     assert (row["status"], row["reason"]) == ("failed", "no task of the average could be scored")
 
 
-def test_tasks_stand_for_the_glue_task_that_they_name():
+def test_tasks_count_as_the_glue_task_that_they_name():
     world = World("quick_cola", "rte", "digits")
     world.tasks["quick_cola"]["glue"] = "cola"
     for name in world.tasks:

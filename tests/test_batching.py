@@ -1,4 +1,4 @@
-"""Which work shares a process: nothing twice, nothing left out, no more processes than needed."""
+"""How work is batched: nothing twice, nothing left out, no more processes than needed."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from lowrank_bench.config import load_config
 from lowrank_bench.plan.cells import Job
 from lowrank_bench.plan.grid import make_plan
-from lowrank_bench.stages.experiment import Workflow
+from lowrank_bench.stages.experiment import Experiment
 from lowrank_bench.stages.progress import Progress, write_plan
 from lowrank_bench.store.store import Store
 
@@ -19,16 +19,16 @@ def plan_of(*overrides):
     return make_plan(load_config(CONF, overrides))
 
 
-def test_what_is_generated_is_made_by_one_job_and_what_is_fetched_by_one_each():
+def test_one_job_generates_all_synthetic_data_and_each_download_has_its_own():
     made = plan_of().download
     assert len(made) == 1
     assert len({source.key for source in made[0].sources}) == 10
     assert all(len(job.sources) == 1 for job in plan_of("experiment=minilm_glue").download)
 
 
-def test_every_checkpoint_job_waits_for_its_data_alone():
+def test_every_checkpoint_job_waits_only_for_its_own_data():
     overrides = ["experiment=minilm_glue", "jobs.tasks_per_checkpoint_job=1"]
-    workflow = Workflow(load_config(CONF, overrides), overrides)
+    workflow = Experiment(load_config(CONF, overrides), overrides)
     sources = {
         f"results/minilm_glue/jobs/download/{job.name}.json": {s.key for s in job.sources}
         for job in workflow.plan.download
@@ -48,7 +48,7 @@ def test_other_batches_hold_the_same_cells(sizes):
     assert set(keys) == {cell.key for cell in plan_of().cells()}
 
 
-def test_the_quickstart_has_a_job_or_two_for_each_of_eight_cores_and_stage():
+def test_the_quickstart_has_one_or_two_jobs_per_stage_for_each_of_eight_cores():
     plan = plan_of()
     for jobs in (plan.checkpoint, plan.factorize, plan.evaluate):
         assert 8 <= len(jobs) <= 10

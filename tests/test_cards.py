@@ -1,4 +1,4 @@
-"""Cards are lent to one process at a time, and come back however it ends."""
+"""A card belongs to one process at a time and is released however the process ends."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.stages.run import cards
+from lowrank_bench.stages import cards
 
 HOLD = """
 import os, sys, time
@@ -40,7 +40,7 @@ def test_no_two_processes_get_the_same_card(environment):
             process.kill()
 
 
-def test_a_job_waits_for_cards_and_gets_those_of_a_killed_one(environment):
+def test_a_job_waits_for_cards_and_gets_those_of_a_killed_job(environment):
     first = hold(environment, 2)
     taken = first.stdout.readline().strip()
     second = hold(environment, 2, 0)
@@ -56,7 +56,7 @@ def test_a_job_waits_for_cards_and_gets_those_of_a_killed_one(environment):
         second.kill()
 
 
-def test_cards_that_a_scheduler_named_are_taken_as_they_are(monkeypatch):
+def test_cards_assigned_by_a_scheduler_are_used_unchanged(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5f1,GPU-8a2")
     cards.take_cards(2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-5f1,GPU-8a2"
@@ -64,7 +64,7 @@ def test_cards_that_a_scheduler_named_are_taken_as_they_are(monkeypatch):
         cards.take_cards(3)
 
 
-def test_a_machine_without_cards_computes_without(monkeypatch):
+def test_a_machine_without_cards_is_left_as_it_is(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     cards.take_cards(1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""

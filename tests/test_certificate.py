@@ -1,4 +1,4 @@
-"""Lower bounds against brute force, known optima and everything that tries to beat them."""
+"""Lower bounds against brute force, known optima and local searches that try to beat them."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def entries_norm(error: torch.Tensor, p: float) -> float:
 
 
 def rivals(a: torch.Tensor, rank: int, p: float, seed: int):
-    """Matrices of that rank that try to be near: local searches from random starts and columns."""
+    """Matrices of that rank close to `a`, by local search from random starts and columns."""
     u, s, v = torch.linalg.svd(a, full_matrices=False)
     yield u[:, :rank] * s[:rank] @ v[:rank]
     own = a[:, :rank]
@@ -89,7 +89,7 @@ def test_nothing_beats_the_bounds(kind, seed, rows, columns, rank, power):
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
 def test_lines_in_the_plane_by_brute_force(power):
-    """The optimum by rows on a grid of all lines; the bound is below it and near."""
+    """The optimum by rows over a grid of all lines; the bound is just below it."""
     angles = torch.linspace(0, np.pi, 4001, dtype=torch.float64)
     normals = torch.stack([-angles.sin(), angles.cos()])
     for seed in range(10):
@@ -102,7 +102,7 @@ def test_lines_in_the_plane_by_brute_force(power):
 
 @pytest.mark.parametrize("rank", [1, 5, 11])
 def test_identity_is_bounded_exactly(rank):
-    """Of the identity, d − k is the least error in ℓ1 and ℓ2,1: leave out k coordinates."""
+    """For the identity, the smallest error in ℓ1 and ℓ2,1 is d − k: keep k coordinates."""
     bounds = LowerBounds(torch.eye(12))
     kept = torch.eye(12, rank).double()
     report = certify(torch.eye(12), Factors(kept, kept.T), bounds=bounds, thorough=True)
@@ -114,7 +114,7 @@ def test_identity_is_bounded_exactly(rank):
 
 
 def test_groups_of_columns_add_up():
-    """Copies of a matrix beside each other: the bounds of the groups are the whole bound."""
+    """For copies of a matrix side by side, the bounds of the groups sum to the whole bound."""
     a = gauss(1, 60, 8)
     copies = torch.cat([a, a, a], dim=1)
     one = LowerBounds(a).convex(2, 1.0)
@@ -122,8 +122,8 @@ def test_groups_of_columns_add_up():
     assert LowerBounds(copies).entries(2, 1.0, thorough=True)[1] == "convex in groups"
 
 
-def test_convex_bound_sees_through_far_rows():
-    """Rows in a subspace and far ones: nearly the distance of the far ones from it."""
+def test_convex_bound_is_tight_despite_outlier_rows():
+    """For rows in a subspace and outliers: nearly the distance of the outliers from it."""
     basis = torch.linalg.qr(gauss(2, 20, 4)).Q
     a = gauss(3, 300, 4) @ basis.T
     a[::10] = 5 * gauss(4, 30, 20)
@@ -159,7 +159,7 @@ def test_proven_factors_have_the_stated_size():
 
 
 def test_ellipsoid_bound_closed_form():
-    """Of the identity the weights are one: the bound is the root of d − k for p ≤ 2."""
+    """For the identity the weights are one, and the bound is the root of d − k for p ≤ 2."""
     for power in (1.0, 1.5, 2.0):
         rows, entries = LowerBounds(torch.eye(9)).ellipsoid(5, power)
         assert rows == entries == pytest.approx(2.0, rel=1e-5)
@@ -193,7 +193,7 @@ def test_report(magnitude, power):
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_exact_factors_are_within_one(thorough):
+def test_exact_factors_are_certified_within_one(thorough):
     left, right = gauss(7, 40, 3), gauss(8, 3, 9)
     report = certify(left @ right, Factors(left, right), thorough=thorough)
     for found in report.values():
@@ -233,7 +233,7 @@ def test_a_common_bias_counts_as_one_rank():
     assert found["l21"]["within"] >= SLACK
 
 
-def test_bounds_are_shared_over_ranks_and_methods(monkeypatch):
+def test_bounds_are_shared_by_ranks_and_methods(monkeypatch):
     a = gauss(11, 50, 8)
     bounds = LowerBounds(a)
     factors = make_method("svd").decompose(Problem(a))

@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lowrank_bench.checkpoint.make import ensure_checkpoint
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.evaluate.cell import CheckpointEvaluator, evaluate_cells
-from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.inputs.text.encode import encode
 from lowrank_bench.inputs.text.finetune import finetune
 from lowrank_bench.plan.cells import DENSE, Cell, Checkpoint, Source, Spec
+from lowrank_bench.stages.checkpoint import CheckpointStep
+from lowrank_bench.stages.evaluate import CellStep, CheckpointEvaluator
+from lowrank_bench.stages.record import read_record
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 from lowrank_bench.synthetic.networks import build_network
 from lowrank_bench.synthetic.tasks import make_task
@@ -42,7 +44,7 @@ def train(seed=0, watch=None, **changes):
     return model, found["losses"]
 
 
-def test_training_learns_and_repeats_itself_bit_by_bit():
+def test_training_learns_and_is_bit_identical_when_repeated():
     (first, losses), (second, again), (other, _) = train(epochs=2), train(epochs=2), train(1)
     assert losses == again
     assert losses[-1] < 0.7 * np.log(2)
@@ -51,19 +53,19 @@ def test_training_learns_and_repeats_itself_bit_by_bit():
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
 
 
-def test_bf16_training_ends_near_fp32_with_weights_in_fp32():
+def test_bf16_training_ends_close_to_fp32_with_weights_in_fp32():
     (_, exact), (model, rough) = train(), train(precision="bf16")
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert abs(exact[0] - rough[0]) < 0.05
 
 
-def test_a_diverging_training_says_what_to_lower():
+def test_a_diverging_training_run_names_the_setting_to_lower():
     with pytest.raises(LowRankError, match=r"diverged.*learning_rate"):
         train(learning_rate=1e30, max_grad_norm=1e30, epochs=3)
 
 
 def published(tmp_path, names, declared=(), spoil=False):
-    """Put a network with outputs `names` into a store, as the download stage would."""
+    """Put a network with the outputs `names` into a store, as the download stage would."""
     store = Store(tmp_path)
     network, data = (
         Source("network", "n", HUB, {"sha256": {}}),
@@ -93,16 +95,12 @@ def published(tmp_path, names, declared=(), spoil=False):
 
 def dense_logits(store, point, precision="fp32"):
     cell = Cell(point, Spec(DENSE, {}, "embedding", DENSE, ""), 0.0, 0, "e")
-
-    def fail(_, error):
-        if error:
-            raise error
-
-    evaluate_cells([cell], store, 4096, "cpu", fail, precision)
+    runner = Runner(store, Settings(device="cpu", precision=precision))
+    runner.ensure(CellStep(cell))
     return read_record(cell, store).predictions["validation"]
 
 
-def test_a_published_checkpoint_is_read_by_its_label_names(tmp_path):
+def test_labels_of_a_published_checkpoint_are_matched_by_name(tmp_path):
     straight = published(tmp_path / "a", ["NEGATIVE", "positive"])
     turned = published(tmp_path / "b", ["positive", "negative"])
     a, b = dense_logits(*straight), dense_logits(*turned)
@@ -110,7 +108,7 @@ def test_a_published_checkpoint_is_read_by_its_label_names(tmp_path):
     assert abs(a[:, 0] - a[:, 1]).max() > 1e-3
 
 
-def test_bf16_predictions_are_near_those_of_fp32_but_not_the_same(tmp_path):
+def test_bf16_predictions_are_close_to_fp32_but_not_the_same(tmp_path):
     exact = dense_logits(*published(tmp_path / "a", TEXT["labels"]))
     rough = dense_logits(*published(tmp_path / "b", TEXT["labels"]), precision="bf16")
     spread = np.ptp(exact)
@@ -129,37 +127,37 @@ def test_bf16_predictions_are_near_those_of_fp32_but_not_the_same(tmp_path):
 def test_a_label_map_that_disagrees_is_refused(tmp_path, names, declared, said):
     store, point = published(tmp_path, names, declared)
     with pytest.raises(LowRankError, match=said):
-        ensure_checkpoint(point, store)
+        Runner(store).ensure(CheckpointStep(point))
     assert store.folder("checkpoint", point.key) is None
 
 
 def test_a_weight_that_is_not_finite_is_refused(tmp_path):
     store, point = published(tmp_path, TEXT["labels"], spoil=True)
     with pytest.raises(LowRankError, match="NaN or Inf"):
-        ensure_checkpoint(point, store)
+        Runner(store).ensure(CheckpointStep(point))
 
 
 def test_a_cell_that_cannot_run_is_reported_and_the_others_go_on(tmp_path):
     store, point = published(tmp_path, TEXT["labels"])
     spec = Spec("svd", {}, "embedding", "svd", "")
     cells = [Cell(point, spec, c, 0, "e") for c in (0.9999, 0.5)]
-    heard = []
-    evaluate_cells(cells, store, 4096, "cpu", lambda cell, error: heard.append((cell, error)))
-    assert "leaves no rank" in str(heard[0][1])
-    assert heard[1][1] is None
+    runner, evaluators = Runner(store, Settings(device="cpu")), {}
+    with pytest.raises(LowRankError, match="leaves no rank"):
+        runner.ensure(CellStep(cells[0], evaluators))
+    runner.ensure(CellStep(cells[1], evaluators))
     facts = read_record(cells[1], store).facts
     assert 0 < facts["parameters_kept"] <= 0.5 * facts["parameters_dense"]
     assert facts["index_bits"] == 0
     assert 0 < facts["rel_error_fro"] < 1
 
 
-def test_a_compressed_cell_predicts_as_the_network_with_the_product_as_its_table(tmp_path):
+def test_a_compressed_cell_predicts_like_the_network_whose_table_is_the_product(tmp_path):
     store, point = published(tmp_path, TEXT["labels"])
     cell = Cell(point, Spec("svd", {}, "embedding", "svd", ""), 0.6, 0, "e")
-    evaluator = CheckpointEvaluator(point, store, 4096, "cpu")
+    evaluator = CheckpointEvaluator(point, Runner(store, Settings(device="cpu")))
     evaluator.evaluate(cell)
     found = read_record(cell, store)
-    plain = CheckpointEvaluator(point, store, 4096, "cpu")
+    plain = CheckpointEvaluator(point, Runner(store, Settings(device="cpu")))
     table = plain.model.get_input_embeddings().weight
     u, s, vh = torch.linalg.svd(table.detach().double(), full_matrices=False)
     k = found.facts["rank"]

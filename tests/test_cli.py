@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it prints, and how wrong input ends."""
+"""The command line: what it writes, what it prints, and its errors for wrong input."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CONF = str(Path(__file__).parents[1] / "conf")
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """Return the folder of a small BERT with two outputs, as transformers saves it."""
+    """Return a folder with a small BERT with two outputs, as transformers saves it."""
     folder = tmp_path_factory.mktemp("network")
     model, tokenizer = build_network("bert", 0, num_labels=2)
     model.save_pretrained(folder)
@@ -50,7 +50,7 @@ def test_compress_writes_a_smaller_network_that_loads_and_scores(network, tmp_pa
 TEXT = ["--method", "frequency_sparse", "--set", "weights=counts", "--compression", "0.5"]
 
 
-def test_text_is_counted_and_the_vocabulary_read(network, tmp_path, capsys):
+def test_text_is_counted_and_the_vocabulary_is_read(network, tmp_path, capsys):
     words = (network / "tokenizer.json").read_text().split('"')
     text = tmp_path / "train.txt"
     text.write_text("\n".join(word for word in words if word.isalpha())[:2000])
@@ -86,7 +86,7 @@ def test_wrong_text_ends_in_one_line(network, tmp_path, capsys, words, content, 
     assert said in capsys.readouterr().err
 
 
-def test_a_network_without_its_tokenizer_is_refused_where_it_is_needed(network, tmp_path, capsys):
+def test_a_network_without_a_tokenizer_is_refused_where_one_is_needed(network, tmp_path, capsys):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -110,7 +110,7 @@ def test_an_uncompressed_folder_is_scored_as_well(network, tmp_path, capsys):
         (["--set", "p=17", "--compression", "0.5"], "from 1 to 16, or inf"),
         (["--set", "q=1", "--compression", "0.5"], "no parameter 'q'"),
         (["--set", "p", "--compression", "0.5"], "NAME=VALUE"),
-        (["--set", "p=[", "--compression", "0.5"], "is no value"),
+        (["--set", "p=[", "--compression", "0.5"], "is not a value"),
         (["--set", "name=x", "--compression", "0.5"], "no parameter 'name'"),
         (["--compression", "0"], "between 0 and 1"),
         (["--compression", "1.5"], "between 0 and 1"),
@@ -176,7 +176,7 @@ def _read_only(tmp_path):
         (_read_only, "cannot be written"),
     ],
 )
-def test_an_out_that_cannot_be_written_is_refused_before_any_work(
+def test_an_output_folder_that_cannot_be_written_is_refused_before_any_work(
     network, tmp_path, capsys, monkeypatch, make, said
 ):
     out = make(tmp_path)

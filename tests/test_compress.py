@@ -1,7 +1,9 @@
-"""low_rank and compress: what they return, what they refuse, and that the input is left alone."""
+"""low_rank and compress: their results, their errors, and that the input stays unchanged."""
 
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +14,14 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 import lowrank_bench
-from lowrank_bench.compression.front import CompressionReport, compress, low_rank
+from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.compression.front import compress
+from lowrank_bench.compression.matrix import low_rank
+from lowrank_bench.compression.networks import compress_network
+from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import FactorizedEmbedding
+from lowrank_bench.methods.lp import Lp
 
 TINY = {
     "vocab_size": 60,
@@ -26,7 +33,7 @@ TINY = {
 
 
 class Classifier(nn.Module):
-    """Embedding, mean, linear: a network that is no transformers model."""
+    """Embedding, mean, linear: a network from outside transformers."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -49,7 +56,7 @@ def bert(kind: type = BertForSequenceClassification) -> nn.Module:
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     method=st.sampled_from([("svd", {}), ("lp", {}), ("lp", {"p": 3.0})]),
 )
-def test_low_rank_full_rank_gives_the_matrix_back(rows, columns, dtype, method):
+def test_low_rank_at_full_rank_returns_the_matrix(rows, columns, dtype, method):
     a = torch.randn(rows, columns).to(dtype)
     small = min(rows, columns)
     factors = low_rank(a, small, method[0], **method[1])
@@ -60,7 +67,7 @@ def test_low_rank_full_rank_gives_the_matrix_back(rows, columns, dtype, method):
     torch.testing.assert_close(factors.dense(), a, rtol=0, atol=tolerance)
 
 
-def test_low_rank_takes_arrays_as_they_are():
+def test_low_rank_accepts_arrays():
     a = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     expected = low_rank(torch.from_numpy(a.copy()), 3).dense()
     frozen = a.copy()
@@ -72,7 +79,7 @@ def test_low_rank_takes_arrays_as_they_are():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_low_rank_detaches_and_leaves_its_input():
+def test_low_rank_detaches_and_leaves_its_input_unchanged():
     a = torch.randn(9, 5, requires_grad=True)
     before = a.detach().clone()
     factors = low_rank(a, 2)
@@ -94,19 +101,19 @@ def test_low_rank_detaches_and_leaves_its_input():
         (torch.full((3, 4), float("nan")), "12 matrix entries are NaN or infinite.* in row 0"),
     ],
 )
-def test_low_rank_refuses_matrices(value, message):
+def test_low_rank_refuses_bad_matrices(value, message):
     with pytest.raises(LowRankError, match=message) as caught:
         low_rank(value, 1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 4, 2.0, "2", None, True])
-def test_low_rank_refuses_ranks(rank):
+def test_low_rank_refuses_bad_ranks(rank):
     with pytest.raises(LowRankError, match=r"does not fit a 5x3 matrix; use one in 1\.\.3"):
         low_rank(torch.ones(5, 3), rank)
 
 
-def test_low_rank_of_nothing():
+def test_low_rank_refuses_an_empty_matrix():
     with pytest.raises(LowRankError, match="does not fit a 0x3 matrix; it has no entries"):
         low_rank(torch.ones(0, 3), 1)
 
@@ -141,7 +148,7 @@ def test_compress_bert():
     assert set(report.to_dict()) == set(CompressionReport.__dataclass_fields__)
 
 
-def test_compress_leaves_the_input_and_copies_the_rest():
+def test_compress_leaves_the_input_unchanged_and_copies_the_rest():
     model = bert()
     before = copy.deepcopy(model.state_dict())
     small, _ = compress(model, "svd", 0.5)
@@ -195,12 +202,12 @@ def test_compress_refuses_shared_tables():
 
 
 @pytest.mark.parametrize("compression", [0, 1, -0.1, 1.5, float("nan"), "half", None])
-def test_compress_refuses_budgets(compression):
+def test_compress_refuses_bad_budgets(compression):
     with pytest.raises(LowRankError, match="compression must lie between 0 and 1, not"):
         compress(Classifier(), "svd", compression)
 
 
-def test_compress_refuses_the_rest():
+def test_compress_refuses_other_wrong_arguments():
     with pytest.raises(LowRankError, match=r"compression 0\.99 leaves no rank for a 40x8 matrix"):
         compress(Classifier(), "svd", 0.99)
     with pytest.raises(LowRankError, match="unknown target 'head'; known: embedding"):
@@ -218,6 +225,79 @@ def test_compress_refuses_the_rest():
 def test_the_package_offers_the_functions():
     assert lowrank_bench.low_rank is low_rank
     assert lowrank_bench.compress is compress
+    assert set(lowrank_bench.__all__) <= set(dir(lowrank_bench))
+    assert all(getattr(lowrank_bench, name).__name__ == name for name in lowrank_bench.__all__)
+
+
+def test_importing_the_package_and_its_methods_imports_no_torch():
+    code = (
+        "import sys, lowrank_bench; from lowrank_bench.methods.lp import Lp; Lp(p=1.5); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_method_may_be_an_object():
+    a = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    named, typed = low_rank(a, 3, "lp", p=1.5), low_rank(a, 3, Lp(p=1.5))
+    assert torch.equal(named.dense(), typed.dense())
+    model = bert()
+    (one, report), (two, _) = compress(model, "lp", 0.4, p=1.5), compress(model, Lp(p=1.5), 0.4)
+    assert report.params == {"p": 1.5, "center": False}
+    states = one.state_dict(), two.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_an_object_takes_no_parameters_beside_it():
+    for call in (
+        lambda: low_rank(torch.eye(4), 2, Lp(), p=1.5),
+        lambda: compress(bert(), Lp(), 0.4, p=1.5),
+    ):
+        with pytest.raises(LowRankError, match=r"set it there: Lp\(p=1\.5\)"):
+            call()
+    for wrong in (Lp, 3, None):
+        with pytest.raises(LowRankError, match="expected the name of a method or a method such as"):
+            low_rank(torch.eye(4), 2, wrong)
+    with pytest.raises(LowRankError, match=r"method 'lp': p = 0\.5 is not valid"):
+        Lp(p=0.5)
+    with pytest.raises(LowRankError, match="method 'lp' has no parameter 'q'; known: p, center"):
+        Lp(q=1)
+
+
+def test_compress_forwards_to_a_function_for_each_target():
+    model = bert()
+    inputs = {"input_ids": torch.ones(1, 5, dtype=torch.long)}
+    for target, direct in (
+        ("embedding", compress_embedding(model, "svd", 0.5)),
+        ("linear", compress_network(model, "svd", 0.5, target="linear", example=inputs)),
+    ):
+        options = {} if target == "embedding" else {"example": inputs}
+        small, report = compress(model, "svd", 0.5, target, **options)
+        assert report.target == target
+        assert report.to_dict() | {"seconds": 0} == direct[1].to_dict() | {"seconds": 0}
+        states = small.state_dict(), direct[0].state_dict()
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("embedding", {"example": {}}),
+        ("embedding", {"budget": "macs"}),
+        ("linear", {"layer": "words"}),
+        ("linear", {"counts": torch.ones(60)}),
+        ("conv", {"texts": []}),
+    ],
+)
+def test_an_option_of_another_target_is_refused(target, options):
+    name = next(iter(options))
+    with pytest.raises(LowRankError, match=f"{name} means nothing for target '{target}'; leave it"):
+        compress(bert(), "svd", 0.5, target, **options)
+
+
+def test_compress_network_refuses_other_targets():
+    with pytest.raises(LowRankError, match="'embedding' is not a target of whole networks"):
+        compress_network(bert(), "svd", 0.5, target="embedding")
 
 
 def test_compressed_network_trains():
@@ -256,7 +336,7 @@ def test_a_table_in_shared_memory_is_refused():
 
 
 @pytest.mark.parametrize("texts", ["one string", [], ["good", None], b"bytes"])
-def test_texts_are_a_list_of_strings(texts):
+def test_texts_must_be_a_list_of_strings(texts):
     from lowrank_bench.synthetic.networks import build_network
 
     model, tokenizer = build_network("bert", 0, num_labels=2)

@@ -1,4 +1,4 @@
-"""Composition and validation: what is accepted, and what each fault's one line says."""
+"""Composition and validation: what is accepted, and the one-line error of each fault."""
 
 from math import prod
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_every_experiment_composes_and_plans(name):
     config = load_config(CONF, [f"experiment={name}"])
     plan = make_plan(config)
     assert config.name == name
-    networks, grid = 0, 0  # every network runs on the tasks of its kind, by the methods for it
+    networks, grid = 0, 0  # every network runs on the tasks of its kind with the methods for it
     for model in config.model.values():
         tasks = sum(task.modality == model.modality for task in config.task.values())
         known = methods_for(config.target_of(model))
@@ -44,7 +44,7 @@ def test_every_experiment_composes_and_plans(name):
     assert len({cell.key for cell in plan.cells()}) == len(cells) + len(after) + networks
 
 
-def test_all_epochs_are_those_of_each_network():
+def test_all_epochs_means_as_many_as_each_network_was_trained_for():
     words = ["experiment=alds_cifar", "model=[resnet20,vgg16_bn]", "finetune_epochs=[all]"]
     cells = [c for job in make_plan(load_config(CONF, words)).finetune for c in job.cells()]
     assert {(c.checkpoint.model, c.finetune_epochs) for c in cells} == {
@@ -54,7 +54,7 @@ def test_all_epochs_are_those_of_each_network():
 
 
 @pytest.mark.parametrize("group", ["model", "task", "method"])
-def test_each_member_lies_under_its_own_name(group):
+def test_each_member_is_keyed_by_its_own_name(group):
     for file in (CONF / group).glob("*.yaml"):
         assert file.read_text().startswith(f"# @package {group}.{file.stem}\n"), file
 
@@ -151,7 +151,7 @@ def test_a_missing_key_is_named(conf):
     assert "'model.quick_bert.source' is missing in conf/model/quick_bert.yaml" in fault(conf)
 
 
-def test_a_file_that_is_no_yaml_is_named_with_its_line(conf):
+def test_a_file_that_is_not_yaml_is_named_with_its_line(conf):
     (conf / "method" / "lp.yaml").write_text("# @package method.lp\nname: lp\n  grid: 1\n")
     message = fault(conf)
     assert "conf/method/lp.yaml" in message
@@ -169,7 +169,7 @@ def test_a_fault_in_a_file_is_not_blamed_on_the_choice_of_the_file(conf):
     assert "conf/model/quick_bert.yaml" in fault(conf, "model=[quick_bert]")
 
 
-def test_an_experiment_s_words_on_tasks_that_were_not_chosen_do_not_matter():
+def test_an_experiment_s_settings_for_tasks_that_are_not_selected_are_ignored():
     config = load_config(CONF, ["experiment=minilm_glue", "task=[rte]"])
     assert list(config.task) == ["rte"]
     kept = load_config(CONF, ["experiment=minilm_glue", "task=[sst2]"])

@@ -10,11 +10,14 @@ from fake_report import fake_scores
 from lowrank_bench.artifact import save
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.evaluate.cell import CheckpointEvaluator
-from lowrank_bench.evaluate.latency import COLUMNS, measure_experiment
+from lowrank_bench.evaluate.latency import COLUMNS
 from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.report import costs
 from lowrank_bench.report.costs import cost_curves, latency_table
+from lowrank_bench.stages.evaluate import CheckpointEvaluator
+from lowrank_bench.stages.latency import run_latency
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -36,10 +39,10 @@ SMALL = [
 def measured(tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
     config = load_config(CONF, [*SMALL, f"store={store}"])
-    return config, measure_experiment(config, make_plan(config))
+    return config, run_latency(config, make_plan(config))
 
 
-def test_every_network_is_measured_or_says_why_not(measured):
+def test_every_network_is_measured_or_has_a_reason_why_not(measured):
     _, found = measured
     assert list(found.columns) == list(COLUMNS)
     # (svd, pfp on the CNN; svd on the transformer) × two rates × two batches
@@ -59,9 +62,11 @@ def test_bytes_on_disk_are_those_that_save_writes(measured, tmp_path):
     config, found = measured
     cells = (cell for job in make_plan(config).evaluate for cell in job.cells())
     cell = next(c for c in cells if c.spec.method == "pfp" and c.compression == 0.5)
-    evaluator = CheckpointEvaluator(cell.checkpoint, Store(config.store), 4096, "cpu")
+    evaluator = CheckpointEvaluator(
+        cell.checkpoint, Runner(Store(config.store), Settings(device="cpu"))
+    )
     save(evaluator.model, tmp_path / "dense")
-    save(evaluator._compressor(cell).network(cell)[0], tmp_path / "small")
+    save(evaluator.network(cell)[0], tmp_path / "small")
     dense, small = (
         sum(file.stat().st_size for file in (tmp_path / name).rglob("*") if file.is_file())
         for name in ("dense", "small")
@@ -70,7 +75,7 @@ def test_bytes_on_disk_are_those_that_save_writes(measured, tmp_path):
     np.testing.assert_allclose(rows["file_ratio"], dense / small, rtol=1e-3)
 
 
-def test_measuring_nothing_is_the_default_and_nonsense_is_refused():
+def test_nothing_is_measured_by_default_and_invalid_settings_are_refused():
     assert load_config(CONF).latency.batches == []
     with pytest.raises(LowRankError, match=r"latency\.warm_up"):
         load_config(CONF, ["latency.warm_up=1"])

@@ -48,7 +48,7 @@ def test_a_convolutional_network_has_the_multiply_adds_of_the_closed_form():
     assert found.parameters == sum(p.numel() for p in net.parameters())
     assert found.uncounted == ()
     assert net.training
-    assert not net.norm.num_batches_tracked  # it ran in evaluation mode
+    assert not net.norm.num_batches_tracked  # counting ran in evaluation mode
 
 
 @pytest.mark.parametrize("batch", [1, 3])

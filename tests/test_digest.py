@@ -1,8 +1,10 @@
-"""Digests: the same for equal content, another for any edit that can change a result."""
+"""Digests: equal for equal content, different after any edit that can change a result."""
 
 import pytest
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods import NetworkMethod, make_method, method_class, method_names
+from lowrank_bench.methods.base import NetworkPart
 from lowrank_bench.store import digest
 
 BASE = '"""Doc."""\nfrom lowrank_bench.helper_x import f\n\n\ndef g():\n    return f()  # why\n'
@@ -10,7 +12,7 @@ BASE = '"""Doc."""\nfrom lowrank_bench.helper_x import f\n\n\ndef g():\n    retu
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Two throw-away modules of the package: `method_x` imports `helper_x`."""
+    """Two temporary modules of the package: `method_x` imports `helper_x`."""
     import lowrank_bench
 
     monkeypatch.setattr(lowrank_bench, "__path__", [*lowrank_bench.__path__, str(tmp_path)])
@@ -43,7 +45,7 @@ def test_comments_docstrings_and_layout_do_not_count(package):
     assert of() == before
 
 
-def test_an_edit_of_the_module_or_of_what_it_imports_counts(package):
+def test_edits_of_a_module_and_of_its_imports_count(package):
     before = of()
     (package / "method_x.py").write_text(BASE.replace("f()  #", "f() + 1  #"))
     edited = of()
@@ -52,14 +54,58 @@ def test_an_edit_of_the_module_or_of_what_it_imports_counts(package):
     assert of() not in (before, edited)
 
 
-def test_methods_do_not_depend_on_each_other():
-    lp, svd = (digest.closure([f"lowrank_bench.methods.{name}"]) for name in ("lp", "svd"))
-    assert "lowrank_bench.methods.lp" not in svd
-    assert "lowrank_bench.methods.svd" not in lp
-    assert "lowrank_bench.linalg.ellipsoid.lewis" in lp - svd
+METHODS = "lowrank_bench.methods."
+SHARED = {"base", "fields"}  # what methods derive from
 
 
-def test_imports_for_type_checkers_alone_do_not_count(package):
+def reached(name, target, **params):
+    """Return the modules that decide a method's results on a target, without the package's name."""
+    modules = digest.closure(make_method(name, **params).sources(target))
+    return {module.removeprefix("lowrank_bench.") for module in modules}
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_methods_do_not_depend_on_each_other(name):
+    for target in method_class(name).targets:
+        files = {m.removeprefix("methods.") for m in reached(name, target) if "methods." in m}
+        assert files - SHARED == {name}
+
+
+def test_a_method_rests_on_its_own_mathematics():
+    lp, svd = (reached(name, "embedding") for name in ("lp", "svd"))
+    assert "linalg.ellipsoid.lewis" in lp - svd
+
+
+def test_the_whole_network_part_of_a_method_does_not_count_for_a_matrix():
+    rooms = {module.partition(".")[0] for module in reached("svd", "embedding")}
+    assert rooms == {"linalg", "methods", "problem"}
+    for target in ("conv", "linear"):
+        assert {"layerwise.approximators", "network.layers"} <= reached("svd", target)
+
+
+def test_a_layerwise_approximator_counts_where_it_is_chosen():
+    plain, lp = (reached("layerwise", "conv", approximator=name) for name in ("whitened", "lp"))
+    assert {"methods.lp", "linalg.ellipsoid.lewis"} <= lp - plain
+
+
+def test_a_misspelt_fact_is_refused_when_the_class_is_made():
+    with pytest.raises(LowRankError, match=r"facts names 'count'; known: frequency, counts"):
+        type("Odd", (NetworkMethod,), {"facts": ("count",)})
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "message"),
+    [
+        ("lowrank_bench.layerwise.aproximators", "compress_layerwise", "no module lowrank_bench"),
+        ("lowrank_bench.layerwise.approximators", "compress_layers", "defines no function"),
+    ],
+)
+def test_a_misspelt_part_of_a_method_is_refused_when_it_is_declared(module, function, message):
+    with pytest.raises(LowRankError, match=message):
+        NetworkPart(module, function)
+
+
+def test_imports_only_for_type_checkers_do_not_count(package):
     guarded = "if TYPE_CHECKING:\n    from lowrank_bench.other_x import h\n"
     (package / "other_x.py").write_text("def h():\n    return 1\n")
     (package / "method_x.py").write_text(BASE + guarded)
@@ -81,7 +127,7 @@ def test_imports_inside_functions_count(package):
     assert of() != before
 
 
-def test_what_a_package_gathers_counts(package):
+def test_imports_of_a_package_s_init_count(package):
     """`from package import name` runs the package's __init__, and what that imports."""
     (package / "rooms_x").mkdir()
     gathered = "from lowrank_bench.other_x import h\n"

@@ -1,4 +1,4 @@
-"""Downloads: what is checked, what is refused, and what the one line of an error says."""
+"""Downloads: what is checked, what is refused, and what the one-line errors say."""
 
 import os
 import socket
@@ -9,14 +9,18 @@ import pandas as pd
 import pytest
 
 from lowrank_bench.download import hub
-from lowrank_bench.download.data import download_data
-from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.plan.cells import Source
+from lowrank_bench.stages.download import source_step
+from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.store import Store
 
 SPEC = {"kind": "hub", "repo": "owner/glue", "revision": "main", "config": "mnli"}
 TRAIN, SHORT = {"rows": 3, "sha256": None}, {"rows": 5, "sha256": None}
+
+
+def download(source, store):
+    return Runner(store).ensure(source_step(source)).folder
 
 
 def source(unofficial=False, **splits):
@@ -27,7 +31,7 @@ def source(unofficial=False, **splits):
 
 @pytest.fixture
 def fake_hub(tmp_path, monkeypatch):
-    """A hub of one data set with splits train and matched, and one network."""
+    """A hub with one data set with the splits train and matched, and one network."""
     folder = tmp_path / "hub"
     (folder / "mnli").mkdir(parents=True)
     rows = pd.DataFrame({"premise": list("abc"), "label": [0, 1, 2]})
@@ -43,7 +47,7 @@ def fake_hub(tmp_path, monkeypatch):
 
 def test_splits_are_written_and_a_missing_one_has_a_reason(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
-    folder = download_data(source(train=TRAIN, matched=TRAIN, mismatched=TRAIN), store)
+    folder = download(source(train=TRAIN, matched=TRAIN, mismatched=TRAIN), store)
     about = store.manifest(folder)
     assert pd.read_parquet(folder / "train.parquet")["premise"].tolist() == ["a", "b", "c"]
     assert about["commit"] == "c0ffee"
@@ -53,10 +57,10 @@ def test_splits_are_written_and_a_missing_one_has_a_reason(fake_hub, tmp_path):
 
 def test_another_experiment_s_splits_are_added(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
-    download_data(source(train=TRAIN), store)
-    folder = download_data(source(train=TRAIN, matched=TRAIN), store)
+    download(source(train=TRAIN), store)
+    folder = download(source(train=TRAIN, matched=TRAIN), store)
     assert set(store.manifest(folder)["splits"]) == {"train", "matched"}
-    again = download_data(source(train=TRAIN), store)
+    again = download(source(train=TRAIN), store)
     assert set(store.manifest(again)["splits"]) == {"train", "matched"}
 
 
@@ -64,44 +68,44 @@ def test_a_missing_training_split_is_an_error(fake_hub, tmp_path):
     gone = source(aaa=TRAIN, train=TRAIN)
     gone.checks["train"] = "aaa"
     with pytest.raises(LowRankError, match="training needs it"):
-        download_data(gone, Store(tmp_path / "store"))
+        download(gone, Store(tmp_path / "store"))
 
 
 def test_an_unofficial_file_is_refused_unless_accepted(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
     with pytest.raises(LowRankError, match=r"3 rows, official 5.*hub\.unofficial=true"):
-        download_data(source(train=SHORT), store)
+        download(source(train=SHORT), store)
     assert store.folder("data", source().key) is None
-    download_data(source(unofficial=True, train=SHORT), store)
+    download(source(unofficial=True, train=SHORT), store)
     with pytest.raises(LowRankError, match="official"):
-        download_data(source(train=SHORT), store)
+        download(source(train=SHORT), store)
 
 
-def test_another_checksum_is_refused(fake_hub, tmp_path):
+def test_a_wrong_checksum_is_refused(fake_hub, tmp_path):
     with pytest.raises(LowRankError, match="SHA-256"):
-        download_data(source(train={"rows": 3, "sha256": "0" * 64}), Store(tmp_path / "store"))
+        download(source(train={"rows": 3, "sha256": "0" * 64}), Store(tmp_path / "store"))
 
 
 def test_a_missing_column_is_named(fake_hub, tmp_path):
     wanted = Source("data", "x", SPEC, source(train=TRAIN).checks | {"columns": ["text"]})
     with pytest.raises(LowRankError, match="no column 'text'"):
-        download_data(wanted, Store(tmp_path / "store"))
+        download(wanted, Store(tmp_path / "store"))
 
 
 def network(sha256):
     return Source("network", "net", SPEC, {"sha256": sha256})
 
 
-def test_a_network_keeps_only_what_loading_needs(fake_hub, tmp_path):
-    folder = download_network(network({}), Store(tmp_path / "store"))
+def test_only_the_files_that_loading_needs_are_kept(fake_hub, tmp_path):
+    folder = download(network({}), Store(tmp_path / "store"))
     names = {file.name for file in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json"}
 
 
-def test_a_network_with_another_checksum_is_refused(fake_hub, tmp_path):
+def test_a_network_with_a_wrong_checksum_is_refused(fake_hub, tmp_path):
     store = Store(tmp_path / "store")
     with pytest.raises(LowRankError, match=r"model\.safetensors has SHA-256 .* not 0000"):
-        download_network(network({"model.safetensors": "0" * 64}), store)
+        download(network({"model.safetensors": "0" * 64}), store)
     assert store.folder("network", network({}).key) is None
 
 
@@ -122,7 +126,7 @@ def test_an_unreachable_hub_names_the_variable_to_set(tmp_path):
     assert len(done.stdout.strip().splitlines()) == 1
 
 
-def test_a_filled_cache_serves_without_a_hub(tmp_path):
+def test_a_filled_cache_works_without_a_hub(tmp_path):
     snapshot = tmp_path / "hub/datasets--a--b/snapshots" / ("0" * 40)
     (snapshot / "x").mkdir(parents=True)
     (snapshot / "x/train-00000-of-00001.parquet").write_text("data")
@@ -140,7 +144,7 @@ def test_a_filled_cache_serves_without_a_hub(tmp_path):
     assert done.stdout.split()[-1] == "data"
 
 
-def test_passing_faults_are_tried_again(monkeypatch):
+def test_transient_faults_are_retried(monkeypatch):
     monkeypatch.setattr(hub.time, "sleep", lambda _: None)
     answers = iter([OSError("cut"), OSError("cut"), "content"])
 

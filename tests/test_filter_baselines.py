@@ -1,4 +1,4 @@
-"""FT, SoftNet and ThiNet: against their definitions, the largest share that fits, real budgets."""
+"""FT, SoftNet and ThiNet: their definitions, the largest share that fits, and real budgets."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def chain_size(counts):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("compression", [0.1, 0.4, 0.7, 0.9])
-def test_every_layer_keeps_the_largest_same_share_that_fits(name, compression):
+def test_every_layer_keeps_the_largest_common_share_that_fits(name, compression):
     given = problem()
     result = make_method(name).compress(given, compression)
     found = [one["outputs"] for one in result.layers[:-1]]
@@ -70,7 +70,7 @@ def test_every_layer_keeps_the_largest_same_share_that_fits(name, compression):
 
 
 @pytest.mark.parametrize(("name", "power"), [("filter_threshold", 1), ("softnet", 2)])
-def test_the_filters_of_the_largest_norm_stay(name, power):
+def test_the_filters_with_the_largest_norms_are_kept(name, power):
     given = problem()
     result = make_method(name).compress(given, 0.5)
     for facts in result.layers[:-1]:
@@ -80,7 +80,7 @@ def test_the_filters_of_the_largest_norm_stay(name, power):
         assert facts["kept"] == sorted(largest.tolist())
 
 
-def test_filters_that_are_added_count_together():
+def test_filters_tied_by_a_sum_are_scored_together():
     model = build_network("resnet20", 4, 8, width=4)
     graph = trace(model, {"pixel_values": torch.randn(1, 3, 8, 8)})
     for power in (1, 2):
@@ -92,7 +92,7 @@ def test_filters_that_are_added_count_together():
             assert norms[unit] == pytest.approx(together.item(), rel=1e-5)
 
 
-def test_thinet_removes_what_is_missed_least():
+def test_thinet_removes_the_channels_that_are_missed_least():
     rng = np.random.default_rng(0)
     products = rng.normal(size=(12, 6)) * rng.exponential(size=6)
     order = removal_order(products)
@@ -104,13 +104,13 @@ def test_thinet_removes_what_is_missed_least():
             if channel not in gone
         }
         assert order[step] == min(costs, key=costs.get)
-    # Behind the smallest go two that cancel each other.
+    # After the smallest come two that cancel each other.
     paired = np.stack([np.ones(5), -np.ones(5), np.full(5, 0.5), np.full(5, 3.0)], axis=1)
     assert removal_order(paired)[0] == 2
     assert set(removal_order(paired)[:3]) == {0, 1, 2}
 
 
-def test_the_products_of_a_place_sum_to_an_output_of_the_layer():
+def test_the_products_at_a_position_sum_to_an_output_of_the_layer():
     given = problem()
     graph = trace(given.model, given.example)
     inputs = [batch for batch, _ in given.data()]
@@ -130,7 +130,7 @@ def test_the_products_of_a_place_sum_to_an_output_of_the_layer():
         every = torch.cat(outputs[name]).double().numpy()
         sums = rows.sum(axis=1)
         assert np.sqrt((sums**2).mean()) == pytest.approx(1)
-        # The rows are divided by one number: some output divided by the first sum.
+        # All rows are divided by the same number: some output divided by the first sum.
         gaps = [
             max(np.abs(every - scale * total).min() for total in sums[1:])
             for scale in every / sums[0]

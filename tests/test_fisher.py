@@ -1,15 +1,14 @@
-"""Facts about rows: Fisher information and token counts, against one example after another."""
+"""Facts about rows: Fisher information and token counts, against one example at a time."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
-from lowrank_bench.checkpoint.training import with_outputs
 from lowrank_bench.factorize import fisher
 from lowrank_bench.factorize.fisher import fisher_information
+from lowrank_bench.inputs.rows import with_outputs
 from lowrank_bench.inputs.text.counts import token_counts
 from lowrank_bench.inputs.text.encode import encode
 from lowrank_bench.layers.embedding import find_embedding
@@ -37,7 +36,7 @@ def example(name, architecture="bert"):
 def test_each_examples_own_gradient_is_squared(name, architecture):
     model, tokenizer, encoded = example(name, architecture)
     _, embedding = find_embedding(model)
-    embedding.padding_idx = None  # as the layer's own gradient leaves the padding out
+    embedding.padding_idx = None  # because the layer's own gradient leaves out the padding
     total = torch.zeros(embedding.num_embeddings, dtype=torch.float64)
     for number, label in enumerate(encoded.labels):
         inputs = {key: torch.tensor(ids[None]).long() for key, ids in encoded.row(number).items()}
@@ -69,14 +68,13 @@ def test_labels_follow_the_order_of_the_outputs(name):
     _, tokenizer = build_network("bert", 0, num_labels=2)
     rows = pd.DataFrame(make_task(name, 0)["validation"][:12])
     text = {"columns": columns, "label": "label", "labels": labels, "max_length": 64}
-    point = SimpleNamespace(inputs=text)
     plain = encode(rows, tokenizer, text)
-    turned = with_outputs(plain, point, [1, 0] if labels else [0])
+    turned = with_outputs(plain, labels, [1, 0] if labels else [0])
     expected = 1 - plain.labels if labels else plain.labels
     assert turned.labels.tolist() == expected.tolist()
 
 
-def test_counts_are_those_of_a_counter():
+def test_counts_equal_those_of_a_counter():
     _, _, encoded = example("mrpc")
     ids = [encoded.row(number)["input_ids"].tolist() for number in range(len(encoded))]
     found = token_counts(ids, 3000)

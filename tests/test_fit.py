@@ -1,4 +1,4 @@
-"""The training loop: it goes on exactly where it was killed, and stops in time."""
+"""The training loop: it resumes exactly where it was killed, and stops early."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def on_images(watch):
 
 @pytest.mark.parametrize("work", [on_texts, on_images])
 @pytest.mark.parametrize("last", [2, 5, 7])  # of ten steps: in the first epoch, at its end, after
-def test_a_killed_training_ends_as_if_it_had_not_been_killed(work, last, tmp_path, capfd):
+def test_a_killed_training_run_ends_as_if_it_had_not_been_killed(work, last, tmp_path, capfd):
     file = tmp_path / "unfinished.pt"
     model, found = work(None)
 
@@ -78,7 +78,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been_killed(work, last, tmp_pat
     assert not file.exists()
 
 
-def test_a_damaged_file_is_named_and_the_training_starts_anew(tmp_path, capfd):
+def test_a_damaged_file_is_named_and_the_training_starts_over(tmp_path, capfd):
     file = tmp_path / "unfinished.pt"
     file.write_bytes(b"half a fi")
     _, found = on_texts(Watch(file=file))
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_named_and_the_training_starts_anew(tmp_path, capfd):
 
 
 class Counter(nn.Module):
-    """Its only number counts the steps."""
+    """A model whose only parameter counts the steps."""
 
     def __init__(self):
         super().__init__()
@@ -109,13 +109,13 @@ def counted(held_out, patience, epochs=8):
 @pytest.mark.parametrize(
     ("held_out", "patience", "epochs", "kept"),
     [
-        ([3.0, 2.0, 2.5, 2.6], 2, 4, 2),  # two epochs without a lower one
-        ([3.0, 2.0, 2.0, 2.0], 2, 4, 2),  # equal is not lower, and the first is kept
+        ([3.0, 2.0, 2.5, 2.6], 2, 4, 2),  # two epochs without a lower loss
+        ([3.0, 2.0, 2.0, 2.0], 2, 4, 2),  # an equal loss is not lower, and the first is kept
         ([3.0, 2.0, 2.5, 1.0, 1.5, 0.5, 0.4, 0.3], 2, 8, 8),
         ([1.0, 2.0], 1, 2, 1),
     ],
 )
-def test_training_stops_in_time_with_the_best_network(held_out, patience, epochs, kept):
+def test_training_stops_early_with_the_best_network(held_out, patience, epochs, kept):
     model, found = counted(held_out, patience)
     assert len(found["losses"]) == epochs
     assert found["held_out_losses"] == held_out
@@ -128,7 +128,7 @@ def test_a_held_out_loss_that_is_not_finite_is_refused():
         counted([1.0, float("nan")], 2)
 
 
-def test_a_frozen_embedding_is_not_trained_and_may_be_afterwards():
+def test_a_frozen_embedding_is_not_trained_but_can_be_afterwards():
     start, _ = build_network("distilbert", 0, 2)
     model, _ = on_texts(None, freeze="embedding", epochs=1)
     table = model.get_input_embeddings().weight

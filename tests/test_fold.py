@@ -28,7 +28,7 @@ def weight(shape=SHAPE, seed=0):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# Where an entry (i, c, a, b) of a weight f×c×k1×k2 stands: row and column as tuples of indices.
+# The place of entry (i, c, a, b) of a weight f×c×k1×k2: row and column as tuples of indices.
 PLACES = {
     0: lambda i, c, a, b: ((i,), (c, a, b)),
     1: lambda i, c, a, b: ((i, a), (c, b)),
@@ -38,7 +38,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_folding_puts_each_entry_where_the_scheme_says(scheme):
+def test_folding_places_each_entry_as_the_scheme_says(scheme):
     values = weight()
     entries = list(itertools.product(*map(range, SHAPE)))
     rows = sorted({PLACES[scheme](*entry)[0] for entry in entries})
@@ -61,14 +61,14 @@ def test_groups_are_slices_of_the_input_channels(scheme, groups):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("groups", [1, 2, 6])
-def test_unfolding_gives_the_weight_back(scheme, groups):
+def test_unfolding_restores_the_weight(scheme, groups):
     values = weight()
     assert torch.equal(unfold(fold(values, scheme, groups), SHAPE, scheme), values)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_factors_of_full_rank_convolve_as_the_weight_and_cost_what_is_said(scheme, groups):
+def test_full_rank_factors_convolve_like_the_weight_at_the_stated_cost(scheme, groups):
     dense = torch.nn.Conv2d(6, 4, (2, 3), stride=(2, 1), padding=(1, 2), bias=False).double()
     slices = Slices(dense.weight, scheme)
     rank = slices.ranks(groups)
@@ -99,14 +99,14 @@ def test_singular_values_and_factors_are_those_of_each_slice(scheme, shape):
 
 def test_slices_of_low_rank_are_factorized_without_noise():
     values = torch.zeros(6, 4, 3, 3, dtype=torch.float64)
-    values[:, :2] = weight((6, 1, 1, 1))  # rank 1, and none in the last slices
+    values[:, :2] = weight((6, 1, 1, 1))  # rank 1, and 0 in the last slices
     for groups in (1, 2, 4):
         left, right = Slices(values).factors(groups, 2)
         torch.testing.assert_close(left @ right, fold(values, 0, groups), rtol=1e-7, atol=1e-7)
 
 
 @given(number=st.integers(1, 600), wanted=st.integers(1, 700))
-def test_divisors_and_the_nearest_of_them(number, wanted):
+def test_divisors_and_the_nearest_divisor(number, wanted):
     every = [d for d in range(1, number + 1) if number % d == 0]
     assert divisors(number) == every
     gap = min(abs(d - wanted) for d in every)

@@ -27,12 +27,12 @@ def zipf(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def lost(a: np.ndarray, w: np.ndarray, rank: int) -> float:
-    """The least weighted error of a block: singular values of diag(√w) A beyond the rank."""
+    """The smallest weighted error of a block: singular values of diag(√w) A beyond the rank."""
     return float((np.linalg.svd(a * np.sqrt(w)[:, None], compute_uv=False)[rank:] ** 2).sum())
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_blocks_lose_least_of_all_cuts_and_ranks(seed):
+def test_blocks_lose_the_least_over_all_cuts_and_ranks(seed):
     rows, columns, cuts, budget = 24, 5, [0, 4, 9, 15, 24], 80 + 6 * seed
     a, w = table(seed, rows, columns), zipf(rows, seed)
     factors, _ = weighted_blocks(a, w, budget, cuts)
@@ -83,9 +83,9 @@ def test_cuts():
         assert all(a < b for a, b in pairwise(cuts))
 
 
-def test_pursuit_chooses_as_scikit_learn_does_and_least_squares_is_numpys():
+def test_pursuit_chooses_like_scikit_learn_and_solves_least_squares_like_numpy():
     rows, atoms = table(1, 40, 12), table(2, 30, 12)
-    indices, energies = matching_pursuit(rows, atoms, 4)  # the first four are taken singly
+    indices, energies = matching_pursuit(rows, atoms, 4)  # the first four are chosen one at a time
     unit = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
     for i in range(len(rows)):
         for count in (1, 2, 3, 4):
@@ -112,7 +112,7 @@ def test_pursuit_stops_where_atoms_gain_too_little():
 
 
 @pytest.mark.parametrize("rank", [3, 6, 9])
-def test_sparse_rows_keep_the_heaviest_and_the_budget(rank):
+def test_sparse_rows_keep_the_heaviest_rows_within_the_budget(rank):
     a, w = table(5, 300, 16), zipf(300, 5)
     budget = rank * 316
     factors, info = sparse_rows(a, w, budget)
@@ -121,7 +121,7 @@ def test_sparse_rows_keep_the_heaviest_and_the_budget(rank):
     assert int(kept.sum()) == info["rows_kept"]
     assert w[kept].min() > w[~kept].max()
     assert torch.equal(b[kept], a[kept])
-    # A least-squares combination is orthogonal to its error, so it is no longer than the row.
+    # A least-squares fit is orthogonal to its error, so it is at most as long as the row.
     assert ((b * (a - b)).sum(dim=1).abs() <= 1e-6 * a.square().sum(dim=1)).all()
 
 
@@ -145,14 +145,14 @@ def test_sparse_rows_refuse_a_budget_below_one_row():
         sparse_rows(table(0, 100, 16), zipf(100), 30)
 
 
-def test_the_table_tells_the_use_of_rows_whose_order_says_nothing():
+def test_the_table_reveals_the_use_of_rows_whose_order_says_nothing():
     rows = 4000
     true = 1 / (torch.arange(rows).double() + 20)
     a = table(6, rows, 8)
     a[:, 0] += true.log()  # training leaves its mark
     given = true.clone()
     odd = torch.arange(50)
-    given[odd] = true[2000]  # frequent characters that stand in an alphabet
+    given[odd] = true[2000]  # frequent characters listed in an alphabet
     found = table_frequency(a, given)
     assert found.sum().item() == pytest.approx(1)
     assert (found > 0).all()

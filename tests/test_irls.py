@@ -27,7 +27,7 @@ def gross(seed: int, rows: int, columns: int, share: float, size: float) -> torc
 
 
 def spectrum(seed: int, rows: int, columns: int) -> torch.Tensor:
-    """A Gaussian matrix with singular values that fall like a power, in a random basis."""
+    """A Gaussian matrix with singular values that decay like a power, in a random basis."""
     turn = torch.linalg.qr(gauss(seed + 7, columns, columns)).Q
     return gauss(seed, rows, columns) * torch.arange(1, columns + 1) ** -0.7 @ turn
 
@@ -69,7 +69,7 @@ MATRICES = {
     magnitude=st.sampled_from([1e-100, 1.0, 1e100]),
     refit=st.sampled_from(["both", "left"]),
 )
-def test_never_above_the_svd(kind, rows, columns, rank, power, magnitude, refit):
+def test_error_is_never_above_that_of_the_svd(kind, rows, columns, rank, power, magnitude, refit):
     a = MATRICES[kind](rows, columns) * magnitude
     rank = min(rank, rows, columns)
     found = decompose(a, rank, p=power, refit=refit, sweeps=8).factors(rank)
@@ -96,7 +96,7 @@ def test_gross_entries_cost_a_quarter_less_than_with_the_svd():
 
 @pytest.mark.parametrize("seed", [0, 100, 200])
 def test_gross_entries_are_found_exactly(seed):
-    """Rank 5 and five percent of gross entries: these alone are the error."""
+    """Rank 5 plus five percent of gross entries: only these remain as the error."""
     sparse = gross(seed + 3, 400, 30, 0.05, 5.0)
     low = gauss(seed + 4, 400, 5) @ gauss(seed + 5, 5, 30)
     found = decompose(low + sparse, 5).factors(5).dense()
@@ -106,7 +106,7 @@ def test_gross_entries_are_found_exactly(seed):
 
 
 def test_better_start_escapes_the_subspace_of_the_svd():
-    """One entry n and a block of ones: the best ℓ1 error is n, that of the SVD (n − 1)²."""
+    """One entry n and a block of ones: the best ℓ1 error is n, the SVD's is (n − 1)²."""
     n = 30
     a = torch.ones(n, n, dtype=torch.float64)
     a[0, :] = a[:, 0] = 0
@@ -118,7 +118,7 @@ def test_better_start_escapes_the_subspace_of_the_svd():
 
 
 def test_a_better_start_is_kept():
-    """The rows of a plane and some across it: the first, smoothed sweep turns towards these."""
+    """Rows in a plane and a few across it: the first, smoothed sweep turns towards the latter."""
     a = torch.cat(
         [
             gauss(60, 60, 2) @ torch.eye(2, 6).double(),
@@ -133,7 +133,7 @@ def test_a_better_start_is_kept():
 
 
 def by_linear_program(row: np.ndarray, right: np.ndarray) -> float:
-    """The least ‖row − x·right‖₁ over x: minimise Σt with −t ≤ row − x·right ≤ t."""
+    """The smallest ‖row − x·right‖₁ over x: minimise Σt with −t ≤ row − x·right ≤ t."""
     rank, columns = right.shape
     cost = np.r_[np.zeros(rank), np.ones(columns)]
     sides = np.block([[right.T, -np.eye(columns)], [-right.T, -np.eye(columns)]])
@@ -143,7 +143,7 @@ def by_linear_program(row: np.ndarray, right: np.ndarray) -> float:
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rank", [1, 4, 13])
-def test_fixed_factor_comes_near_the_linear_program(rank, precision, monkeypatch):
+def test_fixed_factor_comes_close_to_the_linear_program(rank, precision, monkeypatch):
     if precision == torch.float32:
         monkeypatch.setattr(irls, "SMALL", 0)
     a = gauss(10, 40, 16) + gross(11, 40, 16, 0.1, 10.0)
@@ -155,7 +155,7 @@ def test_fixed_factor_comes_near_the_linear_program(rank, precision, monkeypatch
     assert size(a - a @ basis @ basis.T, 1.0) > optimum * 1.02
 
 
-def test_fixed_factor_comes_near_the_convex_optimum_of_other_powers():
+def test_fixed_factor_comes_close_to_the_convex_optimum_at_other_powers():
     a = gauss(13, 20, 10) + gross(14, 20, 10, 0.1, 10.0)
     basis = torch.linalg.qr(gauss(15, 10, 3)).Q
     fit = alternate(a, basis, 1.4, sweeps=60, both=False)
@@ -175,7 +175,7 @@ def test_rank_one_of_three_columns_by_brute_force():
     for seed in range(5):
         a = gauss(seed, 12, 1) @ gauss(seed + 20, 1, 3) + gross(seed + 40, 12, 3, 0.15, 5.0)
         a = a + 0.1 * gauss(seed + 60, 12, 3)
-        steps = a[:, None, :] / grid  # the optimum meets one entry of the row exactly
+        steps = a[:, None, :] / grid  # the optimum fits one entry of the row exactly
         gaps = (a[:, None, None, :] - steps[..., None] * grid[None, :, None, :]).abs().sum(dim=-1)
         optimum = float(gaps.amin(dim=2).sum(dim=0).min())
         found = size(a - decompose(a, 1, sweeps=60).factors(1).dense(), 1.0)
@@ -198,7 +198,7 @@ def test_objective_never_rises(power, small, monkeypatch):
     torch.testing.assert_close(gram, torch.eye(6).double(), rtol=0, atol=1e-10)
 
 
-def test_rows_that_a_step_would_spoil_stay(monkeypatch):
+def test_rows_that_a_step_would_make_worse_are_left_unchanged(monkeypatch):
     a = gauss(23, 40, 8) + gross(24, 40, 8, 0.1, 10.0)
     steps = irls._steps
     monkeypatch.setattr(irls, "_steps", lambda residual, *rest: -9 * steps(residual, *rest))
@@ -216,7 +216,7 @@ def test_single_precision_and_blocks_change_little(monkeypatch):
     assert decompose(a, 8).info["error"] == pytest.approx(plain, rel=2e-3)
 
 
-def test_best_start_is_the_better_of_both():
+def test_start_best_is_the_better_of_both():
     a = spectrum(40, 300, 20)
     a[:9] *= 30
     errors = {start: decompose(a, 5, start=start).info["error"] for start in ("svd", "ellipsoid")}

@@ -1,4 +1,4 @@
-"""Row-robust PCA against brute force, scikit-learn and subspaces that are known."""
+"""Row-robust PCA against brute force, scikit-learn and known subspaces."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def decompose(matrix: torch.Tensor, rank: int, **params):
 
 
 def with_far_rows(seed: int, columns: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows in a subspace, one in ten far away; and a basis of the subspace."""
+    """Rows in a subspace, of which one in ten is an outlier; and a basis of the subspace."""
     basis = torch.linalg.qr(gauss(seed, columns, rank)).Q
     rows = gauss(seed + 1, 200, rank) @ basis.T
     rows[::10] = 5 * gauss(seed + 2, 20, columns)
@@ -62,7 +62,7 @@ MATRICES = {
     magnitude=st.sampled_from([1e-100, 1.0, 1e100]),
     center=st.booleans(),
 )
-def test_never_above_the_svd(kind, rows, columns, rank, power, magnitude, center):
+def test_error_is_never_above_that_of_the_svd(kind, rows, columns, rank, power, magnitude, center):
     a = MATRICES[kind](rows, columns) * magnitude
     rank = min(rank, rows, columns)
     found = decompose(a, rank, q=power, center=center).factors(rank)
@@ -74,7 +74,7 @@ def test_never_above_the_svd(kind, rows, columns, rank, power, magnitude, center
 
 
 @pytest.mark.parametrize("start", ["svd", "ellipsoid", "best"])
-def test_far_rows_do_not_move_the_subspace(start):
+def test_outlier_rows_do_not_move_the_subspace(start):
     for seed in range(3):
         a, basis = with_far_rows(seed, 20, 4)
         right = decompose(a, 4, start=start).factors(4).right
@@ -97,7 +97,7 @@ def test_center_finds_a_subspace_that_misses_the_origin():
     assert make_method("l21").n_parameters(3, *a.shape) == 3 * (200 + 12)
 
 
-def test_near_q2_it_is_principal_component_analysis():
+def test_near_q2_it_equals_principal_component_analysis():
     a = gauss(10, 300, 8) * torch.arange(1, 9) + 5
     found = decompose(a, 3, q=1.999, center=True).factors(3).dense()
     pca = PCA(3).fit(a.numpy())

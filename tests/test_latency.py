@@ -1,6 +1,6 @@
-"""A budget of seconds, and the measuring that it rests on.
+"""Latency budgets, and the measurements behind them.
 
-Seconds are compared as ratios of the least of several that take turns, never by themselves.
+Times are compared only as ratios of the minimum over several alternating runs, never absolutely.
 """
 
 import json
@@ -40,7 +40,7 @@ from lowrank_bench.store.digest import closure
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Measure for a shorter time, on one thread."""
+    """Measure for less time, on one thread."""
     monkeypatch.setattr(latency, "BUDGET", 0.1)
     monkeypatch.setattr(latency, "ROUNDS", (5, 15))
     monkeypatch.setattr(latency_tables, "BUDGET", 0.02)
@@ -49,7 +49,7 @@ def quick(monkeypatch):
 
 
 def cnn() -> nn.Module:
-    """Return a network whose middle is wide enough for factors to be faster."""
+    """Return a network whose middle layers are wide enough for factors to be faster."""
     torch.manual_seed(0)
     wide = [nn.Conv2d(160, 160, 3, padding=1), nn.BatchNorm2d(160), nn.ReLU()]
     stem = [nn.Conv2d(3, 160, 3, padding=1), nn.ReLU()]
@@ -88,7 +88,7 @@ def dense_latency(timed: NetworkProblem) -> float:
 
 
 def best_ratio(dense, compressed, inputs, rounds=10) -> float:
-    """Return the least CPU seconds of `compressed` over those of `dense`, run in turn."""
+    """Return the minimum CPU seconds of `compressed` over those of `dense`, run in turn."""
     least = [float("inf")] * 2
     with torch.inference_mode():
         for turn in range(rounds + 3):
@@ -132,7 +132,7 @@ def test_a_network_within_a_budget_of_latency_is_not_slower(target, name, params
     assert report.parameters_kept < report.parameters_dense
     ratio = best_ratio(model, small, repeated(inputs(1), 16))
     assert ratio <= 1.1, f"{ratio:.3f} of the dense network's seconds"
-    if target == "linear":  # a look-up is faster than any product
+    if target == "linear":  # a lookup is faster than any product
         assert isinstance(small.get_input_embeddings(), nn.Embedding)
 
 
@@ -147,9 +147,9 @@ def test_the_command_line_keeps_the_budget_too(tmp_path, capsys):
     assert best_ratio(model, small, repeated(tokens(1), 16)) <= 1.1
 
 
-def test_a_network_pruned_before_is_held_to_the_seconds_of_the_first_one():
+def test_the_budget_of_an_already_pruned_network_is_that_of_the_original():
     first = problem()
-    once = compress_within(first, make_method("softnet"), 0.1)  # noise may make it 0.3 or more
+    once = compress_within(first, make_method("softnet"), 0.1)  # noise may raise it to 0.3 or more
     second = problem(origin=first)
     second = replace(second, model=once.model, _memo={})
     twice = compress_within(second, make_method("softnet"), 0.6)
@@ -160,7 +160,7 @@ def test_a_network_pruned_before_is_held_to_the_seconds_of_the_first_one():
     assert best_ratio(first.model, twice.model, repeated(images(1), 16)) <= 0.8
 
 
-def test_a_slow_network_is_not_returned_and_a_fast_one_is_at_once(monkeypatch):
+def test_a_slow_network_is_rejected_and_a_fast_one_returned_at_once(monkeypatch):
     given = problem()
     seconds = iter([(1.2, 1.1), (0.95, 0.9), (0.7, 0.6)])
     names = [layer.name for layer in given.layers]
@@ -186,7 +186,7 @@ def test_a_slow_network_is_not_returned_and_a_fast_one_is_at_once(monkeypatch):
     assert min(asked[1:]) > 0.3
 
 
-def test_a_promise_that_cannot_be_kept_ends_in_one_line(monkeypatch):
+def test_a_budget_that_cannot_be_kept_ends_in_one_line(monkeypatch):
     given = problem()
     names = [layer.name for layer in given.layers]
     compressed = make_method("svd").compress(NetworkProblem(given.model, "conv", images(1)), 0.5)
@@ -221,12 +221,12 @@ def test_the_sources_of_latency_are_named_without_torch():
 
 
 @pytest.mark.parametrize("name", ["svd", "alds", "softnet"])
-def test_out_of_reach_names_the_largest_compression(name):
+def test_a_budget_out_of_reach_names_the_largest_compression(name):
     with pytest.raises(LowRankError, match=r"0\.\d+$"):
         make_method(name).compress(problem(), 0.9999)
 
 
-def test_nothing_saved_is_the_dense_network():
+def test_saving_nothing_returns_the_dense_network():
     given = problem()
     found = within_latency(given, 0.0, partial(make_method("svd").compress, given))
     same = [isinstance(found.model.get_submodule(one.name), nn.Conv2d) for one in given.layers]
@@ -237,7 +237,7 @@ def test_nothing_saved_is_the_dense_network():
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Let layers cost their parameters and 1000; rank 32 is slow, slower than 48."""
+    """Let each layer cost its parameters plus 1000; rank 32 is slow, slower than 48."""
     monkeypatch.setattr(
         latency_tables,
         "_seconds",
@@ -254,7 +254,7 @@ def fake_seconds(module: nn.Module) -> float:
     return slow * float(sum(part.numel() for part in module.parameters())) + 1000
 
 
-def test_ranks_cost_what_the_next_measured_one_does(counted):
+def test_a_rank_costs_as_much_as_the_next_measured_one(counted):
     layer = counted.layers[1]
     seconds = rank_seconds(counted, layer)
     dense = dense_seconds(counted)[layer.name]
@@ -271,7 +271,7 @@ def test_ranks_cost_what_the_next_measured_one_does(counted):
     assert counted.allowance(0.0) == dense_latency(counted) * (1 + 1e-12)
 
 
-def test_the_choice_is_the_best_of_all_within_the_seconds(counted):
+def test_the_choice_is_the_best_within_the_time_budget(counted):
     """Against a search over every combination of the measured ranks."""
     options = []
     for layer in counted.layers:
@@ -308,7 +308,7 @@ def test_alds_takes_few_groups_and_no_rank_that_a_larger_one_beats(counted, alig
     assert found.info["spent"] == pytest.approx(spent)
 
 
-def test_channels_cost_no_less_where_there_are_more(counted):
+def test_more_channels_never_cost_less(counted):
     layer = counted.layers[1]
     cost = partial(sliced_seconds, counted, layer)
     sizes = [*range(1, 160, 5), 160]
@@ -336,7 +336,7 @@ def test_pruned_channels_fill_whole_blocks(counted, name):
 
 
 def test_groups_of_inputs_are_multiplied_at_once():
-    """Broadcasting over rows copied the factors for each row: a hundred times the dense layer."""
+    """Broadcasting copied the factors for each row: a hundred times the cost of the dense layer."""
     dense, inputs = nn.Linear(384, 384), torch.randn(8, 64, 384)
     layer = FactorizedLinear(384, 384, rank=16, groups=4)
     for part in layer.parameters():
@@ -364,7 +364,7 @@ def test_calls_take_turns_and_waiting_costs_nothing():
     assert torch.get_num_threads() == before
 
 
-def test_measure_tells_a_network_from_one_that_does_six_times_as_much(tmp_path):
+def test_measure_distinguishes_a_network_from_one_with_six_times_the_work(tmp_path):
     class Deep(nn.Module):
         def __init__(self, depth: int) -> None:
             super().__init__()
@@ -389,7 +389,7 @@ def test_measure_tells_a_network_from_one_that_does_six_times_as_much(tmp_path):
     assert json.loads(json.dumps(found.to_dict()))["ratio"] == found.ratio
 
 
-def test_memory_of_a_chain_is_that_of_two_neighbours():
+def test_memory_of_a_chain_is_that_of_two_adjacent_layers():
     chain = nn.Sequential(nn.Linear(10, 30), nn.ReLU(), nn.Linear(30, 70), nn.Linear(70, 5))
     with torch.no_grad():
         peak = activation_peak(chain, {"input": torch.randn(4, 10)})

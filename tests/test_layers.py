@@ -1,4 +1,4 @@
-"""The factorized embedding against the dense embedding of the same table."""
+"""The factorized embedding against the dense embedding with the same table."""
 
 import pytest
 import torch
@@ -94,7 +94,7 @@ def test_options_that_factors_cannot_honour(option):
         FactorizedEmbedding.from_dense(nn.Embedding(11, 6, **option), factors())
 
 
-def test_from_dense_takes_over_precision_mode_and_freezing():
+def test_from_dense_keeps_precision_mode_and_freezing():
     dense = nn.Embedding(11, 6, padding_idx=3, dtype=torch.float64).eval()
     dense.weight.requires_grad_(False)
     small = factors()
@@ -120,7 +120,7 @@ def test_empty_layer_from_its_spec():
 
 
 class Shared(nn.Module):
-    """Holds one embedding layer under two names."""
+    """A module with one embedding layer under two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Shared(nn.Module):
         self.decoder = nn.ModuleDict({"words": self.words})
 
 
-def test_swap_replaces_a_layer_under_all_its_names_and_again():
+def test_swap_replaces_a_layer_under_all_its_names_repeatedly():
     model = Shared()
     name, found = find_embedding(model)
     assert found is model.words

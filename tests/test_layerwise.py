@@ -112,7 +112,7 @@ def test_factors_reach_the_closed_form_optimum_of_their_metric(shape):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).double()
     metric = random_metric(3, *shape)
     found = MetricSpectrum(matrix, metric)
-    # Eckart and Young for L^(1/2) W R^(1/2), with symmetric roots and numpy's SVD.
+    # Eckart-Young for L^(1/2) W R^(1/2), with symmetric roots and numpy's SVD.
     image = root(metric.left) @ matrix @ root(metric.right)
     values = np.linalg.svd(image.numpy(), compute_uv=False)
     for rank in range(1, min(shape) + 1):
@@ -142,7 +142,7 @@ def test_singular_and_diagonal_metrics_keep_full_rank_exact():
             assert torch.allclose(left @ right, weight, atol=1e-6)
 
 
-def test_whitened_factors_lose_least_of_the_response():
+def test_whitened_factors_minimise_the_error_of_the_response():
     problem = cnn_problem()
     layer = next(layer for layer in problem.layers if layer.name == "second")
     found = next(c for c in candidates(problem, "whitened") if c.layer is layer)
@@ -156,7 +156,7 @@ def test_whitened_factors_lose_least_of_the_response():
         for rank in (1, 4, 9):
             small = build(problem, found, rank)
             response = small(hidden).transpose(0, 1).flatten(1).double()
-            # The best of any responses in a subspace of that dimension, around the mean.
+            # The best approximation of the responses in a subspace of that dimension.
             optimum = float(values[rank:].square().sum())
             assert float((response - dense).square().sum()) == pytest.approx(optimum, rel=1e-3)
             assert torch.allclose(response.mean(1), dense.mean(1), atol=1e-4)
@@ -165,8 +165,8 @@ def test_whitened_factors_lose_least_of_the_response():
 
 
 def test_two_sided_errors_add_up_to_the_rise_of_a_quadratic_loss():
-    # One linear layer on whitened single positions: its Fisher information is a Kronecker product
-    # but for the dependence of the prediction on the input, so small errors add up to the rise.
+    # One linear layer on whitened single positions. Its Fisher information is a Kronecker product
+    # except that the prediction depends on the input, so small errors add up to the rise.
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)).eval()
     net[1].weight.data *= 0.05
@@ -185,7 +185,7 @@ def test_two_sided_errors_add_up_to_the_rise_of_a_quadratic_loss():
 
 @pytest.mark.parametrize("make", [cnn_problem, bert_problem])
 @pytest.mark.parametrize("approximator", APPROXIMATORS)
-def test_full_rank_gives_the_outputs_back(make, approximator):
+def test_full_rank_reproduces_the_outputs(make, approximator):
     problem = make()
     inputs = problem.batches()[0][0]
     found = candidates(problem, by_name(approximator))
@@ -198,7 +198,7 @@ def test_full_rank_gives_the_outputs_back(make, approximator):
 
 @pytest.mark.parametrize("make", [cnn_problem, bert_problem])
 @pytest.mark.parametrize("approximator", APPROXIMATORS)
-def test_every_rule_keeps_the_budget_and_reports_what_is_counted(make, approximator):
+def test_every_rule_keeps_the_budget_and_reports_the_true_counts(make, approximator):
     problem = make()
     inputs = problem.batches()[0][0]
     dense = kept(problem, problem.model)
@@ -232,7 +232,7 @@ def test_a_budget_of_multiply_adds_is_kept_as_counted(make):
         assert own == found.info["spent"]
 
 
-def test_the_sum_is_least_among_all_ranks():
+def test_the_sum_is_the_smallest_over_all_ranks():
     problem = cnn_problem()
     found = candidates(problem, "two_sided")
     errors = [c.spectrum.squares.numpy() for c in found]
@@ -250,7 +250,7 @@ def test_the_sum_is_least_among_all_ranks():
         assert own <= least + 1e-4 * worst
 
 
-def test_uniform_svd_takes_one_relative_rank():
+def test_uniform_svd_uses_one_relative_rank():
     problem = cnn_problem()
     found = make_method("svd").compress(problem, 0.5)
     ranks = {layer["name"]: layer["rank"] for layer in found.layers}
@@ -275,7 +275,7 @@ def test_uniform_svd_takes_one_relative_rank():
     assert any(rank is not None for rank in ranks.values())
 
 
-def test_a_fitted_method_s_errors_are_those_of_its_factors():
+def test_the_errors_of_a_fitted_method_are_those_of_its_factors():
     torch.manual_seed(0)
     for shape in ((9, 30), (30, 9)):
         matrix = torch.randn(*shape).double()
@@ -291,7 +291,7 @@ def test_a_fitted_method_s_errors_are_those_of_its_factors():
         assert float(found.squares[0]) == pytest.approx(float(matrix.square().sum()))
 
 
-def test_the_embedding_weighs_rows_by_their_use():
+def test_embedding_rows_are_weighted_by_their_use():
     problem = bert_problem()
     found = candidates(problem, "whitened")[0]
     assert found.layer.kind == "embedding"
@@ -304,7 +304,7 @@ def test_the_embedding_weighs_rows_by_their_use():
         assert float(lost) == pytest.approx(float(values[rank:].square().sum()), rel=1e-3)
 
 
-def test_unreachable_budgets_and_absent_data_end_in_one_line():
+def test_unreachable_budgets_and_missing_data_end_in_one_line():
     problem = cnn_problem()
     with pytest.raises(LowRankError, match=r"largest compression that is reachable is 0\.\d+"):
         layerwise("svd").compress(problem, 0.99)

@@ -22,7 +22,7 @@ POWERS = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0, 3.999, 4.0, 6.0, 16.0)
 
 
 def matrix(seed: int, rows: int, columns: int, spread: float = 0.0) -> torch.Tensor:
-    """A Gaussian matrix whose rows' lengths are 10^(±spread)."""
+    """A Gaussian matrix whose row lengths range over 10^(±spread)."""
     generator = torch.Generator().manual_seed(seed)
     gauss = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     return gauss * 10 ** (spread * torch.randn(rows, 1, generator=generator, dtype=torch.float64))
@@ -91,7 +91,7 @@ def test_form_sandwiches_the_norm(power):
     a = matrix(5, 3000, 40, 0.4)
     found = lewis_weights(a, power)
     x = matrix(6, 40, 300)
-    x[:, :40] = torch.linalg.eigh(found.form).eigenvectors  # the extreme directions as well
+    x[:, :40] = torch.linalg.eigh(found.form).eigenvectors  # include the extreme directions
     ellipsoid = (found.root @ x).norm(dim=0)
     ratio = torch.linalg.vector_norm(a @ x, ord=power, dim=0) / ellipsoid
     bound = 40 ** (1 / power - 0.5)
@@ -102,7 +102,7 @@ def test_form_sandwiches_the_norm(power):
 
 @pytest.mark.parametrize("power", POWERS)
 def test_closed_forms(power):
-    """Copies of an orthogonal basis share its weight equally, whatever the lengths."""
+    """Copies of an orthogonal basis share its weight equally, whatever their lengths."""
     lengths = torch.tensor([1e-6, 1.0, 1e5], dtype=torch.float64)
     copies = torch.tensor([1, 3, 10])
     a = torch.diag(lengths).repeat_interleave(copies, dim=0)
@@ -147,12 +147,12 @@ def test_rows_of_very_different_lengths(power):
     found = lewis_weights(a * 10 ** exponents[:, None], power)
     assert found.weights.sum().item() == pytest.approx(6, rel=1e-6)
     assert torch.isfinite(found.weights).all()
-    assert found.weights[-6:].min() > 0.1  # the longest rows decide
+    assert found.weights[-6:].min() > 0.1  # the longest rows dominate
     assert found.weights[:400].max() < 1e-20
 
 
 def test_steep_columns():
-    """Lengths of columns do not matter, even where the Gram matrix loses the short ones."""
+    """Column lengths do not matter, even where the Gram matrix loses the short columns."""
     a = matrix(11, 300, 8)
     steep = a * 10 ** -torch.arange(8, dtype=torch.float64)
     for power in (1.0, 3.0):
@@ -190,7 +190,7 @@ def with_far_rows(seed: int, rows: int, columns: int) -> torch.Tensor:
 
 
 def extreme_ratios(a: torch.Tensor, form: torch.Tensor, power: float) -> tuple[float, float]:
-    """The least and the largest ‖Ax‖_p/√(xᵀMx) that a search finds from many starts."""
+    """The smallest and largest ‖Ax‖_p/√(xᵀMx) found by a search from many starts."""
 
     def objective(x: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
         x = torch.from_numpy(x).requires_grad_()
@@ -212,7 +212,7 @@ def extreme_ratios(a: torch.Tensor, form: torch.Tensor, power: float) -> tuple[f
 @pytest.mark.parametrize("power", [1.0, 2.5, 4.0, 8.0, 16.0])
 @pytest.mark.parametrize("tolerance", [1e-9, 0.3])
 def test_no_direction_leaves_the_sandwich(power, tolerance):
-    """Also with inaccurate weights, by the factor that the residual allows."""
+    """This also holds for inaccurate weights, up to the factor that the residual allows."""
     d = 6
     a = with_far_rows(20, 60, d)
     found = lewis_weights(a, power, tolerance=tolerance)
@@ -223,8 +223,8 @@ def test_no_direction_leaves_the_sandwich(power, tolerance):
     assert most / least > 1.1  # the search moved
 
 
-def test_the_limit_is_the_least_ellipsoid_around_the_polytope():
-    """Against all corners of {|Ax| ≤ 1}, and the determinant that a general optimiser reaches."""
+def test_the_limit_is_the_smallest_ellipsoid_around_the_polytope():
+    """Against all corners of {|Ax| ≤ 1} and the determinant reached by a general optimiser."""
     a = with_far_rows(21, 12, 3)
     found = lewis_weights(a, float("inf"), tolerance=1e-8)
     heights = (a @ torch.linalg.inv(found.form) * a).sum(dim=1)
@@ -278,7 +278,7 @@ def test_high_exponents_approach_the_limit():
 
 @pytest.mark.parametrize("power", [4.0, 10.0, 16.0])
 def test_guaranteed_steps_alone_reach_the_weights(power):
-    """With a determinant that grows at each, as `solve` proves."""
+    """The determinant grows at each step, as `solve` proves."""
     a = matrix(25, 40, 4, 0.3)
     expected = lewis_weights(a, power, tolerance=1e-10).weights
     values = []
@@ -286,7 +286,7 @@ def test_guaranteed_steps_alone_reach_the_weights(power):
     def evaluate(u):
         v = torch.exp((1 - 2 / power) * u)
         form = a.T @ (a * v[:, None])
-        # over Σ v^{p/(p−2)} = d, to which the determinant is scaled
+        # the determinant is scaled to Σ v^{p/(p−2)} = d
         scale = 4 * (1 - 2 / power) * (u.logsumexp(0) - np.log(4))
         values.append((torch.linalg.slogdet(form).logabsdet - scale).item())
         heights = (a @ torch.linalg.inv(form) * a).sum(dim=1)
@@ -311,7 +311,7 @@ def test_solver_survives_useless_trial_steps(power, monkeypatch):
 
 @pytest.mark.parametrize("steepness", [0.0, 2.0, 5.0, 7.0, 12.0])
 def test_singular_values_against_numpy(steepness):
-    """Also where the Gram matrix has lost them, and for rows of very different lengths."""
+    """Even where the Gram matrix has lost them, and for rows of very different lengths."""
     a = matrix(27, 300, 20, 0.5) * 10 ** -torch.linspace(0, steepness, 20).double()
     values, vectors = right_singular(a)
     _, expected, rows_v = np.linalg.svd(a.numpy(), full_matrices=False)
@@ -322,8 +322,8 @@ def test_singular_values_against_numpy(steepness):
     np.testing.assert_allclose(overlap, 1, atol=1e-8)
 
 
-def test_solver_goes_back_when_a_step_misleads():
-    """A contraction whose promised derivative is false still converges."""
+def test_solver_steps_back_when_a_step_misleads():
+    """It still converges for a contraction whose stated derivative is wrong."""
     slope = 0.5
 
     def evaluate(u):
@@ -372,7 +372,7 @@ def test_right_singular_vectors(rows, columns, decay, magnitude):
 
 
 @pytest.mark.parametrize("power", [1.0, 5.0, float("inf")])
-def test_method_with_the_mean_row_kept_apart(power):
+def test_method_with_the_mean_row_kept_separately(power):
     a = with_far_rows(28, 60, 5) + 7
     method = make_method("lp", p=power, center=True)
     factors = method.decompose(Problem(a)).factors(2)
@@ -381,12 +381,12 @@ def test_method_with_the_mean_row_kept_apart(power):
     leading = torch.from_numpy(np.linalg.eigh(form.numpy())[1][:, -2:])
     expected = a.mean(dim=0) + centred @ leading @ leading.T
     far = (factors.dense() - expected).norm() / a.norm()
-    assert far < 1e-2  # the method stops at weights good to a percent
+    assert far < 1e-2  # the method stops when the weights are accurate to a percent
     assert (factors.dense() - a).norm() == pytest.approx((expected - a).norm().item(), rel=1e-2)
     assert method.n_parameters(2, 60, 5) == factors.n_parameters == 2 * 65 + 5
 
 
-def test_method_takes_every_exponent_of_its_range_as_json():
+def test_method_accepts_every_exponent_in_its_range_as_json():
     for value, label in ((1, "lp (p=1)"), (16, "lp (p=16)"), ("inf", "lp (p=inf)")):
         method = make_method("lp", p=value)
         assert method.label() == label

@@ -1,4 +1,4 @@
-"""The ellipsoid method against exact containment, the Lewis ellipsoid, and what theory allows."""
+"""The ellipsoid method against exact containment, the Lewis ellipsoid and bounds from theory."""
 
 import math
 
@@ -17,7 +17,7 @@ POWERS = (1.0, 1.3, 2.0, 3.0, 8.0, INF)
 
 
 def body(seed: int) -> torch.Tensor:
-    """Rows of random shape, columns of random scale; in two of three, far-away rows as well."""
+    """Rows of random shape and columns of random scale; two of three also have outlier rows."""
     random = np.random.default_rng(seed)
     columns = int(random.integers(1, 13)) if seed % 10 else int(random.integers(13, 31))
     rows = columns + int(random.integers(0, 8 * columns))
@@ -30,10 +30,10 @@ def body(seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("block", range(24))
 def test_agrees_with_the_lewis_ellipsoid(block):
-    """Both hold the body, and the body holds a known part of both: 240 bodies, six exponents.
+    """Both contain the body, and the body contains a known part of both: 240 bodies, six exponents.
 
-    With √Q ≤ ‖Ax‖_p ≤ γ√Q for the one, and the sandwich of Lewis weights for the other, the
-    generalised eigenvalues of the one form against the other are in an interval.
+    From √Q ≤ ‖Ax‖_p ≤ γ√Q for the first and the sandwich of Lewis weights for the second, the
+    generalised eigenvalues of one form against the other lie in an interval.
     """
     for seed in range(10 * block, 10 * block + 10):
         a, power = body(seed), POWERS[seed % len(POWERS)]
@@ -57,7 +57,7 @@ def test_the_sandwich_on_random_and_extreme_directions(power):
     x = torch.randn(a.shape[1], 400, generator=torch.Generator().manual_seed(0)).double()
     axes = torch.linalg.pinv(found.root)
     ascent = [axes, x, torch.linalg.pinv(a)]
-    for _ in range(30):  # the subgradient's dual point: each step raises ‖Ax‖_p on the ellipsoid
+    for _ in range(30):  # dual point of the subgradient: each step raises ‖Ax‖_p on the ellipsoid
         images = a @ x
         images = images / images.abs().amax(dim=0)
         high = min(power, 50.0)
@@ -67,18 +67,18 @@ def test_the_sandwich_on_random_and_extreme_directions(power):
     ratio = torch.linalg.vector_norm(a @ x, ord=power, dim=0) / (found.root @ x).norm(dim=0)
     assert ratio.min() >= 1 - 1e-9
     assert ratio.max() <= found.factor * (1 + 1e-9)
-    assert ratio.max() > 0.2 * found.factor or power > 2  # not met by a wide margin
+    assert ratio.max() > 0.2 * found.factor or power > 2  # not met with a wide margin
 
 
-def test_volume_is_at_least_the_least():
-    """For p = ∞ the ellipsoid of least volume is known through the design that is its dual."""
+def test_volume_is_at_least_the_minimum():
+    """For p = ∞ the ellipsoid of minimum volume is known through its dual, a D-optimal design."""
     for seed in (1, 4, 8):
         a = body(seed)
         d = a.shape[1]
         least = torch.linalg.slogdet(lewis_weights(a, INF).form / d).logabsdet
         found = torch.linalg.slogdet(lowner_ellipsoid(a, INF).form).logabsdet
         assert found <= least + 1e-6
-        assert found >= least - d * math.log(d + 1)  # and no more than the inner test allows
+        assert found >= least - d * math.log(d + 1)  # the inner test allows no more
 
 
 def test_one_and_two_dimensions_by_brute_force():
@@ -124,13 +124,13 @@ def test_method_projects_as_lp_does():
 
 
 def test_refuses_what_it_cannot_do():
-    with pytest.raises(LowRankError, match=r"at most 64 columns, not 65: .*; take the method lp"):
+    with pytest.raises(LowRankError, match=r"at most 64 columns, not 65: .*; use the method lp"):
         lowner_ellipsoid(torch.ones(70, 65), 1.0)
     with pytest.raises(LowRankError, match="p >= 1"):
         lowner_ellipsoid(torch.ones(3, 2), 0.5)
     with pytest.raises(LowRankError, match="finite"):
         lowner_ellipsoid(torch.tensor([[1.0, float("nan")]]), 1.0)
-    with pytest.raises(LowRankError, match=r"did not finish in 1 inner tests; take the method lp"):
+    with pytest.raises(LowRankError, match=r"did not finish in 1 inner tests; use the method lp"):
         lowner_ellipsoid(body(10), 1.0, limit=1)
     for value in (0.5, 17, float("nan")):
         with pytest.raises(LowRankError, match=r"Input should be from 1 to 16, or inf"):

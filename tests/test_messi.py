@@ -1,4 +1,4 @@
-"""The methods messi and partition_svd: budgets, controls and what is kept on disk."""
+"""The methods messi and partition_svd: budgets, controls and what is stored on disk."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def decompose(name: str, a: torch.Tensor, rank: int | None = None, **params):
 
 
 def error(a: torch.Tensor, factors: ClusteredFactors) -> float:
-    """Σ distance², row by row from the definition."""
+    """Σ distance² by the definition, one row at a time."""
     rows = [left @ factors.right[c] for left, c in zip(factors.left, factors.labels, strict=True)]
     return (a - torch.stack(rows)).square().sum().item()
 
@@ -34,7 +34,7 @@ def svd_error(a: torch.Tensor, rank: int) -> float:
 
 @pytest.mark.parametrize("name", ["messi", "partition_svd"])
 def test_budget_of_the_papers_example(name):
-    """20x10, k = 2, j = 3 keeps as much as an SVD of rank 4 (figure 3)."""
+    """20x10, k = 2, j = 3 keeps as many numbers as an SVD of rank 4 (figure 3)."""
     method = make_method(name, **{"messi": {"k": 2}, "partition_svd": {"parts": 2}}[name])
     assert method.n_parameters(3, 20, 10) == 120 == make_method("svd").n_parameters(4, 20, 10)
     factors = method.decompose(Problem(matrix=gauss(0, 20, 10), rank=3)).factors(3)
@@ -57,7 +57,7 @@ def test_rank_for_a_compression_of_30_percent(name, count, expected):
     k=st.integers(1, 6),
     compression=st.floats(0.01, 0.9),
 )
-def test_every_budget_that_is_offered_can_be_met(rows, columns, k, compression):
+def test_every_offered_budget_can_be_met(rows, columns, k, compression):
     method = make_method("messi", k=k, restarts=2, steps=2)
     a = gauss(1, rows, columns)
     try:
@@ -71,7 +71,7 @@ def test_every_budget_that_is_offered_can_be_met(rows, columns, k, compression):
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
-def test_messi_gives_what_it_reports(power):
+def test_messi_delivers_what_it_reports(power):
     a = gauss(2, 200, 12)
     found = decompose("messi", a, 3, k=3, q=power, restarts=3)
     factors = found.factors(3)
@@ -121,7 +121,7 @@ def test_never_worse_than_consecutive_parts(seed):
     assert error(a, found.factors(3)) <= error(a, control)
 
 
-def test_messi_refuses_what_saves_nothing():
+def test_messi_refuses_budgets_that_save_nothing():
     a = gauss(5, 20, 10)
     assert decompose("messi", a, 4, k=5).factors(4).rank == 4
     for rank in (0, 5):
@@ -167,7 +167,7 @@ def test_partition_svd_is_the_svd_of_each_part(order):
             found.factors(rank)
 
 
-def test_random_parts_follow_the_seed():
+def test_random_parts_depend_on_the_seed():
     a = gauss(7, 40, 5)
     labels = [
         decompose("partition_svd", a, parts=2, order="random", seed=s).labels for s in (0, 0, 1)

@@ -1,4 +1,4 @@
-"""The methods svd and lp: against torch's SVD, their guarantees, and what the registry promises."""
+"""The methods svd and lp against torch's SVD, their guarantees, and the registry's contract."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def matrix(seed: int, rows: int, columns: int, decay: float = 0.5) -> torch.Tens
 
 
 def with_far_rows(seed: int = 0) -> torch.Tensor:
-    """A low-rank cloud with noise and a few far-away rows in directions of their own."""
+    """A low-rank cloud with noise and a few outlier rows, each in its own direction."""
     generator = torch.Generator().manual_seed(seed)
     a = matrix(seed, 1000, 40, 1.0)
     far = torch.randn(15, 40, generator=generator, dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_config_names_valid_parameters(name):
 
 
 @pytest.mark.parametrize("value", [0.99, 16.5, 17, "two", float("nan"), float("-inf")])
-def test_lp_refuses_exponents(value):
+def test_lp_refuses_bad_exponents(value):
     with pytest.raises(LowRankError, match=r"method 'lp': p = .* is not valid: Input should be"):
         make_method("lp", p=value)
 
@@ -97,7 +97,7 @@ def test_bad_parameters_of_whole_networks_are_refused_in_one_line(name, params, 
     assert "\n" not in str(refusal.value)
 
 
-def test_a_scheme_may_be_given_as_yaml_reads_it():
+def test_a_scheme_is_accepted_as_yaml_parses_it():
     assert make_method("alds", schemes=0) == make_method("alds", schemes="0")
     assert make_method("alds", groups=3).groups == 3
 
@@ -118,7 +118,7 @@ def test_unknown_parameters_and_labels():
     magnitude=st.sampled_from([1e-100, 1.0, 1e100]),
     data=st.data(),
 )
-def test_svd_error_is_the_least_possible(rows, columns, decay, magnitude, data):
+def test_svd_error_is_the_smallest_possible(rows, columns, decay, magnitude, data):
     a = matrix(rows + columns, rows, columns, decay)
     rank = data.draw(st.integers(1, min(rows, columns)))
     values = torch.linalg.svdvals(a)
@@ -134,7 +134,7 @@ def test_svd_error_is_the_least_possible(rows, columns, decay, magnitude, data):
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 99), rows=st.integers(1, 60), columns=st.integers(1, 20))
-def test_lp_at_two_is_svd(seed, rows, columns):
+def test_lp_at_two_equals_svd(seed, rows, columns):
     a = matrix(seed, rows, columns, 1.5)
     rank = max(1, min(rows, columns) // 2)
     one, two = (
@@ -166,7 +166,7 @@ def test_lp_projects_onto_nested_subspaces(seed, rows, columns, power):
 
 @pytest.mark.parametrize("power", [1.0, 1.25, 1.5, 1.75])
 def test_lp_keeps_its_guarantee(power):
-    """The bound that its docstring states, with the lower bound on the optimum that proves it."""
+    """The bound stated in its docstring, with the lower bound on the optimum that proves it."""
     a = with_far_rows()
     d = a.shape[1]
     axes = torch.linalg.svdvals(lewis_weights(a, power).root)
@@ -179,7 +179,7 @@ def test_lp_keeps_its_guarantee(power):
         assert torch.linalg.vector_norm(best_known, ord=power) >= axes[k] * (1 - 1e-6)
 
 
-def test_far_rows_hurt_svd_more_than_lp():
+def test_outlier_rows_hurt_svd_more_than_lp():
     a = with_far_rows()
     errors = {
         label: relative_errors(a, make_method(name, **params).decompose(Problem(a)).factors(10))

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and SciPy, and the metric module as `evaluate` loads it."""
+"""Metrics against scikit-learn and SciPy, and the metric module loaded by `evaluate`."""
 
 import json
 import os
@@ -27,7 +27,7 @@ print(json.dumps(found))
 """
 
 
-def test_classification_metrics_are_those_of_scikit_learn():
+def test_classification_metrics_equal_scikit_learn():
     truth, guess = RNG.integers(2, size=(2, 60))
     assert compute(["accuracy", "f1", "matthews_correlation"], guess, truth) == {
         "accuracy": sklearn.metrics.accuracy_score(truth, guess),
@@ -36,7 +36,7 @@ def test_classification_metrics_are_those_of_scikit_learn():
     }
 
 
-def test_regression_metrics_are_those_of_scipy():
+def test_regression_metrics_equal_scipy():
     truth = np.round(5 * RNG.random(50), 1)
     guess = truth + RNG.normal(size=50)
     found = compute(["pearson", "spearmanr"], guess, truth)
@@ -61,10 +61,10 @@ def test_degenerate_cases_are_zero_without_a_warning(names, guess, truth):
         assert compute(names, np.array(guess), np.array(truth)) == dict.fromkeys(names, 0.0)
 
 
-def test_many_systems_in_parts_give_what_each_gives_alone(monkeypatch):
+def test_many_systems_in_chunks_score_like_each_alone(monkeypatch):
     truth, guesses = RNG.integers(3, size=20), RNG.integers(3, size=(5, 20))
     names = ["accuracy", "matthews_correlation"]
-    monkeypatch.setattr(metrics, "CALL_ELEMENTS", 45)  # two systems a call
+    monkeypatch.setattr(metrics, "CALL_ELEMENTS", 45)  # two systems per call
     found = metrics.compute_rows(names, guesses, truth)
     for row, guess in enumerate(guesses):
         assert {name: found[name][row] for name in names} == compute(names, guess, truth)
@@ -101,7 +101,7 @@ def test_logits_become_labels_or_scores():
     assert scores.tolist() == [0.25, -1.5]
 
 
-def test_processes_load_the_module_at_once_offline_into_an_empty_cache(tmp_path):
+def test_processes_load_the_module_concurrently_offline_with_an_empty_cache(tmp_path):
     places = {"HF_HOME": str(tmp_path), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-c", USER, MODULE]
     environment = os.environ | places | {"HF_HUB_OFFLINE": "1"}
@@ -125,7 +125,7 @@ def test_scoring_imports_neither_torch_nor_evaluate():
     assert out.stdout.strip() == "[]"
 
 
-def test_computing_a_metric_imports_no_torch_and_hides_transformers_from_nobody():
+def test_computing_a_metric_imports_no_torch_and_leaves_transformers_importable():
     code = (
         "import sys, numpy as np; from lowrank_bench.score.metrics import compute; "
         "value = compute(['accuracy'], np.array([0, 1]), np.array([0, 0])); "

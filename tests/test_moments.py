@@ -1,4 +1,4 @@
-"""Calibration statistics, against sums over single positions and against autograd."""
+"""Calibration statistics against sums over single positions and against autograd."""
 
 import copy
 
@@ -18,7 +18,7 @@ from lowrank_bench.network.problem import NetworkProblem
 
 
 class Cnn(nn.Module):
-    """A strided convolution with odd padding, one that is overwritten, and a linear layer."""
+    """A strided convolution with odd padding, one overwritten in place, and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def bert_problem() -> NetworkProblem:
 
 
 def patches(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
-    """All patches, read off pixel by pixel."""
+    """All patches, read pixel by pixel."""
     (top, left), (k1, k2), (d1, d2) = conv.padding, conv.kernel_size, conv.dilation
     padded = nn.functional.pad(images, (left, left, top, top))
     height = (padded.shape[2] - d1 * (k1 - 1) - 1) // conv.stride[0] + 1
@@ -90,7 +90,7 @@ def test_convolution_inputs_have_the_moments_of_their_patches():
     assert torch.allclose(first.mean, rows.mean(0), atol=1e-6)
     assert torch.allclose(first.second, rows.T @ rows / len(rows), atol=1e-6)
     assert torch.allclose(first.covariance(), torch.cov(rows.T, correction=0), atol=1e-6)
-    # The weight times a patch is the response: the order of the entries is the weight's.
+    # The weight times a patch is the response, so the entries have the weight's order.
     response = problem.model.first(images).transpose(0, 1).flatten(1).double()
     weight = problem.model.first.weight.flatten(1).double()
     expected = response - problem.model.first.bias.double().unsqueeze(1)
@@ -124,12 +124,12 @@ def test_padded_tokens_do_not_count():
     assert found["classifier"].count == 2
     counts = torch.zeros(20).double()
     counts[[1, 2, 5, 7, 9]] = torch.tensor([2.0, 2, 3, 1, 2]).double()
-    # Of ten tokens one type is used once: (1 + 1)/(10 + 1) of the use goes to the fifteen unseen.
+    # Of ten tokens one type occurs once: (1 + 1)/(10 + 1) of the mass goes to the fifteen unseen.
     expected = torch.where(counts == 0, 10 * 2 / 11 / 15, counts * 9 / 11) / 2
     assert torch.allclose(token_use(problem), expected)
 
 
-def test_drawn_gradients_have_the_fisher_information_of_the_prediction():
+def test_sampled_gradients_have_the_fisher_information_of_the_prediction():
     logits = torch.tensor([[2.0, -1.0, 0.5]]).expand(200_000, 3)
     drawn = drawn_gradient(0)(logits, None)
     share = logits[0].softmax(0)
@@ -142,7 +142,7 @@ def test_output_gradients_equal_autograd_through_the_bias_of_each_position():
     problem = cnn_problem(seed=3)
     before = copy.deepcopy(problem.model.state_dict())
     found = output_gradients(problem)
-    # The same loss again, with an offset for each position in place of the probes.
+    # The same loss, with an offset for each position instead of the probes.
     net, drawn = problem.model, drawn_gradient(3)
     total, count = 0, 0
     for inputs, _ in problem.batches():
@@ -183,7 +183,7 @@ def test_column_information_is_the_squared_gradient_of_each_example(make):
         assert torch.allclose(found[name], total / examples, rtol=1e-3, atol=1e-4 * largest), name
 
 
-def test_data_that_are_not_there_end_in_one_line():
+def test_missing_data_end_in_one_line():
     problem = cnn_problem()
     bare = NetworkProblem(problem.model, "conv", problem.example)
     for ask in (input_moments, output_gradients, column_information):
@@ -203,7 +203,7 @@ def test_data_that_are_not_there_end_in_one_line():
         column_information(bare)
 
 
-def test_gradients_need_no_parameter_that_takes_one():
+def test_gradients_need_no_trainable_parameter():
     problem = cnn_problem()
     expected = output_gradients(problem)
     frozen = cnn_problem()

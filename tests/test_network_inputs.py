@@ -1,4 +1,4 @@
-"""What users give for whole networks, wrong and right, and what of their network must stay."""
+"""Inputs for whole networks, valid and invalid, and what must be preserved in the network."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 
 class Cnn(nn.Module):
-    """A block with one filter for each channel in its middle, and a linear layer."""
+    """A block with a depthwise convolution in its middle, and a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -85,15 +85,15 @@ def test_wrong_inputs_end_in_one_line(method, more, words):
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(2), [0] * 6])
-def test_labels_are_one_for_each_input(labels):
+def test_there_must_be_one_label_for_each_input(labels):
     given = one_batch(images(6), labels)
     with pytest.raises(LowRankError, match="labels must be a tensor, one for each of 6 inputs"):
         run("layerwise", approximator="fwsvd", **given)
-    run("pca", **given)  # which looks at none
+    run("pca", **given)  # which reads no labels
 
 
 class Regressor(Cnn):
-    """The same with a single output."""
+    """The same network with a single output."""
 
     def __init__(self):
         super().__init__()
@@ -126,7 +126,7 @@ def test_labels_of_another_task_end_in_one_line(kind, labels, words):
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
-def test_labels_of_any_whole_type_are_the_same(dtype):
+def test_labels_of_any_integer_type_give_the_same_gradient(dtype):
     labels = torch.arange(6) % 4
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
@@ -134,7 +134,7 @@ def test_labels_of_any_whole_type_are_the_same(dtype):
     torch.testing.assert_close(found, logits.grad)
 
 
-def test_data_that_are_given_once_are_refused():
+def test_data_that_can_be_read_only_once_are_refused():
     once = iter(list(batches()))
     with pytest.raises(LowRankError, match="gave data once and then none"):
         run("layerwise", batches=lambda: once)
@@ -163,7 +163,7 @@ def test_each_module_keeps_its_own_mode(method):
 
 
 @pytest.mark.parametrize("method", ["svd", "alds", "pca"])
-def test_rank_one_is_loaded_with_the_strides_and_outputs_that_were_saved(method, tmp_path):
+def test_rank_one_layers_are_loaded_with_the_saved_strides_and_outputs(method, tmp_path):
     small, report = run(method, 0.75)
     assert 1 in [layer["rank"] for layer in report.layers]
     for name, value in small.named_parameters():
@@ -172,7 +172,7 @@ def test_rank_one_is_loaded_with_the_strides_and_outputs_that_were_saved(method,
     assert torch.equal(again(**images(5)), small(**images(5)))
 
 
-def test_random_filters_are_reweighted_behind_the_depthwise_convolution_and_once():
+def test_random_filters_are_reweighted_once_and_after_the_depthwise_convolution():
     dense = network()
     small, report = run("pfp", 0.6, dense, variant="random")
     kept = {layer["name"]: layer["kept"] for layer in report.layers}["expand"]
@@ -186,7 +186,7 @@ def test_random_filters_are_reweighted_behind_the_depthwise_convolution_and_once
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_pruned_as_the_same_numbers_in_float32(dtype):
+def test_half_precision_is_pruned_like_the_same_numbers_in_float32(dtype):
     half = network().to(dtype)
     data = images(6)["x"].to(dtype)
     _, one = run("pfp", 0.5, half, example={"x": data[:1]}, **one_batch({"x": data}))
@@ -196,7 +196,7 @@ def test_half_precision_is_pruned_as_the_same_numbers_in_float32(dtype):
 
 
 @pytest.mark.parametrize("method", ["pfp", "thinet", "softnet", "alds"])
-def test_a_mobilenet_whose_code_reads_its_layers_sizes(method):
+def test_a_mobilenet_whose_code_reads_the_sizes_of_its_layers(method):
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
     torch.manual_seed(0)
@@ -210,7 +210,7 @@ def test_a_mobilenet_whose_code_reads_its_layers_sizes(method):
 
 
 class Aided(Cnn):
-    """The same with a second head that only training uses."""
+    """The same network with a second head that only training uses."""
 
     def __init__(self):
         super().__init__()
@@ -251,7 +251,7 @@ def test_a_head_that_only_training_uses_stays_dense_and_is_named(method):
 
 
 class Sized(Cnn):
-    """The same with a layer that large images skip."""
+    """The same network with a layer that large images skip."""
 
     def __init__(self):
         super().__init__()
@@ -275,7 +275,7 @@ class Sized(Cnn):
         ("thinet", {}),
     ],
 )
-def test_a_layer_that_no_calibration_batch_runs_is_named(method, params):
+def test_a_layer_that_runs_on_no_calibration_batch_is_named(method, params):
     torch.manual_seed(0)
     large = {"x": torch.randn(6, 3, 9, 9)}
     more = one_batch(large, torch.arange(6) % 4) | params

@@ -1,4 +1,4 @@
-"""Layers that replace convolutions and linears, and the finding of those to replace."""
+"""Layers that replace convolutions and linears, and the search for layers to replace."""
 
 import copy
 
@@ -67,7 +67,7 @@ def random_factors(conv: nn.Conv2d, scheme: int, groups: int, rank: int):
         {"padding": (2, 1), "padding_mode": "reflect", "stride": 2},
     ],
 )
-def test_a_factorized_convolution_is_the_dense_one_of_its_weight(scheme, groups, options):
+def test_a_factorized_convolution_equals_the_dense_one_with_its_weight(scheme, groups, options):
     torch.manual_seed(0)
     conv = nn.Conv2d(8, 6, (3, 5), **options)
     left, right = random_factors(conv, scheme, groups, rank=3)
@@ -78,7 +78,7 @@ def test_a_factorized_convolution_is_the_dense_one_of_its_weight(scheme, groups,
     given = torch.randn(2, 8, 11, 12)
     assert torch.allclose(layer(given), dense(given), atol=1e-3)
     mode = conv.padding_mode
-    if mode == "zeros":  # the functional form, which nn.Conv2d itself is not part of
+    if mode == "zeros":  # the functional form, independent of nn.Conv2d
         direct = functional.conv2d(
             given, layer.dense_weight(), conv.bias, conv.stride, conv.padding, conv.dilation
         )
@@ -86,7 +86,7 @@ def test_a_factorized_convolution_is_the_dense_one_of_its_weight(scheme, groups,
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_a_factorized_linear_layer_is_the_dense_one_of_its_weight(groups):
+def test_a_factorized_linear_layer_equals_the_dense_one_with_its_weight(groups):
     torch.manual_seed(0)
     dense = nn.Linear(8, 6)
     left, right = torch.randn(groups, 6, 3), torch.randn(groups, 3, 8 // groups)
@@ -98,7 +98,7 @@ def test_a_factorized_linear_layer_is_the_dense_one_of_its_weight(groups):
 
 
 @pytest.mark.parametrize("scheme", [0, 1, 2, 3])
-def test_full_rank_factors_give_the_dense_convolution_back(scheme):
+def test_full_rank_factors_reproduce_the_dense_convolution(scheme):
     conv = nn.Conv2d(8, 6, (3, 5), **STRIDED)
     u, s, v = torch.linalg.svd(fold(conv.weight.detach(), scheme, 2), full_matrices=False)
     layer = FactorizedConv2d.from_dense(conv, u * s.unsqueeze(1), v, scheme)
@@ -162,7 +162,7 @@ def test_linears_and_embedding_of_a_transformer_are_found():
     assert [layer.positions for layer in found[-2:]] == [1, 1]  # pooler and classifier
 
 
-def test_convolutions_with_groups_are_left_out_and_named():
+def test_grouped_convolutions_are_left_out_and_named():
     net = Cnn(groups=2)
     assert [layer.name for layer in find_layers(net, "conv", images())] == ["first", "last"]
     assert skipped_layers(net, "conv") == {"second": "2 groups"}
@@ -174,7 +174,7 @@ def test_convolutions_with_groups_are_left_out_and_named():
 @pytest.mark.parametrize(
     "change", [lambda _: None, lambda other: other.weight.data.fill_(torch.nan)]
 )
-def test_a_layer_that_does_not_run_is_left_out_and_named_whatever_it_holds(change):
+def test_a_layer_that_does_not_run_is_left_out_and_named_whatever_its_contents(change):
     net = Cnn()
     names = [layer.name for layer in find_layers(net, "conv", images())]
     net.other = nn.Linear(2, 2)

@@ -1,4 +1,4 @@
-"""Methods compute where their matrix or network lies, and find there what they find on the CPU."""
+"""Methods compute on the device of their matrix or network, with the same results as on the CPU."""
 
 import copy
 import sys
@@ -6,23 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_every_method as matrices
-import test_every_network_method as networks
 import torch
 from configured_methods import configured
 from other_device import OTHER, There, other_device
+from test_every_network_method import CASES
 
 from lowrank_bench import compress, low_rank
 from lowrank_bench.config import load_config
-from lowrank_bench.evaluate.cell import CheckpointEvaluator
-from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.methods import Method
 from lowrank_bench.network.forward import logits_of
 from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.prune import provable
 from lowrank_bench.prune.sensitivity import sensitivities
+from lowrank_bench.stages.evaluate import CheckpointEvaluator
+from lowrank_bench.stages.record import read_record
 from lowrank_bench.stages.run import run_factorize
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
+from lowrank_bench.testing import matrix_checks as matrices
+from lowrank_bench.testing import small_networks as networks
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -35,12 +38,12 @@ def there_too():
 
 @pytest.fixture
 def without_inference_mode(monkeypatch):
-    """Its tensors cannot be of the other device; `no_grad` gives the same numbers."""
+    """Inference tensors cannot be on the other device; `no_grad` gives the same numbers."""
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
     monkeypatch.setattr(provable, "sensitivities", torch.no_grad()(sensitivities.__wrapped__))
 
 
-def test_the_other_device_refuses_what_a_card_refuses():
+def test_the_other_device_refuses_what_a_gpu_refuses():
     here, there = torch.ones(3), There(torch.ones(3))
     assert (there + there).device == there.device == torch.zeros(2, device=OTHER).device == OTHER
     assert (there * 2 + torch.tensor(1.0)).cpu().tolist() == [3, 3, 3]
@@ -82,11 +85,11 @@ def test_matrices():
     assert torch.equal(there.dense().cpu(), here.dense())
 
 
-@pytest.mark.parametrize("case", networks.CASES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("without_inference_mode")
-def test_networks(case: tuple[str, Method]):
-    target, method = case
-    words = networks.given(target)
+def test_networks(case: tuple[Method, str]):
+    method, target = case
+    words = networks.options(target)
     here, report = compress(
         networks.network(target), method.name, 0.4, **words, **method.model_dump()
     )
@@ -132,30 +135,30 @@ def test_the_pipeline(kind: str, tmp_path, monkeypatch):
     job, found = plan.finetune[-1], []
     for device in ("cpu", str(OTHER)):
         store = Store(tmp_path / device)
-        settings = {"folder": tmp_path, "threads": 1, "factorize_device": device}
+        settings = Settings(folder=tmp_path, max_tokens=512, device=device, factorize_device=device)
         for decompose in plan.factorize:
             outcome = run_factorize(decompose, store, settings)
             assert {piece["reason"] for piece in outcome} == {""}
-        evaluator = CheckpointEvaluator(job.checkpoints[0], store, 512, device)
+        evaluator = CheckpointEvaluator(job.checkpoints[0], Runner(store, settings))
         cell = job.cells()[1]
         evaluator.evaluate(cell)
         found.append(read_record(cell, store).predictions)
-    # Training takes other kernels there, and a last digit grows from step to step.
+    # Training uses other kernels there, and rounding differences grow from step to step.
     for split, logits in found[0].items():
         assert np.corrcoef(found[1][split].ravel(), logits.ravel())[0, 1] > 0.98
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
-def test_a_card_that_is_not_there_is_named(tmp_path):
+def test_a_missing_gpu_is_named(tmp_path):
     wanted = ["model=[quick_resnet]", "task=[digits]", "method=[alds]"]
     (job,) = make_plan(load_config(CONF, wanted)).factorize
-    settings = {"folder": tmp_path, "threads": 1, "factorize_device": "cuda"}
+    settings = Settings(folder=tmp_path, factorize_device="cuda")
     found = {piece["reason"] for piece in run_factorize(job, Store(tmp_path / "store"), settings)}
     assert found == {"factorize.device = 'cuda', but this machine has none; use cpu"}
 
 
 def _nearly(value):
-    """Attention takes another kernel there, with other last digits."""
+    """Attention uses another kernel there, which rounds differently."""
     return pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
 
 

@@ -1,4 +1,4 @@
-"""Partitioned and sparse tables and their layers, against one row after another."""
+"""Partitioned and sparse tables and their layers, against one row at a time."""
 
 import copy
 
@@ -82,7 +82,7 @@ def test_dense_is_the_table_row_by_row(example):
     assert torch.equal(again.dense(), factors.dense())
 
 
-def test_the_layer_looks_the_rows_up(example):
+def test_the_layer_looks_up_rows(example):
     factors, rows = example
     layer = compressed_embedding(nn.Embedding(N, D, dtype=torch.float64), factors)
     torch.testing.assert_close(layer(IDS), torch.stack(rows)[IDS])
@@ -133,7 +133,7 @@ def test_loading_other_labels_moves_the_rows(example):
         name: value[order] if name in ("labels", "terms") else value
         for name, value in factors.tensors().items()
     }
-    if isinstance(factors, BlockFactors):  # whose parts must keep their sizes
+    if isinstance(factors, BlockFactors):  # its parts must keep their sizes
         sizes = torch.bincount(factors.labels)
         other["labels"] = torch.repeat_interleave(torch.arange(3), sizes)
     turned = restore(other)
@@ -143,7 +143,7 @@ def test_loading_other_labels_moves_the_rows(example):
     torch.testing.assert_close(layer(IDS), turned.dense()[IDS])
 
 
-def test_a_negative_index_is_refused_as_by_a_dense_embedding(example):
+def test_a_negative_index_is_refused_as_in_a_dense_embedding(example):
     factors, _ = example
     layer = compressed_embedding(nn.Embedding(N, D, dtype=torch.float64), factors)
     with pytest.raises(IndexError):

@@ -1,4 +1,4 @@
-"""PFP: sensitivities and kept channels against its formulas in loops, budgets, what it refuses."""
+"""PFP: sensitivities and kept channels against loops over its formulas, budgets and errors."""
 
 import copy
 from itertools import product
@@ -19,10 +19,11 @@ from lowrank_bench.network.count import count
 from lowrank_bench.network.layers import find_layers
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.prune.draw import calibrated, draw
+from lowrank_bench.prune.examples import first_examples
 from lowrank_bench.prune.graph import slice_network, trace
 from lowrank_bench.prune.provable import unit_sensitivities
 from lowrank_bench.prune.sample_size import Pool, expected_distinct, images_needed
-from lowrank_bench.prune.sensitivity import first_examples, sensitivities
+from lowrank_bench.prune.sensitivity import sensitivities
 
 torch.set_num_threads(1)
 
@@ -35,7 +36,7 @@ NETWORKS = {
 
 
 def network(name):
-    """A small network whose activations are partly dead, as those of trained ones are."""
+    """A small network whose activations are partly dead, like those of trained networks."""
     torch.manual_seed(0)
     model = build_network(name, 4, **NETWORKS[name])
     for module in model.modules():
@@ -138,7 +139,7 @@ def test_one_layer_equals_the_formula_in_loops(
     layer = nn.Conv2d(channels, filters, kernel, stride, padding, dilation, padding_mode=mode)
     layer.weight.data *= (spread * torch.randn(layer.weight.shape)).exp()
     layer.weight.data[torch.rand(layer.weight.shape) < 0.2] = 0
-    if uneven:  # some filters so small that their sums are taken for zero
+    if uneven:  # some filters so small that their sums are treated as zero
         layer.weight.data *= 10 ** torch.empty(filters, 1, 1, 1).uniform_(-9, 3)
     x = torch.randn(count, channels, 6, 7) * (torch.rand(count, channels, 6, 7) < dense)
     x = x if signed else x.relu()
@@ -153,7 +154,7 @@ def test_a_linear_layer_and_the_output_of_the_probes():
     x = torch.randn(4, 3, 7)
     found = sensitivities(nn.Sequential(layer), ["0"], [{"input": x}])["0"]
     np.testing.assert_allclose(found.numpy(), layer_sensitivity(layer, x), rtol=2e-5)
-    # Two layers: the second one sees what the first one gives, bias and all.
+    # Two layers: the second one sees the outputs of the first, including the bias.
     second = nn.Linear(5, 2)
     found = sensitivities(nn.Sequential(layer, second), ["0", "1"], [{"input": x}])["1"]
     truth = layer_sensitivity(second, layer(x).detach())
@@ -216,20 +217,20 @@ def test_random_samples_are_reweighted_by_the_formula(seed, channels, data):
 
 
 def test_random_sampling_keeps_outputs_on_average():
-    """Σ p_i x_i/p_i over reweighted samples is what the layer computes, for a budget of samples."""
+    """Σ p_i x_i/p_i over reweighted samples is the layer's output, at a fixed number of samples."""
     rng = np.random.default_rng(0)
     chances = np.array([0.4, 0.3, 0.2, 0.1])
     sums = np.zeros(4)
     for _ in range(4000):
         kept, factors = draw(chances, 3, "random", rng)
         np.add.at(sums, kept, factors)
-    # Draws with more than three distinct channels are drawn again, which favours the frequent.
+    # Draws with more than three distinct channels are rejected, which favours frequent channels.
     assert np.abs(sums / 4000 - 1).max() < 0.25
 
 
 @pytest.mark.parametrize("variant", ["deterministic", "random", "mixed"])
 @pytest.mark.parametrize("budget", ["parameters", "macs"])
-def test_the_budget_is_never_exceeded_and_the_report_is_true(variant, budget):
+def test_the_budget_is_never_exceeded_and_the_report_is_correct(variant, budget):
     given_problem = problem("densenet22", budget=budget)
     before = copy.deepcopy(given_problem.model.state_dict())
     method = make_method("pfp", variant=variant, samples=3)
@@ -277,12 +278,12 @@ def test_random_variants_scale_the_weights_that_read_a_channel():
     assert other.layers != result.layers
 
 
-def test_few_images_are_said_and_unused_channels_go_first():
+def test_too_few_images_are_reported_and_unused_channels_go_first():
     given_problem = problem("resnet20", count=2)
     model = given_problem.model
     with torch.no_grad():
         model.layer1[0].bn1.weight[1] = 0
-        model.layer1[0].bn1.bias[1] = -1  # dead behind the ReLU
+        model.layer1[0].bn1.bias[1] = -1  # dead after the ReLU
     result = make_method("pfp").compress(given_problem, 0.05)
     wanted = images_needed(given_problem.layers, 1e-16)
     assert (result.info["images"], result.info["images_wanted"]) == (2, wanted)
@@ -310,7 +311,7 @@ def test_what_is_refused(params, more, compression, words):
     assert "\n" not in str(caught.value)
 
 
-def test_the_largest_compression_that_an_error_names_is_possible():
+def test_the_largest_compression_named_by_an_error_is_possible():
     given_problem = problem("vgg16_bn")
     with pytest.raises(LowRankError, match="out of reach") as caught:
         make_method("pfp").compress(given_problem, 0.9999)
@@ -322,7 +323,7 @@ def test_the_largest_compression_that_an_error_names_is_possible():
 
 
 class Wide(nn.Module):
-    """A network whose sums are so long that PyTorch divides them between threads."""
+    """A network whose sums are so long that PyTorch splits them over threads."""
 
     def __init__(self):
         super().__init__()
@@ -337,7 +338,7 @@ class Wide(nn.Module):
 def test_the_number_of_threads_does_not_matter():
     torch.manual_seed(3)
     model, pixels = Wide().eval(), torch.randn(8, 3, 32, 32)
-    for layer in (model.second, model.head):  # rare channels take many samples to draw
+    for layer in (model.second, model.head):  # rare channels need many samples
         layer.weight.data *= (4 * torch.randn(layer.weight.shape[1])).exp()
     batches = [({"pixel_values": pixels}, None)]
     threads, scores, kept = torch.get_num_threads(), [], []
@@ -360,7 +361,7 @@ def test_the_number_of_threads_does_not_matter():
 
 
 class Viewed(nn.Module):
-    """A network whose code says how many features there are."""
+    """A network whose code hard-codes the number of features."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Evaluation: order, padding and batch size must not show in the predictions."""
+"""Evaluation: order, padding and batch size must not affect the predictions."""
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,7 @@ def test_training_batches_hold_every_row_once_and_change_with_the_seed():
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta", "xlnet"])
-def test_padding_is_that_of_transformers(architecture, rows):
+def test_padding_equals_that_of_transformers(architecture, rows):
     _, tokenizer = build_network(architecture, 0, num_labels=2)
     encoded = encode(rows, tokenizer, TEXT | {"max_length": 40})
     some = np.random.default_rng(0).permutation(len(rows))[:17]
@@ -92,7 +92,7 @@ def test_stored_rows_are_those_that_were_encoded(rows, tmp_path):
     assert found.labels.tolist() == rows["label"].tolist()
 
 
-def test_a_tokenizer_is_named_by_what_it_does_not_by_what_it_did(rows):
+def test_a_tokenizers_key_follows_its_settings_not_its_past_use(rows):
     _, first = build_network("bert", 0, num_labels=2)
     _, second = build_network("bert", 0, num_labels=2)
     _, other = build_network("roberta", 0, num_labels=2)

@@ -16,13 +16,13 @@ def gauss(seed: int, *shape: int) -> torch.Tensor:
 
 
 def misfit(a: torch.Tensor, labels, bases: torch.Tensor, q: float = 2.0) -> torch.Tensor:
-    """Distance^q of each row from the subspace of its label, one row at a time by projection."""
+    """Distance^q of each row from the subspace of its label, by projecting one row at a time."""
     gaps = [row - bases[c] @ (bases[c].T @ row) for row, c in zip(a, labels, strict=True)]
     return torch.stack([gap.norm() ** q for gap in gaps])
 
 
 def tails(a: torch.Tensor, labels: torch.Tensor, clusters: int, dimension: int) -> float:
-    """The least Σ distance² for given labels, from the singular values of each part."""
+    """The smallest Σ distance² for given labels, from the singular values of each part."""
     parts = [np.linalg.svd(a[labels == c].numpy(), compute_uv=False) for c in range(clusters)]
     return float(sum((values[dimension:] ** 2).sum() for values in parts))
 
@@ -154,8 +154,8 @@ def test_one_cluster_is_the_svd():
         assert found.cost == pytest.approx(expected, rel=1e-9, abs=1e-20)
 
 
-def test_far_away_rows_count_less_with_a_smaller_power():
-    """Most rows on two lines, a few far away: q = 1 finds the lines, q = 2 does not."""
+def test_outlier_rows_count_less_with_a_smaller_power():
+    """Most rows lie on two lines, a few are outliers: q = 1 finds the lines, q = 2 does not."""
     a = planted(7, 1, 6, 100, 2)
     a = torch.cat([a, 10 * gauss(8, 6, 6)])
     start = torch.arange(len(a)) // 100 % 2
@@ -167,7 +167,7 @@ def test_far_away_rows_count_less_with_a_smaller_power():
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_weights_are_repeated_rows(power):
+def test_weights_act_like_repeated_rows(power):
     a = gauss(9, 200, 25)
     generator = torch.Generator().manual_seed(0)
     copies = torch.randint(0, 4, (200,), generator=generator)
@@ -211,7 +211,7 @@ def test_the_best_start_is_kept():
 
 
 def test_rows_of_very_different_lengths():
-    """Directions decide, so that short rows find their subspace as well as long ones."""
+    """Directions decide, so short rows find their subspace as well as long ones do."""
     a = planted(13, 2, 8, 40, 2)
     lengths = torch.tensor([1e-60, 1e-20, 1.0, 10.0], dtype=torch.float64).repeat(20)
     truth = torch.arange(80) // 40

@@ -1,4 +1,4 @@
-"""Training after compression: rewound, and compression and training in turn."""
+"""Training after compression: rewinding, and alternating compression and training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +8,21 @@ import pytest
 import torch
 
 from lowrank_bench import compress, load, save
-from lowrank_bench.checkpoint.training import training_set
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.evaluate.cell import CheckpointEvaluator
-from lowrank_bench.evaluate.record import read_record
 from lowrank_bench.evaluate.retrain import retrain
-from lowrank_bench.factorize.network import network_problem
+from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.restore import densified
 from lowrank_bench.plan.cells import Cell, Job
 from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.stages.checkpoint import load_checkpoint
+from lowrank_bench.stages.evaluate import CheckpointEvaluator
+from lowrank_bench.stages.factorize import read_problem
+from lowrank_bench.stages.record import read_record
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -41,26 +44,29 @@ def plan(method: str, *more: str):
 
 
 def step(problem: NetworkProblem, cell: Cell, processor, rows) -> torch.nn.Module:
-    """One compression and the training after it, by the library's functions alone."""
+    """One compression and the training after it, using only the library's functions."""
     method = make_method(cell.spec.method, **cell.spec.params)
     small = method.compress(problem, cell.compression).model
     torch.manual_seed(0)
-    return retrain(small, processor, rows, cell.checkpoint, 1, "cpu")[0]
+    checkpoint, modality = cell.checkpoint, modality_of(cell.checkpoint.modality)
+    settings = (checkpoint.training_recipe, 1, checkpoint.seed, "cpu")
+    return retrain(modality, small, processor, rows, *settings)[0]
 
 
 @pytest.mark.parametrize("method", ["alds", "pfp"])
-def test_each_compression_starts_from_the_last_one_trained(method, tmp_path):
+def test_each_compression_starts_from_the_previous_trained_network(method, tmp_path):
     job: Job = plan(method).finetune[-1]
     first, second = job.cells()[:2]
     assert (first.path, second.path) == ((), (0.3,))
     store = Store(tmp_path / "store")
-    evaluator = CheckpointEvaluator(first.checkpoint, store, 4096, "cpu")
-    evaluator.evaluate(second)  # makes the first on its way
+    runner = Runner(store, Settings(device="cpu"))
+    evaluator = CheckpointEvaluator(first.checkpoint, runner)
+    evaluator.evaluate(second)  # computes the first as well
     found = read_record(second, store)
 
-    problem = network_problem(second.checkpoint, second.spec, store)
-    _, processor = evaluator.modality.load_network(store.place("checkpoint", first.checkpoint.key))
-    rows = training_set(second.checkpoint, store, processor)
+    problem = read_problem(second.checkpoint, second.spec, runner)
+    loaded = load_checkpoint(first.checkpoint, runner)
+    processor, rows = loaded.processor, loaded.training_rows(runner)
     once = step(problem, first, processor, rows)
     again = replace(problem, model=densified(once).eval(), origin=problem, _memo={})
     twice = step(again, second, processor, rows).eval()
@@ -68,11 +74,11 @@ def test_each_compression_starts_from_the_last_one_trained(method, tmp_path):
     wanted = evaluator.modality.predict(twice, processor, test, 4096)
     np.testing.assert_allclose(found.predictions["test"], wanted, atol=1e-4)
     kept = found.facts["parameters_kept"] / found.facts["parameters_dense"]
-    assert kept <= 0.4  # of the network as it was at first
+    assert kept <= 0.4  # of the original network
     assert kept == pytest.approx(1 - found.facts["achieved_compression"])
 
 
-def test_iterated_cells_are_not_those_of_one_shot():
+def test_iterated_cells_differ_from_one_shot_cells():
     once = plan("alds", "protocol=one_shot").finetune[-1].cells()
     turns = plan("alds").finetune[-1].cells()
     assert not {cell.key for cell in once} & {cell.key for cell in turns}
@@ -90,7 +96,7 @@ def test_iteration_of_embeddings_is_refused():
 
 
 @pytest.mark.parametrize("layer", ["conv1", "fc"])
-def test_a_layer_that_is_dense_again_keeps_the_bias_it_was_given(layer, tmp_path):
+def test_a_layer_that_is_dense_again_keeps_its_new_bias(layer, tmp_path):
     torch.manual_seed(0)
     model = torch.nn.Sequential()
     model.add_module("conv1", torch.nn.Conv2d(16, 16, 3, bias=False))

@@ -1,4 +1,4 @@
-"""Channels that belong together: the sliced network against the dense one that reads no others."""
+"""Tied channels: the sliced network against the dense one with the pruned channels masked."""
 
 import copy
 
@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 
 
 class Lambda(nn.Module):
-    """A function in a module's place, as published ResNets write their shortcuts."""
+    """A function wrapped in a module, as in the shortcuts of published ResNets."""
 
     def __init__(self, function):
         super().__init__()
@@ -30,7 +30,7 @@ class Lambda(nn.Module):
 
 
 class Inverted(nn.Module):
-    """A block of MobileNetV2: wide inside, one filter for each channel in the middle."""
+    """A block of MobileNetV2: wide inside, with a depthwise convolution in the middle."""
 
     def __init__(self, channels, wide):
         super().__init__()
@@ -46,7 +46,7 @@ class Inverted(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Padding by hand, a depthwise convolution, a gate for each channel, pixels as features."""
+    """Manual padding, a depthwise convolution, a gate for each channel, pixels as features."""
 
     def __init__(self):
         super().__init__()
@@ -80,7 +80,7 @@ def example(name):
 
 
 def network(name):
-    """A network whose batch normalisations do something."""
+    """A network with non-trivial batch normalisations."""
     torch.manual_seed(0)
     model = NETWORKS[name]()
     for module in model.modules():
@@ -93,7 +93,7 @@ def network(name):
 
 
 def masked(model, graph, mask):
-    """The dense network, in which no layer reads the pruned channels."""
+    """The dense network with no layer reading the pruned channels."""
     model = copy.deepcopy(model)
     for name, units in graph.reads.items():
         layer = model.get_submodule(name)
@@ -111,7 +111,7 @@ def random_mask(graph, seed):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_sliced_network_is_the_masked_one_and_has_the_size_that_was_counted(name, tmp_path):
+def test_the_sliced_network_equals_the_masked_one_and_has_the_counted_size(name, tmp_path):
     model, given = network(name), example(name)
     before = copy.deepcopy(model.state_dict())
     graph = trace(model, given)
@@ -139,7 +139,7 @@ def test_the_sliced_network_is_the_masked_one_and_has_the_size_that_was_counted(
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_what_is_added_belongs_together():
+def test_channels_that_are_added_are_tied():
     graph = trace(network("resnet20, option B"), example("resnet20, option B"))
     stream = graph.writes["conv1"]
     for block in range(3):
@@ -162,10 +162,10 @@ def test_the_memory_format_does_not_matter():
     for name, labels in one.writes.items():
         np.testing.assert_array_equal(labels, other.writes[name])
     weight = turned.layer1[0].conv1.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)  # as it was before
+    assert weight.is_contiguous(memory_format=torch.channels_last)  # as before
 
 
-def test_a_padded_shortcut_ties_the_channels_in_its_middle():
+def test_a_padded_shortcut_ties_its_middle_channels():
     graph = trace(network("resnet20, option A"), example("resnet20, option A"))
     first, second, third = (
         graph.writes[name] for name in ("conv1", "layer2.0.conv2", "layer3.0.conv2")
@@ -239,7 +239,7 @@ def chain(*layers):
 
 
 class PadsItself(nn.Module):
-    """Pads channels in the forward of a module that also convolves."""
+    """A module that pads channels in its forward and also convolves."""
 
     def __init__(self):
         super().__init__()
@@ -250,7 +250,7 @@ class PadsItself(nn.Module):
 
 
 class Fixed(nn.Module):
-    """Nothing but a linear layer from the input to the output."""
+    """Only a linear layer from the input to the output."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The label map of a published checkpoint: names decide, never positions."""
+"""The label map of a published checkpoint: matched by name, never by position."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ def config(*names):
     return SimpleNamespace(id2label=dict(enumerate(names)))
 
 
-def test_a_shuffled_label_map_is_put_in_the_task_s_order():
+def test_a_shuffled_label_map_is_reordered_to_match_the_task():
     order = output_order(config("CONTRADICTION", "Neutral", "entailment"), MNLI, [], "x")
     assert order == [2, 1, 0]
 

@@ -1,4 +1,4 @@
-"""Figures and captions against the frames they are made from."""
+"""Figures and captions against the frames that they are made from."""
 
 import colorsys
 import itertools
@@ -89,7 +89,7 @@ def test_every_declared_file_is_written(report):
     assert pixels[..., :3].std() > 0.05
 
 
-def test_same_frames_give_same_bytes(report, frames_pair, tmp_path):
+def test_equal_frames_give_identical_bytes(report, frames_pair, tmp_path):
     scores, summary = frames_pair
     place = tmp_path / "figures"
     again = curves.drop_curves(summary, "bert", place / "drop_bert", "toy", scores)
@@ -101,7 +101,7 @@ def test_same_frames_give_same_bytes(report, frames_pair, tmp_path):
         assert path.read_bytes() == (report.folder / path.relative_to(tmp_path)).read_bytes()
 
 
-def test_curves_draw_the_drops_with_a_gap_where_a_cell_failed(drawn, frames_pair):
+def test_curves_show_the_drops_with_a_gap_where_a_cell_failed(drawn, frames_pair):
     scores, summary = frames_pair
     curves.drop_curves(summary, "bert", Path("x"), "toy", scores)
     axes = drawn[0].axes[1]
@@ -138,7 +138,7 @@ def test_averages_keep_their_notes_and_gaps(drawn, frames_pair):
     assert not np.isnan(line_of(drawn[0].axes[2], color).get_ydata()).any()
 
 
-def test_one_average_is_drawn_where_no_network_has_wnli(drawn):
+def test_one_average_is_drawn_when_no_network_has_wnli(drawn):
     tasks = {name: GLUE[name] for name in ("cola", "mrpc")}
     scores = fake_scores(models=("m",), tasks=tasks, seeds=(0,))
     curves.average_curves(fake_summary(scores), Path("x"), "toy", scores)
@@ -161,7 +161,7 @@ def test_each_figure_carries_the_note(drawn, note):
         assert all((text.get_weight() == "bold") == (note == NOTE) for text in notes)
 
 
-def test_a_dense_network_trained_on_is_not_compared_with_svd(drawn):
+def test_a_dense_network_with_further_training_is_not_compared_with_svd(drawn):
     scores = fake_scores(models=("m",), epochs=(0, 1), seeds=(0,))
     versus_svd.versus_svd(fake_summary(scores, averages=False), Path("x"))
     panel = drawn[0].axes[0]
@@ -198,7 +198,7 @@ def test_one_panel_per_task_with_ticks_under_each_column(drawn, count):
         assert axes[place].xaxis.get_tick_params()["labelbottom"] == lowest
 
 
-def test_gains_are_means_over_tasks_counted_at_five_percent(frames_pair):
+def test_gains_are_means_over_tasks_and_wins_are_counted_at_five_percent(frames_pair):
     frame = frames.tidy(frames_pair[1])
     rows = frames.headline(frame)
     cells = versus_svd.compare(rows, frames.averages(frame).head(0))
@@ -234,7 +234,7 @@ def test_rank_correlation_is_within_task_and_seed(frames_pair):
     assert error_vs_drop.rank_correlation(rows, "rel_error_fro") == pytest.approx(np.mean(values))
 
 
-def test_svd_is_black_and_dashed_and_families_run_from_dark_to_light():
+def test_svd_is_black_and_dashed_and_families_range_from_dark_to_light():
     scores = frames.tidy(fake_scores(seeds=(0,), epochs=(0, 2)))
     styles = style.line_styles(scores)
     assert list(styles)[:2] == ["svd, 0 epochs", "svd, 2 epochs"]
@@ -250,7 +250,7 @@ def test_svd_is_black_and_dashed_and_families_run_from_dark_to_light():
     assert len({(line.color, line.dashes) for line in styles.values()}) == len(styles)
 
 
-def test_two_parameters_of_a_method_are_told_apart_by_hue_and_marker():
+def test_two_parameters_of_a_method_are_distinguished_by_hue_and_marker():
     grid = [{"a": a, "b": b} for a in (1.0, 2.0, 3.0) for b in (5.0, 6.0)]
     methods = {"svd": [{}], "many": grid, "other": [{}]}
     styles = style.line_styles(frames.tidy(fake_scores(methods=methods)))
@@ -264,7 +264,7 @@ def test_two_parameters_of_a_method_are_told_apart_by_hue_and_marker():
     assert len({round(hues[name], 1) for name in styles if name.endswith("b=5)")}) == 3
 
 
-def test_a_family_and_the_second_round_of_hues_are_told_apart():
+def test_a_family_and_reused_hues_are_distinguishable():
     pairs = [{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 1.0}]
     methods = {"svd": [{}], "a": pairs} | {f"m{i:02}": [{}] for i in range(12)}
     styles = style.line_styles(frames.tidy(fake_scores(models=("m",), methods=methods)))
@@ -275,7 +275,7 @@ def test_a_family_and_the_second_round_of_hues_are_told_apart():
     assert not family & set(again)
 
 
-def test_twenty_methods_of_two_kinds_of_networks_are_all_told_apart_in_their_panels():
+def test_twenty_methods_of_two_kinds_of_networks_are_distinguishable_in_their_panels():
     one = fake_scores(models=("text",), methods={f"m{i:02}": [{}] for i in range(12)})
     two = fake_scores(models=("image",), methods={f"n{i:02}": [{}] for i in range(9)})
     both = {"svd": [{}]}
@@ -339,7 +339,7 @@ def test_empty_frames_still_give_every_file(tmp_path):
         assert "note" in pd.read_csv(tmp_path / f"tables/{name}.csv").columns
 
 
-def test_notes_say_what_they_hold_for():
+def test_notes_say_what_they_apply_to():
     rows = pd.DataFrame(
         [
             ("a", "CoLA", "svd", "28%", "all of it"),
@@ -356,7 +356,7 @@ def test_notes_say_what_they_hold_for():
 
 
 def scored_frames():
-    """Return the tables of the score step for two tasks, one with a split that has no labels."""
+    """Return the tables of the score step for two tasks, one with a split without labels."""
     rng = np.random.default_rng(0)
     two = ["no", "yes"]
     parts = [{"split": f"validation_{end}", "metrics": ["accuracy"]} for end in ("a", "b")]
@@ -387,7 +387,7 @@ def scored_frames():
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_tables_of_the_score_step_are_understood(drawn, tmp_path):
+def test_the_tables_of_the_score_step_can_be_reported(drawn, tmp_path):
     scores, summary = scored_frames()
     figures.write_figures(scores, summary, tmp_path, "toy")
     titles = [[axes.get_title(loc="left") for axes in figure.axes] for figure in drawn]
@@ -439,7 +439,7 @@ def test_captions_render_as_snakemake_does(caption, filled):
     text = env.from_string(caption.read_text()).render(snakemake=job)
     strict = {"halt_level": 2, "report_level": 2}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the writer's argument is renamed in docutils 2
+        warnings.simplefilter("ignore")  # docutils 2 renames an argument of the writer
         body = publish_parts(text, writer_name="html", settings_overrides=strict)["html_body"]
     assert "{{" not in body
     if caption.stem in ("workflow", "drop"):
@@ -454,7 +454,7 @@ def test_every_figure_and_table_has_a_caption():
 
 
 @pytest.mark.parametrize(("long", "least"), [(0, 5), (1, 2), (13, 1)])
-def test_the_legend_stands_between_panels_and_margin_in_as_many_columns_as_fit(long, least):
+def test_the_legend_lies_between_panels_and_margin_in_as_many_columns_as_fit(long, least):
     names = [f"layerwise (approximator=two_sided, allocation=sum) {n}" for n in range(long)]
     names += [f"method_{n}" for n in range(13 - long)]
     line = style.line_styles(frames.tidy(fake_summary(fake_scores())))["svd"]
@@ -482,6 +482,6 @@ def test_the_legend_stands_between_panels_and_margin_in_as_many_columns_as_fit(l
         (-0.04, True, "+0.0"),
     ],
 )
-def test_gains_are_rounded_once_to_what_a_cell_has_room_for(gain, narrow, shown):
+def test_gains_are_rounded_once_to_fit_their_cell(gain, narrow, shown):
     cell = SimpleNamespace(gain=gain, tasks=1, of=1, p=1.0, won=0, lost=0)
     assert versus_svd._words(cell, narrow) == shown

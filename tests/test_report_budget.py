@@ -1,4 +1,4 @@
-"""What figures and tables say of the budget, and of what an experiment does not have."""
+"""What figures and tables say about the budget, and about what an experiment lacks."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pytest
 from fake_report import fake_scores, fake_summary
 
 from lowrank_bench.report import curves, error_vs_drop, figures, frames, page, versus_svd
-from lowrank_bench.report.commensurate import commensurate_table
-from lowrank_bench.report.leagues import leagues_table
 from lowrank_bench.report.names import figure_names
+from lowrank_bench.report.saving_table import saving_table
 from lowrank_bench.report.tables import write_tables
+from lowrank_bench.report.winners import winners_table
 
 UNITS = {"macs": "multiply-adds", "latency": "measured time"}
 CNN = {"models": ("resnet",), "tasks": {"cifar10": ["accuracy"]}, "seeds": (0,), "note": ""}
@@ -32,13 +32,13 @@ def words(figure):
 
 
 def cnn_scores(budget=None, **options):
-    """Scores of a CNN's whole network, which has no errors of a table."""
+    """Scores of whole CNNs, which have no errors of an embedding table."""
     missing = {"rel_error_fro": float("nan"), "rel_error_l1": float("nan")}
     return fake_scores(**CNN, **options).assign(target="conv", budget=budget, **missing)
 
 
 @pytest.mark.parametrize("budget", ["parameters", *UNITS])
-def test_axes_and_captions_name_a_budget_that_is_not_of_parameters(drawn, tmp_path, budget):
+def test_axes_and_captions_name_a_budget_other_than_parameters(drawn, tmp_path, budget):
     scores = cnn_scores(budget)
     summary = fake_summary(scores, averages=False)
     figures.write_figures(scores, summary, tmp_path, "toy")
@@ -55,15 +55,15 @@ def test_axes_and_captions_name_a_budget_that_is_not_of_parameters(drawn, tmp_pa
         assert set(pd.read_csv(tmp_path / f"tables/{name}.csv")["budget"]) == {budget}
 
 
-def test_seconds_that_were_asked_are_drawn_where_counts_are_of_parameters(drawn):
-    for budget, shift in (("macs", 0.4), ("latency", 0)):  # achieved is 0.4 % above
+def test_latency_budgets_are_drawn_at_the_requested_saving(drawn):
+    for budget, shift in (("macs", 0.4), ("latency", 0)):  # achieved is 0.4 % more
         scores = cnn_scores(budget, methods={"svd": [{}]})
         curves.drop_curves(fake_summary(scores, averages=False), "resnet", Path("x"))
         (line,) = [line for line in drawn[-1].axes[0].lines if len(line.get_xdata()) == 3]
         assert list(line.get_xdata()) == pytest.approx([28 + shift, 43 + shift, 60 + shift])
 
 
-def test_averages_have_the_budget_of_their_tasks(drawn):
+def test_averages_keep_the_budget_of_their_tasks(drawn):
     scores = fake_scores(models=("bert",)).assign(target="linear", budget="macs")
     summary = fake_summary(scores)
     averages = summary["task"].isin(frames.AVERAGES)
@@ -72,13 +72,13 @@ def test_averages_have_the_budget_of_their_tasks(drawn):
     assert "compression of the linear layers (% of multiply-adds)" in words(drawn[0])
 
 
-def test_winners_and_largest_reductions_name_the_budget():
+def test_winners_and_largest_savings_name_the_budget():
     scores = cnn_scores("macs")
     summary = fake_summary(scores, averages=False).assign(data_used="weights")
     both = [summary.assign(half=half) for half in ("selection", "confirmation")]
-    assert "multiply-adds that is saved" in leagues_table(pd.concat(both)).caption
-    assert commensurate_table(summary).caption.endswith("methods limited: multiply-adds")
-    assert "limited" not in commensurate_table(summary.assign(budget="parameters")).caption
+    assert "multiply-adds that is saved" in winners_table(pd.concat(both)).caption
+    assert saving_table(summary).caption.endswith("methods limited: multiply-adds")
+    assert "limited" not in saving_table(summary.assign(budget="parameters")).caption
 
 
 def test_figures_without_data_say_what_the_experiment_lacks(drawn, tmp_path):
@@ -93,7 +93,7 @@ def test_figures_without_data_say_what_the_experiment_lacks(drawn, tmp_path):
     assert "has none of them" in (tmp_path / "tables/average.md").read_text()
 
 
-def test_cells_that_failed_are_not_taken_for_absent_ones(drawn, tmp_path):
+def test_failed_cells_are_not_treated_as_absent(drawn, tmp_path):
     for options in ({}, {"models": ("bert",)}):
         scores = fake_scores(lost=lambda row: True, seeds=(0,), **options)
         figures.write_figures(scores, fake_summary(scores), tmp_path, "toy")

@@ -1,4 +1,4 @@
-"""Tables of the report against the summary they are made from."""
+"""Tables of the report against the summary that they are made from."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def folder(frames_pair, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["drop", "versus_svd", "average"])
-def test_csv_numbers_are_those_of_the_summary(folder, frames_pair, name):
+def test_csv_numbers_equal_those_of_the_summary(folder, frames_pair, name):
     table = pd.read_csv(folder / f"tables/{name}.csv", float_precision="round_trip")
     column = "vs_svd" if name == "versus_svd" else "drop"
     rows = frames_pair[1]
@@ -72,7 +72,7 @@ def test_markdown_cells_show_the_headline_metric(folder, frames_pair):
             )
 
 
-def test_stars_follow_the_p_values(folder, frames_pair):
+def test_stars_match_the_p_values(folder, frames_pair):
     keys = ["model", "task", "label", "compression"]
     known = frames_pair[1].set_index(keys)["vs_svd_p"].to_dict()
     rows = markdown_tables(folder / "tables/versus_svd.md")["net_2"]
@@ -86,7 +86,7 @@ def test_stars_follow_the_p_values(folder, frames_pair):
     assert 0 < sum(stars) < len(stars)
 
 
-def test_notes_are_in_every_table(folder):
+def test_every_table_has_its_notes(folder):
     for name in TABLE_NAMES:
         assert NOTE in (folder / f"tables/{name}.md").read_text()
         tex = (folder / f"tables/{name}.tex").read_text()
@@ -112,7 +112,7 @@ def test_latex_rows_are_complete_and_escaped(folder):
     assert "[$-$" in drop
 
 
-def test_status_lists_each_lost_cell(folder):
+def test_status_lists_each_missing_cell(folder):
     table = pd.read_csv(folder / "tables/status.csv")
     assert set(zip(table["task"], table["seed"], strict=True)) == {
         (task, seed) for task in GLUE for seed in (0, 1)
@@ -124,7 +124,7 @@ def test_status_lists_each_lost_cell(folder):
     assert markdown_tables(folder / "tables/status.md")["bert"][0]["cells"] == "6"
 
 
-def test_dense_table_shows_the_majority_class_where_known(frames_pair, tmp_path):
+def test_dense_table_shows_the_majority_class_if_known(frames_pair, tmp_path):
     scores, summary = frames_pair
     known = scores.assign(majority_value=np.where(scores["metric"] == "f1", 81.25, 68.5))
     write_tables(known, summary, tmp_path)

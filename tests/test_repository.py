@@ -1,4 +1,4 @@
-"""What the repository says of itself: pins, links, and the page on adding a method."""
+"""Claims of the repository about itself: pins, links, and the page on adding a method."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`make bench`: one part of the page is replaced, the others and the hand-written text stay."""
+"""`make bench` replaces one part of the page and keeps the others and the hand-written text."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ two's text
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    """A page of two benchmarks, whose scripts lie beside it."""
+    """A page with two benchmarks, whose scripts are in the same folder."""
     place = tmp_path / "page.md"
     place.write_text(PAGE)
     (tmp_path / "one.py").write_text("print('a table \\\\1')\nprint('ratio: 3x')\n")
@@ -47,7 +47,7 @@ def call(monkeypatch, page, *words):
     run_all.main()
 
 
-def test_one_part_is_replaced_and_all_else_stays(monkeypatch, page):
+def test_one_part_is_replaced_and_everything_else_stays(monkeypatch, page):
     call(monkeypatch, page, "--only", "one")
     before, after = PAGE.split("old \\1 text")
     text = page.read_text()
@@ -58,7 +58,7 @@ def test_one_part_is_replaced_and_all_else_stays(monkeypatch, page):
     assert ratio < machine < table
 
 
-def test_a_script_that_fails_is_named_and_leaves_its_part_alone(monkeypatch, page):
+def test_a_failing_script_is_named_and_its_part_is_left_unchanged(monkeypatch, page):
     with pytest.raises(SystemExit, match=r"two \(exit code 1\)"):
         call(monkeypatch, page)
     text = page.read_text()
@@ -76,6 +76,6 @@ def test_a_new_benchmark_gets_a_section_at_the_end(monkeypatch, page):
     assert "['--quick']" in text
 
 
-def test_every_benchmark_of_the_list_is_a_script():
+def test_every_listed_benchmark_is_a_script():
     missing = [name for name in run_all.TITLES if not (run_all.FOLDER / f"{name}.py").is_file()]
     assert not missing

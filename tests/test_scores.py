@@ -1,4 +1,4 @@
-"""The result tables of small experiments, against numbers worked out apart."""
+"""The result tables of small experiments, against independently computed numbers."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def pair_world():
     return world
 
 
-def test_values_drops_and_intervals_of_a_task(pair_world):
+def test_values_drops_and_intervals_of_one_task(pair_world):
     scores, _ = pair_world.build()
     dense, svd, lp = pair_world.cells
     references = pair_world.references["mrpc", "validation"]
@@ -44,7 +44,7 @@ def test_values_drops_and_intervals_of_a_task(pair_world):
     assert row["status"] == "ok"
 
 
-def test_the_tables_have_the_columns_of_the_schema_and_survive_parquet(pair_world, tmp_path):
+def test_the_tables_have_the_schema_s_columns_and_survive_parquet(pair_world, tmp_path):
     scores, summary = pair_world.build()
     assert list(scores.columns) == list(SCORES)
     assert list(summary.columns) == list(SUMMARY)
@@ -65,7 +65,7 @@ def test_dense_and_svd_are_not_compared_with_svd(pair_world):
     assert (dense[["drop", "drop_ci_low", "drop_ci_high"]] == 0).all(axis=None)
 
 
-def test_a_cell_that_predicts_as_svd_does_not_differ_from_it(pair_world):
+def test_a_cell_with_the_predictions_of_svd_does_not_differ_from_it(pair_world):
     svd = pair_world.cells[1]
     pair_world.cells.append(ScoredCell(svd.meta | {"method": "same"}, svd.predictions))
     scores, _ = pair_world.build()
@@ -78,7 +78,7 @@ def test_a_cell_that_predicts_as_svd_does_not_differ_from_it(pair_world):
     "change",
     [{"compression": 0.4}, {"target": "linear"}, {"finetune_epochs": 2}, {"seed": 1}],
 )
-def test_only_svd_at_the_same_budget_is_compared_with(pair_world, change):
+def test_cells_are_compared_only_with_svd_at_the_same_budget(pair_world, change):
     pair_world.cells[1] = ScoredCell(
         pair_world.cells[1].meta | change, pair_world.cells[1].predictions
     )
@@ -111,7 +111,7 @@ def test_rows_do_not_depend_on_what_else_is_scored(pair_world):
     pd.testing.assert_frame_equal(before, after[after["method"] != "other"].reset_index(drop=True))
 
 
-def test_the_seed_draws_other_resamples(pair_world):
+def test_another_seed_draws_other_resamples(pair_world):
     first, second = pair_world.build()[0], pair_world.build(seed=1)[0]
     assert first["value"].equals(second["value"])
     assert not first["ci_low"].equals(second["ci_low"])
@@ -156,7 +156,7 @@ def spoil(logits):
         (None, "skipped", "no predictions for split validation"),
     ],
 )
-def test_predictions_that_cannot_be_scored_are_rows(pair_world, change, status, reason):
+def test_predictions_that_cannot_be_scored_still_have_rows(pair_world, change, status, reason):
     predictions = pair_world.cells[2].predictions
     if change is None:
         predictions.clear()
@@ -221,7 +221,7 @@ def test_the_summary_of_one_seed_repeats_the_scores(pair_world):
     assert summary["drop_seed_std"].isna().all()
 
 
-def test_a_seed_that_failed_is_left_out_and_named():
+def test_a_failed_seed_is_left_out_and_named():
     world = World("sst2")
     for seed in (0, 1):
         world.add("sst2", "dense", 0.0, noise=0.2, seed=seed)
@@ -248,7 +248,7 @@ def test_unclear_experiments_are_refused(pair_world):
         world.build()
 
 
-def test_progress_is_told_each_split(pair_world):
+def test_progress_is_reported_for_each_split(pair_world):
     told = []
     pair_world.build(progress=told.append)
     assert told == ["mrpc · validation: 3 cells"]

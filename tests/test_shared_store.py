@@ -1,4 +1,4 @@
-"""One store, several writers: processes that race for a key, and whole runs beside each other."""
+"""One store, several writers: processes that race for a key, and concurrent runs."""
 
 import json
 import multiprocessing
@@ -14,7 +14,8 @@ import pytest
 from safetensors import safe_open
 
 from lowrank_bench.stages.progress import Progress
-from lowrank_bench.store.store import Store, write_atomic
+from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.store import Store
 
 PROJECT = Path(__file__).parents[1]
 FILES = ("Snakefile", "conf", "workflow", "profiles", "src", "environment.yml")
@@ -33,7 +34,7 @@ processes = multiprocessing.get_context("fork")
 
 
 def ensure(store, key, writer):
-    """Find an artifact or make it: files that all bear one writer's number."""
+    """Find an artifact or make it; all its files contain the number of one writer."""
     if store.folder("kind", key) is None:
         with store.new_folder("kind", key, {"writer": writer}) as fresh:
             for part in range(PARTS):
@@ -84,7 +85,7 @@ def test_processes_that_race_for_the_same_keys_leave_whole_artifacts(tmp_path, d
     assert left == {f"{number:06d}" for number in range(KEYS)}
 
 
-def test_a_torn_line_of_the_progress_file_is_passed_over(tmp_path, capsys):
+def test_a_torn_line_in_the_progress_file_is_skipped(tmp_path, capsys):
     write_atomic(tmp_path / "plan.json", json.dumps({"started": 0, "cores": 1, "keys": {}}))
     (tmp_path / "progress.jsonl").write_text('{"t": 1, "sta{"t": 2, "stage": "evalu\n')
     Progress(tmp_path, "evaluate", Store(tmp_path)).finished("a cell")
@@ -92,7 +93,7 @@ def test_a_torn_line_of_the_progress_file_is_passed_over(tmp_path, capsys):
 
 
 def start(folder, name, store, *overrides):
-    """Start a run up to the scores; two runs in one folder keep apart by their names."""
+    """Start a run up to the scores; two runs in one folder are kept apart by their names."""
     folder.mkdir(exist_ok=True)
     for part in FILES:
         source, place = PROJECT / part, folder / part
@@ -145,7 +146,7 @@ def test_runs_at_the_same_time_share_a_store(tmp_path):
 
 
 def cells(table, rates):
-    """Return what was found for the cells that all runs share, by rate and metric."""
+    """Return the results of the cells that all runs share, by rate and metric."""
     shared = table[(table["method"] == "svd") & table["compression"].isin(rates)]
     shared = shared[shared["task"] == "quick_rte"].set_index(["compression", "metric"])
     assert {rate for rate, _ in shared.index} == rates
@@ -153,7 +154,7 @@ def cells(table, rates):
 
 
 def check(store):
-    """Assert that every artifact of a store is whole and that no writer left anything behind."""
+    """Assert that every artifact in a store is whole and that no writer left anything behind."""
     places = list(store.glob("*/*/*"))
     assert not [place for place in places if place.name.startswith(".")]
     for place in places:

@@ -1,6 +1,6 @@
-"""Through a real SLURM: the scores of a local run, and jobs that are lost on the way.
+"""Runs on a real SLURM: the same scores as a local run, and recovery of lost jobs.
 
-`.ci/slurm` starts a SLURM of two nodes on one machine.
+`.ci/slurm` starts a SLURM cluster of two nodes on one machine.
 """
 
 import json
@@ -57,12 +57,12 @@ def profile(name):
     return yaml.safe_load((PROJECT / "profiles" / name / "profile.yaml").read_text())
 
 
-def test_the_profile_holds_the_settings_of_the_default_profile():
+def test_the_profile_contains_the_settings_of_the_default_profile():
     assert profile("default").items() <= profile("slurm").items()
 
 
 def start(folder, *words, settings=None):
-    """Start a run, up to the scores, in a copy of the project."""
+    """Start a run up to the scores in a copy of the project."""
     for name in FILES:
         source = PROJECT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
@@ -96,14 +96,14 @@ def scores(folder):
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
-    """Return the scores of the same experiment on this machine."""
+    """Return the scores of the same experiment run locally."""
     folder = tmp_path_factory.mktemp("local")
     finish(start(folder, "--cores", "1"))
     return scores(folder)
 
 
 def submitted(text):
-    """Return the SLURM ids of the jobs that a run submitted one by one."""
+    """Return the SLURM ids of the jobs that a run submitted individually."""
     return re.findall(r"has been submitted with SLURM jobid (\d+)", text)
 
 
@@ -153,7 +153,7 @@ def test_a_job_that_exceeds_its_memory_gets_more_and_the_run_completes(tmp_path,
     scarce = json.dumps([*SMALL, "jobs.memory_mb=300"])
     run = start(tmp_path, *on_slurm("--profile"), settings=("--config", f"overrides={scarce}"))
     asked = {}
-    while run.poll() is None and len(asked) < 2:  # --comment names the rule, %m the memory
+    while run.poll() is None and len(asked) < 2:  # --comment holds the rule, %m the memory
         for line in slurm_says("squeue", "-h", "--states=all", "-o", "%Z|%k|%m").splitlines():
             where, comment, memory = line.split("|")
             if Path(where) == tmp_path and comment.startswith("rule_checkpoint"):

@@ -1,4 +1,4 @@
-"""Bootstrap and paired test against explicit resamples, enumeration and exact distributions."""
+"""Bootstrap and paired tests against explicit resamples, enumeration and exact distributions."""
 
 import itertools
 import warnings
@@ -39,7 +39,7 @@ def truth_of(name, references, predictions):
 
 
 def make(rng, n_labels, cells, n, distinct=40):
-    """Return references and cells×n predictions that agree with them somewhat."""
+    """Return references and cells×n predictions that partly agree with them."""
     if n_labels:
         references = rng.integers(n_labels, size=n)
         noise = rng.integers(n_labels, size=(cells, n))
@@ -52,7 +52,7 @@ def make(rng, n_labels, cells, n, distinct=40):
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 30), st.sampled_from([1, 3, 40]))
 @pytest.mark.parametrize(("names", "n_labels"), CASES)
-def test_a_resample_scores_as_the_repeated_examples(names, n_labels, seed, n, distinct):
+def test_a_resample_scores_like_the_repeated_examples(names, n_labels, seed, n, distinct):
     references, predictions = make(np.random.default_rng(seed), n_labels, 3, n, distinct)
     (block,) = resample_blocks(n, 12, np.random.default_rng(seed))
     found = bootstrap(
@@ -77,12 +77,12 @@ def test_pearson_keeps_its_digits_when_one_outlier_carries_the_variance():
     rows = [np.repeat(np.arange(9), row.astype(int)) for row in block]
     assert sum(0 not in drawn for drawn in rows) > 5
     expected = [truth_of("pearson", references[drawn], predictions[0, drawn]) for drawn in rows]
-    # SciPy itself subtracts the outlier's resample mean: 1e6 leaves it ten digits.
+    # SciPy itself subtracts the mean of the resample: an outlier of 1e6 leaves it ten digits.
     np.testing.assert_allclose(found["pearson"][0], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("names", "n_labels"), CASES)
-def test_draws_do_not_depend_on_how_the_work_is_cut(names, n_labels, monkeypatch):
+def test_draws_do_not_depend_on_the_block_size(names, n_labels, monkeypatch):
     references, predictions = make(np.random.default_rng(2), n_labels, 7, 50)
     others = predictions[::-1]
 
@@ -100,7 +100,7 @@ def test_draws_do_not_depend_on_how_the_work_is_cut(names, n_labels, monkeypatch
             np.testing.assert_allclose(first[name], second[name], rtol=0, atol=1e-13)
 
 
-def test_resamples_draw_n_of_n_and_swaps_are_fair():
+def test_resamples_draw_n_from_n_and_swaps_are_fair():
     (counts,) = resample_blocks(40, 500, generator(0, "a"))
     assert (counts.sum(axis=1) == 40).all()
     # A count is Binomial(40, 1/40); its variance over 500·40 draws is known to a few percent.
@@ -118,7 +118,7 @@ def test_generators_differ_by_name_and_seed():
     assert (generator(0, "ab", "c").random(4) != generator(0, "a", "bc").random(4)).all()
 
 
-def test_the_interval_of_accuracy_is_that_of_the_binomial():
+def test_the_interval_of_accuracy_matches_the_binomial():
     right = np.arange(400) < 300
     drawn = bootstrap(
         ["accuracy"], right[None] * 1, np.ones(400, int), 2, resamples=4000, rng=generator(0)
@@ -129,7 +129,7 @@ def test_the_interval_of_accuracy_is_that_of_the_binomial():
 
 @pytest.mark.parametrize(("names", "n_labels"), CASES)
 @pytest.mark.parametrize("distinct", [2, 40])
-def test_every_swap_scores_as_the_swapped_predictions(names, n_labels, distinct):
+def test_every_swap_scores_like_the_swapped_predictions(names, n_labels, distinct):
     references, predictions = make(np.random.default_rng(6), n_labels, 6, 11, distinct)
     first, second = predictions[:3], predictions[3:]
     found = permute(names, first, second, references, n_labels, resamples=40, rng=generator(1))
@@ -145,7 +145,7 @@ def test_every_swap_scores_as_the_swapped_predictions(names, n_labels, distinct)
 
 
 def exact_p_value(name, pairs, references):
-    """Return the share of all 2^n swaps whose mean difference is as large as observed."""
+    """Return the share of all 2^n swaps whose mean difference is at least as large as observed."""
     values = []
     for swap in itertools.product([False, True], repeat=references.size):
         differences = [
@@ -158,7 +158,7 @@ def exact_p_value(name, pairs, references):
 
 
 @pytest.mark.parametrize("name", list(METRICS))
-def test_the_p_value_is_that_of_all_swaps_over_two_seeds(name):
+def test_the_p_value_matches_all_swaps_over_two_seeds(name):
     n_labels = 2 if METRICS[name].kind == "classification" else 0
     references, predictions = make(np.random.default_rng(26), n_labels, 4, 8)
     pairs = [(predictions[0], predictions[1]), (predictions[2], predictions[3])]
@@ -195,7 +195,7 @@ def test_p_values_under_the_null_are_at_least_uniform(name):
     for level in (0.05, 0.1, 0.25, 0.5, 0.75):
         excess = np.mean(np.array(found) <= level) - level
         assert excess < 3.5 * np.sqrt(level * (1 - level) / 400)
-    # Not merely cautious: ties aside, small p-values do occur about as often as they should.
+    # Not just conservative: apart from ties, small p-values occur about as often as they should.
     assert np.mean(np.array(found) <= 0.25) > 0.15
 
 
@@ -211,7 +211,7 @@ def test_a_clear_difference_has_the_smallest_p_value_and_equal_systems_the_large
 def test_the_p_value_counts_the_observation_and_is_two_sided():
     assert p_value(0.3, np.array([0.3, -0.3, 0.1, -0.4])) == 4 / 5
     assert p_value(-0.35, np.array([0.3, -0.3, 0.1, -0.4])) == 2 / 5
-    assert p_value(0.1 + 0.2, np.array([0.3])) == 1  # equal but for rounding
+    assert p_value(0.1 + 0.2, np.array([0.3])) == 1  # equal up to rounding
 
 
 def test_a_paired_test_without_a_pair_is_refused():

@@ -1,4 +1,4 @@
-"""The store: whole or absent, safe under racing writers, damage noticed."""
+"""The store: artifacts are whole or absent, safe under racing writers, and checked for damage."""
 
 import threading
 
@@ -13,7 +13,7 @@ def fill(store, key="abcdef", content="x" * 1000):
     return store.place("kind", key)
 
 
-def test_a_folder_is_found_with_what_its_writer_noted(tmp_path):
+def test_a_folder_is_found_with_its_writers_metadata(tmp_path):
     store = Store(tmp_path)
     assert store.folder("kind", "abcdef") is None
     place = fill(store)
@@ -50,7 +50,7 @@ def test_a_damaged_folder_is_reported_and_counts_as_absent(tmp_path, capsys, dam
     assert not place.exists()
 
 
-def test_a_changed_byte_is_noticed_by_a_deep_check(tmp_path):
+def test_a_deep_check_detects_a_changed_byte(tmp_path):
     store = Store(tmp_path)
     place = fill(store)
     (place / "a.txt").write_text("y" + "x" * 999)

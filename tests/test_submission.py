@@ -1,11 +1,11 @@
-"""What a local run asks of the machine beside its jobs: nothing, while they run."""
+"""A local run does no work of its own while its jobs run."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Counts how often Snakemake has itself woken to look at the jobs that wait.
+# Counts how often Snakemake wakes up to look at waiting jobs.
 SNAKEFILE = """
 import threading
 from lowrank_bench.stages.submission import lift_rate
@@ -27,7 +27,7 @@ onsuccess:
 
 
 @pytest.mark.parametrize(("lift", "looks"), [("lift_rate(workflow)", False), ("pass", True)])
-def test_a_local_run_does_not_look_at_waiting_jobs_again_and_again(tmp_path, lift, looks):
+def test_a_local_run_does_not_poll_waiting_jobs(tmp_path, lift, looks):
     (tmp_path / "Snakefile").write_text(SNAKEFILE.format(lift=lift))
     words = [sys.executable, "-m", "snakemake", "--cores", "1"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)

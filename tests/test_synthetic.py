@@ -1,4 +1,4 @@
-"""The generated suite: GLUE's schema, Zipf's law, planted tables, the families' formats, seeds."""
+"""The generated suite: GLUE's schema, Zipf's law, planted tables, formats and seeds."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lowrank_bench.synthetic.networks import ARCHITECTURES, build_network
 from lowrank_bench.synthetic.tasks import TASKS, make_task
 from lowrank_bench.synthetic.vocabulary import AXES, OUTLIERS, make_vocabulary, planted_table
 
-# GLUE's columns and number of classes (0: a score), as nyu-mll/glue has them.
+# GLUE's columns and number of classes (0: a score), as in nyu-mll/glue.
 GLUE = {
     "cola": (["sentence"], 2),
     "sst2": (["sentence"], 2),
@@ -41,7 +41,7 @@ def _texts(splits):
     return [text for row in rows for text in row.values() if isinstance(text, str)]
 
 
-def test_columns_splits_and_labels_are_those_of_glue(suite):
+def test_columns_splits_and_labels_match_glue(suite):
     assert set(suite) == set(GLUE)
     for task, (columns, classes) in GLUE.items():
         held_out = (
@@ -60,7 +60,7 @@ def test_columns_splits_and_labels_are_those_of_glue(suite):
                 assert np.std(labels) > 1
 
 
-def test_no_class_takes_more_than_three_quarters(suite):
+def test_no_class_has_more_than_three_quarters(suite):
     for task, (_, classes) in GLUE.items():
         for rows in suite[task].values() if classes else []:
             shares = np.bincount([row["label"] for row in rows]) / len(rows)
@@ -93,7 +93,7 @@ def test_word_frequencies_follow_zipf(suite):
 
 
 def test_labels_follow_the_planted_meanings(suite):
-    """The mean meaning along the axes of SST-2 separates its classes; another axis does not."""
+    """The mean meaning along SST-2's axes separates its classes; along another axis it does not."""
     vocabulary = make_vocabulary(0)
     place = {word: i for i, word in enumerate(vocabulary.words)}
     rows, task = suite["sst2"]["train"], TASKS.index("sst2")
@@ -105,7 +105,7 @@ def test_labels_follow_the_planted_meanings(suite):
     assert gap[read].min() > 5 * np.abs(np.delete(gap, read)).max()
 
 
-def test_vocabulary_has_distinct_words_and_falling_probabilities():
+def test_vocabulary_has_distinct_words_and_decreasing_probabilities():
     vocabulary = make_vocabulary(0)
     assert len(set(vocabulary.words)) == len(vocabulary)
     assert all(word.isalpha() and word.islower() for word in vocabulary.words)
@@ -124,13 +124,13 @@ def test_planted_table_has_few_long_rows_outside_the_meanings():
     ordinary = np.delete(np.arange(len(table)), vocabulary.outliers)
     spectrum = np.linalg.svd(table[ordinary], compute_uv=False)
     assert spectrum[AXES - 1] > 2 * spectrum[AXES]
-    # Least squares from the meanings leaves nothing but the noise of the ordinary rows.
+    # A least-squares fit from the meanings leaves only the noise of the ordinary rows.
     fit = vocabulary.meanings[ordinary]
     left = table[ordinary] - fit @ np.linalg.lstsq(fit, table[ordinary], rcond=None)[0]
     assert np.linalg.norm(left) < 0.4 * np.linalg.norm(table[ordinary])
 
 
-def test_svd_spends_its_rank_on_outliers_which_ordinary_rows_pay_for():
+def test_svd_spends_its_rank_on_outliers_at_the_cost_of_ordinary_rows():
     vocabulary = make_vocabulary(0)
     table = planted_table(vocabulary, 64, specials=5, seed=0)[5:].astype(np.float64)
     ordinary = np.delete(table, vocabulary.outliers, axis=0)
@@ -187,7 +187,7 @@ def test_network_survives_saving_and_ignores_padding(architecture, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_network_carries_the_planted_rows_whatever_torchs_seed(architecture):
+def test_network_contains_the_planted_rows_whatever_torchs_seed(architecture):
     torch.manual_seed(1)
     first, tokenizer = build_network(architecture, 0, num_labels=1)
     torch.manual_seed(2)
@@ -261,6 +261,6 @@ def test_unknown_names_are_named(call, culprit):
 
 
 @pytest.mark.parametrize("sizes", [{"width": 32}, {"width": 64, "heads": 5}])
-def test_widths_that_do_not_fit_are_refused(sizes):
+def test_invalid_widths_are_refused(sizes):
     with pytest.raises(LowRankError, match=f"width {sizes['width']}.*at least {AXES + OUTLIERS}"):
         build_network("bert", 0, 2, **sizes)

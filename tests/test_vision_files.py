@@ -1,4 +1,4 @@
-"""Networks for images on disk, weights that others trained, and the data sets."""
+"""Image networks on disk, weights that others trained, and the data sets."""
 
 import hashlib
 import io
@@ -19,9 +19,8 @@ from transformers import (
 )
 
 from lowrank_bench.download import hub
-from lowrank_bench.download.data import download_data, unofficial
-from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.splits import unofficial
 from lowrank_bench.inputs.vision import image as modality
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.inputs.vision.decode import open_image
@@ -30,7 +29,9 @@ from lowrank_bench.inputs.vision.files import load_network, save_network
 from lowrank_bench.inputs.vision.folder import list_folder
 from lowrank_bench.inputs.vision.published import from_transformers, load_weights
 from lowrank_bench.inputs.vision.settings import ImageSettings
-from lowrank_bench.plan.cells import Checkpoint, Source
+from lowrank_bench.plan.cells import Source
+from lowrank_bench.stages.download import source_step
+from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.store import Store
 
 SETTINGS = ImageSettings(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -38,7 +39,7 @@ X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def shaken(model):
-    """Give the statistics of batch norms values that a fresh network does not have."""
+    """Give the batch norm statistics values that differ from a fresh network's."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
@@ -54,7 +55,7 @@ def tiny_resnet(labels=3):
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_what_is_saved_predicts_bit_by_bit_the_same(shortcut, tmp_path):
+def test_saved_networks_predict_the_same_bits(shortcut, tmp_path):
     model = shaken(build_network("resnet20", 10, seed=2, shortcut=shortcut, width=8, blocks=1))
     save_network(model, SETTINGS, tmp_path)
     again, settings = load_network(tmp_path)
@@ -64,7 +65,7 @@ def test_what_is_saved_predicts_bit_by_bit_the_same(shortcut, tmp_path):
     assert not list(tmp_path.glob("*.bin"))
 
 
-def test_networks_of_transformers_are_saved_too(tmp_path):
+def test_networks_from_transformers_can_be_saved_too(tmp_path):
     model = shaken(tiny_resnet())
     save_network(model, SETTINGS, tmp_path)
     again, _ = load_network(tmp_path)
@@ -84,7 +85,7 @@ def test_damaged_folders_end_in_one_line(tmp_path):
 
 
 def theirs(model, file):
-    """Write a file as nn.DataParallel and akamaster's code do."""
+    """Write a file like those of nn.DataParallel and akamaster's code."""
     tensors = {
         "module." + name.replace("fc.", "linear."): tensor
         for name, tensor in model.state_dict().items()
@@ -93,7 +94,7 @@ def theirs(model, file):
     torch.save({"state_dict": tensors, "best_prec1": 91.7}, file)
 
 
-def test_published_weights_are_put_into_the_network(tmp_path):
+def test_published_weights_are_loaded_into_the_network(tmp_path):
     model = shaken(build_network("resnet20", 10, seed=4, shortcut="A", width=8, blocks=1))
     theirs(model, tmp_path / "weights.th")
     fresh = build_network("resnet20", 10, seed=5, shortcut="A", width=8, blocks=1)
@@ -132,7 +133,7 @@ def test_a_pickle_is_never_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "harmed").exists()
 
 
-def test_the_background_of_tensorflow_s_networks_is_left_out(tmp_path):
+def test_the_background_class_of_tensorflow_networks_is_left_out(tmp_path):
     names = ["background", "cat", "dog", "bird"]
     config = MobileNetV2Config(num_labels=4, depth_multiplier=0.35, id2label=dict(enumerate(names)))
     MobileNetV2ForImageClassification(config).save_pretrained(tmp_path)
@@ -144,16 +145,17 @@ def test_the_background_of_tensorflow_s_networks_is_left_out(tmp_path):
         from_transformers(tmp_path, 10, "x")
 
 
-# --- the pipeline's view -------------------------------------------------------------------------
+# --- in the pipeline -----------------------------------------------------------------------------
 
 IMAGE = {"size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3, "resize": None}
 HUB = {"kind": "hub", "repo": "owner/nets", "revision": "main", "config": None}
 
 
-def point(network, recipe=None):
-    inputs = {"columns": ["img"], "label": "label", "labels": list("abc"), "image": IMAGE}
-    data = Source("data", "pictures", {"kind": "digits", "seed": 0})
-    return Checkpoint("net", "pictures", 3, network, data, inputs, recipe or {}, ("test",), "")
+INPUTS = {"columns": ["img"], "label": "label", "labels": list("abc"), "image": IMAGE}
+
+
+def download(source, store):
+    return Runner(store).ensure(source_step(source)).folder
 
 
 @pytest.fixture
@@ -166,11 +168,9 @@ def fake_hub(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_fresh_network_is_drawn_from_the_checkpoint_s_seed(tmp_path):
+def test_a_fresh_network_is_initialized_from_the_checkpoint_s_seed(tmp_path):
     spec = {"kind": "vision", "architecture": "resnet20", "shortcut": "A", "sizes": {"blocks": 1}}
-    model, settings = modality.initial_network(
-        point(Source("network", "net", spec)), Store(tmp_path)
-    )
+    model, settings = modality.initial_network(spec, None, INPUTS, seed=3)
     wanted = build_network("resnet20", 3, seed=3, shortcut="A", blocks=1)
     assert torch.equal(model(X), wanted(X))
     assert settings == ImageSettings(32, (0.5,) * 3, (0.25,) * 3)
@@ -181,7 +181,7 @@ def test_a_fresh_network_is_drawn_from_the_checkpoint_s_seed(tmp_path):
         modality.check_network(model, "net")
 
 
-def test_a_published_file_is_fetched_checked_and_loaded(fake_hub, tmp_path):
+def test_a_published_file_is_downloaded_checked_and_loaded(fake_hub, tmp_path):
     model = shaken(build_network("resnet20", 3, shortcut="A", blocks=1))
     theirs(model, fake_hub / "draft")
     sha256 = hashlib.sha256((fake_hub / "draft").read_bytes()).hexdigest()
@@ -195,34 +195,34 @@ def test_a_published_file_is_fetched_checked_and_loaded(fake_hub, tmp_path):
     }
     entry = {"network": network, "mean": [0.1, 0.2, 0.3], "std": None, "labels": []}
     source = Source("network", "net", HUB | {"file": name}, {"sha256": {name: sha256}})
-    about = {}
-    loaded, settings = modality.published_network(
-        point(source, {"published": entry}), Store(tmp_path / "store"), about
+    folder = download(source, Store(tmp_path / "store"))
+    loaded, settings, order = modality.published_network(
+        source.spec, folder, INPUTS, {"published": entry}, "net"
     )
     assert torch.equal(loaded(X), model(X))
     assert (settings.mean, settings.std) == ((0.1, 0.2, 0.3), (0.25,) * 3)
-    assert about["output_order"] is None
+    assert order is None
     other = Source("network", "net", HUB | {"file": name}, {"sha256": {name: "0" * 64}})
     with pytest.raises(LowRankError, match="another one"):
-        download_network(other, Store(tmp_path / "second"))
+        download(other, Store(tmp_path / "second"))
 
 
-def test_the_digits_in_a_file_s_name_are_its_checksum(fake_hub, tmp_path):
+def test_the_hash_in_a_file_name_is_its_checksum(fake_hub, tmp_path):
     (fake_hub / "net-0123abcd.th").write_bytes(b"something else")
     source = Source("network", "net", HUB | {"file": "net-0123abcd.th"}, {"sha256": {}})
     with pytest.raises(LowRankError, match="0123abcd"):
-        download_network(source, Store(tmp_path / "store"))
+        download(source, Store(tmp_path / "store"))
     absent = Source("network", "net", HUB | {"file": "net.th"}, {"sha256": {}})
     with pytest.raises(LowRankError, match=r"no file net\.th; there are net-0123abcd"):
-        download_network(absent, Store(tmp_path / "store"))
+        download(absent, Store(tmp_path / "store"))
 
 
 def test_a_hub_network_gets_a_last_layer_for_the_task(fake_hub, tmp_path):
     tiny_resnet(labels=7).save_pretrained(fake_hub)
     source = Source("network", "net", HUB, {"sha256": {}})
-    where = Store(tmp_path / "store")
-    first, _ = modality.initial_network(point(source), where)
-    second, _ = modality.initial_network(point(source), where)
+    folder = download(source, Store(tmp_path / "store"))
+    first, _ = modality.initial_network(source.spec, folder, INPUTS, seed=3)
+    second, _ = modality.initial_network(source.spec, folder, INPUTS, seed=3)
     logits = first(pixel_values=X).logits
     assert logits.shape == (2, 3)
     assert torch.equal(logits, second(pixel_values=X).logits)
@@ -258,7 +258,7 @@ def test_digits_are_split_once_and_evenly():
 
 def test_digits_are_generated_in_the_download_stage(tmp_path):
     source = data_source({"kind": "digits", "seed": 0}, train={}, test={}, other={})
-    folder = download_data(source, Store(tmp_path))
+    folder = download(source, Store(tmp_path))
     about = Store(tmp_path).manifest(folder)
     assert about["splits"]["test"] == {"rows": 500, "sha256": None, "encoding": "png"}
     assert "other" in about["missing"]
@@ -271,7 +271,7 @@ def test_digits_are_generated_in_the_download_stage(tmp_path):
     assert encoded.images.shape == (500, 1, 16, 16)
 
 
-def test_a_lossy_copy_is_noticed_refused_and_labelled(fake_hub, tmp_path):
+def test_a_lossy_copy_is_detected_refused_and_labelled(fake_hub, tmp_path):
     stream = io.BytesIO()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(stream, "JPEG")
     image = {"bytes": stream.getvalue(), "path": "0.png"}
@@ -280,10 +280,10 @@ def test_a_lossy_copy_is_noticed_refused_and_labelled(fake_hub, tmp_path):
     expected = {"rows": 1, "encoding": "png", "sha256": "0" * 64}
     spec = HUB | {"kind": "hub"}
     with pytest.raises(LowRankError, match=r"JPEG copy.*hub\.unofficial=true"):
-        download_data(data_source(spec, ("img", "label"), train=expected), Store(tmp_path / "a"))
+        download(data_source(spec, ("img", "label"), train=expected), Store(tmp_path / "a"))
     accepted = data_source(spec, ("img", "label"), accept=True, train=expected)
     store = Store(tmp_path / "b")
-    facts = store.manifest(download_data(accepted, store))["splits"]["train"]
+    facts = store.manifest(download(accepted, store))["splits"]["train"]
     assert unofficial(facts, expected) == "JPEG copy, official PNG"
     assert unofficial(facts, {"rows": 1}) == ""
 
@@ -296,11 +296,11 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path, monkeypatch):
             (place / "note.txt").write_text("no image")
             for copy in range(number + 1):
                 Image.new("RGB", (5, 4), (number, copy, 0)).save(place / f"{copy}.png")
-    listed = Path.iterdir  # file systems list in any order
+    listed = Path.iterdir  # file systems list in arbitrary order
     monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listed(self), reverse=True)))
     spec = {"kind": "folder", "path": str(tmp_path)}
     source = data_source(spec, train={}, validation={}, test={})
-    folder = download_data(source, Store(tmp_path / "store"))
+    folder = download(source, Store(tmp_path / "store"))
     about = Store(tmp_path / "store").manifest(folder)
     assert {name: facts["rows"] for name, facts in about["splits"].items()} == {
         "train": 6,

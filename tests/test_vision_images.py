@@ -37,7 +37,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 
 
-def test_lossless_images_come_back_as_they_were(pixels):
+def test_lossless_images_are_decoded_exactly(pixels):
     encoded = encode(frame(pixels, [0, 1, 2, 0, 1, 2]), COLOUR, INPUTS)
     assert encoded.images.dtype == torch.uint8
     assert np.array_equal(encoded.images.numpy(), pixels.transpose(0, 3, 1, 2))
@@ -53,14 +53,14 @@ def test_inputs_are_normalised_channel_by_channel(pixels):
         assert np.allclose(got[:, channel].numpy(), wanted, atol=1e-6)
 
 
-def test_grey_settings_read_grey_and_colour(pixels):
+def test_grey_settings_accept_grey_and_colour_images(pixels):
     grey = pixels[..., 0]
     encoded = encode(frame(list(grey) + list(pixels)), GREY, INPUTS)
     assert encoded.images.shape == (12, 1, 8, 8)
     assert np.array_equal(encoded.images[:6, 0].numpy(), grey)
 
 
-def test_jpeg_and_png_are_told_by_their_bytes_and_files(pixels, tmp_path):
+def test_jpeg_and_png_are_recognised_from_bytes_and_files(pixels, tmp_path):
     assert encoding_of(picture(pixels[0], "JPEG")) == "jpeg"
     assert encoding_of(picture(pixels[0])) == "png"
     (tmp_path / "x").write_bytes(picture(pixels[0])["bytes"])
@@ -68,8 +68,8 @@ def test_jpeg_and_png_are_told_by_their_bytes_and_files(pixels, tmp_path):
     assert encoding_of({"bytes": b"text", "path": None}) == "unknown"
 
 
-def test_shorter_side_is_scaled_and_the_middle_cut_out():
-    """Three bands of colour, twice as wide as high: the middle one remains."""
+def test_the_shorter_side_is_resized_and_the_centre_cropped():
+    """Three bands of colour, twice as wide as high: only the middle one remains."""
     bands = np.zeros((40, 80, 3), dtype=np.uint8)
     bands[:, :20, 0] = bands[:, 20:60, 1] = bands[:, 60:, 2] = 255
     settings = ImageSettings(16, (0.5,) * 3, (0.5,) * 3, resize=20)
@@ -79,7 +79,7 @@ def test_shorter_side_is_scaled_and_the_middle_cut_out():
     assert (got[[0, 2]] == 0).all()
 
 
-def test_large_images_are_decoded_when_asked_for(tmp_path):
+def test_large_images_are_decoded_on_demand(tmp_path):
     pixels = np.full((90, 120, 3), 77, dtype=np.uint8)
     settings = ImageSettings(80, (0.5,) * 3, (0.5,) * 3)
     file = tmp_path / "x.png"
@@ -97,7 +97,7 @@ def test_large_images_are_decoded_when_asked_for(tmp_path):
         encoded.images[[0]]
 
 
-def test_random_parts_have_the_area_and_shape_they_should(monkeypatch):
+def test_random_crops_have_the_right_area_and_aspect_ratio(monkeypatch):
     seen = []
     monkeypatch.setattr(
         "lowrank_bench.inputs.vision.images.cut",
@@ -170,7 +170,7 @@ def test_predictions_do_not_depend_on_the_batch(architecture):
     assert np.abs(turned - one[:, [4, 0]]).max() < 1e-5
 
 
-def test_max_tokens_bounds_the_pixels_of_a_batch():
+def test_max_tokens_limits_the_pixels_of_a_batch():
     sizes = []
 
     class Watched(torch.nn.Module):
@@ -183,7 +183,7 @@ def test_max_tokens_bounds_the_pixels_of_a_batch():
     assert sizes == [4, 4, 2]  # 16 tokens of 16 pixels are four images of 64
 
 
-def test_batches_are_the_rows_in_their_order(pixels):
+def test_batches_keep_the_order_of_the_rows(pixels):
     encoded = encode(frame(pixels, [0, 1, 2, 0, 1, 2]), COLOUR, INPUTS)
     got = list(batches(encoded, COLOUR, [5, 0, 3], "cpu", 2))
     labels = torch.cat([labels for _, labels in got])

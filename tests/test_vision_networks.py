@@ -1,4 +1,4 @@
-"""Networks for small images against published counts, closed forms and plain evaluations."""
+"""Networks for small images against published counts, closed forms and plain evaluation."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def parameters(model):
 @pytest.mark.parametrize(
     ("name", "shortcut", "count"),
     [
-        ("resnet20", "B", 272_474),  # as counted in ALDS's and PFP's code
+        ("resnet20", "B", 272_474),  # as counted by ALDS's and PFP's code
         ("vgg16_bn", None, 14_728_266),
         ("densenet22", None, 71_686),
         ("wrn16_8", None, 10_961_370),
@@ -27,7 +27,7 @@ def parameters(model):
         ("resnet110", "A", 1_727_962),
     ],
 )
-def test_parameters_are_those_of_the_papers(name, shortcut, count):
+def test_parameter_counts_match_the_papers(name, shortcut, count):
     assert parameters(build_network(name, 10, shortcut=shortcut)) == count
 
 
@@ -53,7 +53,7 @@ def multiply_adds(model, size):
     return total
 
 
-def test_resnet_halves_the_pixels_where_it_doubles_the_channels():
+def test_resnet_halves_the_resolution_where_it_doubles_the_channels():
     stages = [(16, 16, 1024), (16, 32, 256), (32, 64, 64)]
     wanted = 3 * 16 * 9 * 1024
     for before, width, pixels in stages:
@@ -103,7 +103,7 @@ def plain_resnet(tensors, x, blocks, shortcut):
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 @pytest.mark.parametrize("size", [8, 16, 32])
-def test_resnet_computes_what_its_tensors_say(shortcut, size):
+def test_resnet_matches_a_plain_evaluation_of_its_tensors(shortcut, size):
     model = build_network("resnet20", 7, size, seed=3, shortcut=shortcut, width=8, blocks=2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -118,7 +118,7 @@ def test_resnet_computes_what_its_tensors_say(shortcut, size):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_small_grey_images_and_gradients_everywhere(name):
+def test_small_grey_images_give_gradients_everywhere(name):
     size = FAMILIES[name].least
     small = {"blocks": 1} if name.startswith("resnet") else {}
     model = build_network(name, 4, size, channels=1, **small).train()
@@ -128,7 +128,7 @@ def test_small_grey_images_and_gradients_everywhere(name):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_vgg_s_layers_stand_where_its_reference_has_them():
+def test_vgg_has_the_layer_order_of_its_reference():
     names = dict(build_network("vgg16_bn", 10, width=4).named_modules())
     convolutions = [n for n, module in names.items() if isinstance(module, torch.nn.Conv2d)]
     numbers = [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40]
@@ -136,7 +136,7 @@ def test_vgg_s_layers_stand_where_its_reference_has_them():
     assert "classifier" in names
 
 
-def test_seed_decides_the_weights_and_nothing_else_does():
+def test_only_the_seed_determines_the_weights():
     torch.manual_seed(1)
     first = build_network("resnet20", 10, seed=5).state_dict()
     after = torch.rand(1)
@@ -148,7 +148,7 @@ def test_seed_decides_the_weights_and_nothing_else_does():
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-def test_convolutions_have_he_s_variance():
+def test_convolutions_have_the_variance_of_he_initialization():
     weight = build_network("vgg16_bn", 10).features[37].weight
     assert weight.var().item() == pytest.approx(2 / (512 * 9), rel=0.02)
 

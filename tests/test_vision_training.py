@@ -87,10 +87,10 @@ def rates_of(recipe, encoded, monkeypatch):
     return rates
 
 
-def test_retraining_takes_the_rates_of_the_last_epochs(encoded, monkeypatch):
+def test_retraining_uses_the_learning_rates_of_the_last_epochs(encoded, monkeypatch):
     schedule = {"milestones": [2, 4], "gamma": 0.5, "warmup_epochs": 1, "learning_rate": 0.01}
     whole = rates_of({**RECIPE, **schedule, "epochs": 6}, encoded, monkeypatch)
-    steps = 2  # of an epoch: 33 rows in batches of 16, the odd one left out
+    steps = 2  # per epoch: 33 rows in batches of 16, the last row left out
     assert len(whole) == 6 * steps
     assert whole == pytest.approx([0.005] + [0.01] * 3 + [0.005] * 4 + [0.0025] * 4)
     for epochs in (1, 3, 6):
@@ -104,8 +104,8 @@ def test_more_epochs_than_the_schedule_has_are_refused():
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_full_batches_train_as_plain_torch_does(nesterov, encoded):
-    """With whole batches the order of the rows does not matter."""
+def test_full_batches_train_like_plain_torch(nesterov, encoded):
+    """With one batch per epoch the order of the rows does not matter."""
     recipe = {**RECIPE, "batch_size": 33, "epochs": 4, "nesterov": nesterov, "learning_rate": 0.02}
     recipe |= {"milestones": [2], "gamma": 0.1}
     model, plain = small(), small().train()
@@ -129,7 +129,7 @@ def test_full_batches_train_as_plain_torch_does(nesterov, encoded):
     assert not model.training
 
 
-def test_the_seed_decides_everything(encoded):
+def test_the_seed_determines_everything(encoded):
     recipe = {**RECIPE, "augment": "crop_flip"}
     results = []
     for seed in (0, 0, 1):
@@ -140,7 +140,7 @@ def test_the_seed_decides_everything(encoded):
     assert not torch.equal(results[0], results[2])
 
 
-def test_optimizers_are_those_of_the_recipes():
+def test_optimizers_match_the_recipes():
     model = small()
     sgd = make_optimizer(model, RECIPE)
     assert isinstance(sgd, torch.optim.SGD)
@@ -157,7 +157,7 @@ def test_divergence_ends_in_one_line(encoded):
         train(small(), SETTINGS, encoded, {**RECIPE, "learning_rate": 1e30, "epochs": 9}, 0)
 
 
-def test_on_step_hears_of_every_step(encoded):
+def test_on_step_is_called_for_every_step(encoded):
     heard = []
     watch = Watch(on_step=lambda *step: heard.append(step))
     losses = train(small(), SETTINGS, encoded, RECIPE, 0, watch=watch)["losses"]

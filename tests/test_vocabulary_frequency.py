@@ -1,4 +1,4 @@
-"""The expected use of tokens, for real tokenizers trained on text whose counts are known."""
+"""The expected use of tokens, for real tokenizers trained on text with known counts."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def text() -> list[str]:
-    """Sentences of 60 pseudo-words whose frequencies fall as 1 / rank."""
+    """Sentences of 60 pseudo-words whose frequencies decay as 1 / rank."""
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghijklmnop"), rng.integers(2, 7))) for _ in range(60)]
     share = 1 / np.arange(1, 61)
@@ -49,7 +49,7 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
-def test_follows_the_counts_of_the_text(kind):
+def test_frequency_follows_the_counts_of_the_text(kind):
     found = tokenizer(kind)
     frequency = vocabulary_frequency(found)
     counts = Counter(i for row in found(text())["input_ids"] for i in row)
@@ -60,7 +60,7 @@ def test_follows_the_counts_of_the_text(kind):
     used = [i for i in counts if i not in found.all_special_ids]
     rank = spearmanr([counts[i] for i in used], frequency[used]).statistic
     assert rank > 0.3
-    # A uniform guess needs more bits for the text than this one.
+    # A uniform guess needs more bits to encode the text.
     total = sum(counts.values())
     bits = -sum(c * torch.log2(frequency[i]).item() for i, c in counts.items()) / total
     assert bits < np.log2(len(found))
@@ -85,7 +85,7 @@ def test_unigram_keeps_the_ratios_of_its_probabilities():
     assert gaps.max().item() == pytest.approx(gaps.min().item(), abs=1e-9)
 
 
-def test_a_sorted_alphabet_is_not_taken_for_ranks():
+def test_a_sorted_alphabet_is_not_mistaken_for_ranks():
     letters = ["!", "'", ",", "-", ".", "0", "1", "a", "b", "é", "中", "語"]
     words = [f"word{i}" for i in range(500)]
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *letters, *words])}

@@ -1,4 +1,4 @@
-"""The workflow itself: dry runs, incremental reruns, resuming, and what a wrong call says."""
+"""The workflow itself: dry runs, incremental reruns, resuming, and the errors of wrong calls."""
 
 import json
 import os
@@ -30,7 +30,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Return a copy of the project's files, to run and to edit."""
+    """Return a copy of the project's files that can be run and edited."""
     folder = tmp_path_factory.mktemp("project")
     for name in FILES:
         source = PROJECT / name
@@ -63,7 +63,7 @@ def snakemake(folder, *words, overrides=TINY, ok=True):
 
 
 def computed(text):
-    """Return how many cells the evaluate jobs of a run computed and reused."""
+    """Return how many cells a run's evaluate jobs computed and reused."""
     pairs = re.findall(r"^\[evaluate\] \S+: (\d+) cells computed, (\d+) reused", text, re.M)
     return sum(int(a) for a, _ in pairs), sum(int(b) for _, b in pairs)
 
@@ -77,7 +77,7 @@ MEASURED = ["created_at", "evaluate_seconds", "factorize_seconds", "git_commit"]
 
 @pytest.fixture(scope="module")
 def finished(project):
-    """Return the project after one whole run of the tiny experiment."""
+    """Return the project after one complete run of the tiny experiment."""
     text = snakemake(project)
     assert computed(text) == (8, 0)
     return project
@@ -99,7 +99,7 @@ def test_a_run_ends_in_scores_tables_figures_and_a_report(finished):
     assert cells["achieved_compression"].sub(1 - kept).abs().max() < 1e-12
 
 
-def test_again_there_is_nothing_to_do(finished):
+def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in snakemake(finished)
 
 
@@ -110,7 +110,7 @@ def test_touching_every_file_reruns_nothing(finished):
     assert "Nothing to be done" in snakemake(finished)
 
 
-def test_one_more_rate_computes_its_cells_alone(finished):
+def test_one_more_rate_computes_only_its_cells(finished):
     more = [*TINY, "compressions=[0.3,0.5,0.8]"]
     text = snakemake(finished, overrides=more)
     assert computed(text) == (4, 8)
@@ -131,7 +131,7 @@ def test_cells_that_fail_are_rows_and_the_run_ends_with_an_error(finished):
     assert set(table.loc[table["compression"] == 0.9999, "status"]) >= {"failed"}
 
 
-def test_a_checkpoint_that_cannot_be_made_leaves_rows_and_spares_the_others(finished):
+def test_a_checkpoint_that_cannot_be_made_leaves_rows_and_does_not_stop_the_others(finished):
     spoiled = "task.quick_wnli.recipe={learning_rate: 1.0e+30, max_grad_norm: 1.0e+30}"
     text = snakemake(finished, overrides=[*TINY, spoiled], ok=False)
     assert "diverged" in text
@@ -156,7 +156,7 @@ def test_a_fresh_clone_with_the_same_store_computes_nothing(finished, tmp_path):
     assert len(same) == len(left)
 
 
-def test_editing_a_method_reruns_it_alone(finished):
+def test_editing_a_method_reruns_only_that_method(finished):
     file = finished / "src/lowrank_bench/methods/lp.py"
     text = file.read_text()
     file.write_text(text + "\nUNUSED = 1\n")
@@ -187,7 +187,7 @@ def test_training_after_compression_and_winners_on_half_of_the_data(finished):
     assert trained.loc["svd", "value"] > at_once.loc["svd", "value"]
     chosen = trained.loc["messi (k chosen, steps=10)", "value"]
     assert chosen in {trained.loc[f"messi (k={k}, steps=10)", "value"] for k in (2, 3)}
-    assert "data-free" in (folder / "tables/leagues.md").read_text()
+    assert "data-free" in (folder / "tables/winners_by_data.md").read_text()
 
 
 def test_a_truncated_cell_is_computed_again_with_a_warning(finished):

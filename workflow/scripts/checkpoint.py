@@ -1,4 +1,4 @@
-"""Run one checkpoint job, without asking any hub."""
+"""Run one checkpoint job, without access to a hub."""
 
 from lowrank_bench.stages.run import run_checkpoint
 from lowrank_bench.stages.script import job_script

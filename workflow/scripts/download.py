@@ -3,4 +3,4 @@
 from lowrank_bench.stages.run import run_download
 from lowrank_bench.stages.script import job_script
 
-job_script(snakemake, lambda job, store, settings: run_download(job, store))
+job_script(snakemake, run_download)

@@ -1,4 +1,4 @@
-"""Run one evaluate job, without asking any hub."""
+"""Run one evaluate job, without access to a hub."""
 
 from lowrank_bench.stages.run import run_evaluate
 from lowrank_bench.stages.script import job_script

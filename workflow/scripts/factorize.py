@@ -1,4 +1,4 @@
-"""Run one factorize job, without asking any hub."""
+"""Run one factorize job, without access to a hub."""
 
 from lowrank_bench.stages.run import run_factorize
 from lowrank_bench.stages.script import job_script

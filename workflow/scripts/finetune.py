@@ -1,4 +1,4 @@
-"""Run one finetune job, without asking any hub."""
+"""Run one finetune job, without access to a hub."""
 
 from lowrank_bench.stages.run import run_evaluate
 from lowrank_bench.stages.script import job_script

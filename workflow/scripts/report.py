@@ -1,4 +1,4 @@
-"""Make the self-contained HTML report of the figures and tables, with Snakemake itself."""
+"""Make the self-contained HTML report of the figures and tables with Snakemake's own report."""
 
 import subprocess
 import sys

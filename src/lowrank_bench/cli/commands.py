@@ -8,12 +8,14 @@ import yaml
 
 from lowrank_bench.cli.out import check_out
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods import make_method, method_class, method_names
+from lowrank_bench.methods import make_method, method_class, method_names, register_folders
+from lowrank_bench.methods.registry import origin_of
 from lowrank_bench.problem import data_used
 
 
 def list_methods(options: Namespace) -> None:
-    """Print every method with its parameters and source."""
+    """Print every method with its parameters and source, and where it is if not in the package."""
+    register_folders(options.methods_from)
     for name in method_names():
         cls = method_class(name)
         print(f"{name}: {cls.title}")
@@ -22,6 +24,8 @@ def list_methods(options: Namespace) -> None:
             print(f"    --set {key}={field.default}{text}")
         print(f"    source: {cls.source}")
         print(f"    looks at: {data_used(make_method(name).needs)}")
+        if place := origin_of(name):
+            print(f"    defined in: {place}")
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -40,12 +44,13 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         try:
             params[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise LowRankError(f"--set {word!r}: {value!r} is no value") from None
+            raise LowRankError(f"--set {word!r}: {value!r} is not a value") from None
     return params
 
 
 def compress_network(options: Namespace) -> None:
     """Load, compress and write a network, and print the report as JSON."""
+    register_folders(options.methods_from)
     params = parse_settings(options.set)
     method = make_method(options.method, **params)
     texts = _texts(options, method.needs)
@@ -108,7 +113,7 @@ def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
     if options.text is None:
         raise LowRankError(f"{options.method} looks at a training text; give one with --text")
     try:
-        lines = options.text.read_text(encoding="utf-8").splitlines()
+        lines: list[str] = options.text.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise LowRankError(f"--text {options.text} is not UTF-8; convert it first") from None
     if not any(line.strip() for line in lines):
@@ -123,7 +128,7 @@ def _check_images(options: Namespace, needs: tuple[str, ...]) -> None:
     if not wanted and options.images is not None:
         raise LowRankError(f"{options.method} on {options.target} reads no images; omit --images")
     if options.images is not None and not options.images.is_dir():
-        raise LowRankError(f"--images {options.images} is no folder")
+        raise LowRankError(f"--images {options.images} is not a folder")
 
 
 def _batches(

@@ -1,7 +1,6 @@
 """`lowrank evaluate`: the metrics of one network, compressed or not, on one task."""
 
 from argparse import Namespace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,40 +29,42 @@ def _any_model(conf: Path, task: str) -> list[str]:
 def _modality(file: Path) -> str:
     if not file.is_file():  # which composing the configuration says better
         return "text"
-    return (yaml.safe_load(file.read_text()) or {}).get("modality", "text")
+    return str((yaml.safe_load(file.read_text()) or {}).get("modality", "text"))
 
 
 def _print_scores(options: Namespace, config: Any) -> None:
     from tqdm import tqdm
 
     from lowrank_bench.device import best_device
-    from lowrank_bench.download.data import download_data, read_split
-    from lowrank_bench.inputs.modality import MODULES
-    from lowrank_bench.plan.cells import split_and_range
-    from lowrank_bench.plan.grid import task_data
-    from lowrank_bench.score.metrics import compute, predict_labels
+    from lowrank_bench.inputs.modality import modality_of
+    from lowrank_bench.inputs.rows import read_split
+    from lowrank_bench.inputs.splits import split_and_range
+    from lowrank_bench.plan.checkpoints import task_data
+    from lowrank_bench.score.metrics import Kind, compute, predict_labels
+    from lowrank_bench.stages.download import DataStep
+    from lowrank_bench.stages.runner import Runner
     from lowrank_bench.store.store import Store
 
-    task, store = config.task[options.task], Store(options.store)
-    folder = download_data(task_data(config, options.task), store)
-    missing = store.manifest(folder)["missing"]
+    task, runner = config.task[options.task], Runner(Store(options.store))
+    data = runner.ensure(DataStep(task_data(config, options.task)))
+    missing = data.manifest["missing"]
     device = best_device(config.evaluation.device)
     model = _load(options.model).to(device)
     processor = _processor(model, task, options.model)
     order = _output_order(model.config, task.labels, options.model)
     inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
     inputs["max_length"] = options.max_length
-    kind = "classification" if task.labels else "regression"
-    modality = import_module(MODULES[task.modality])
+    kind: Kind = "classification" if task.labels else "regression"
+    modality = modality_of(task.modality)
     for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
         if (whole := split_and_range(entry.split)[0]) in missing:
             print(f"{options.task} {entry.split}: skipped: {missing[whole]}")
             continue
-        encoded = modality.encode(read_split(folder, entry.split), processor, inputs)
+        encoded = modality.encode(read_split(data.folder, entry.split), processor, inputs)
         budget = config.evaluation.max_tokens
         logits = modality.predict(model, processor, encoded, budget, device, order)
-        found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
-        for metric, value in found.items():
+        values = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
+        for metric, value in values.items():
             print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
 
 

@@ -5,10 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lowrank_bench.cli import commands
 from lowrank_bench.cli.evaluate import evaluate_network
 from lowrank_bench.errors import LowRankError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +44,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_compress(group)
     _add_evaluate(group)
     listing = group.add_parser("methods", help="list the methods and their parameters")
+    _add_methods_from(listing)
     listing.set_defaults(run=commands.list_methods)
     return parser
 
 
-def _add_compress(group: argparse._SubParsersAction) -> None:
+def _add_methods_from(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--methods-from",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="folder of further methods, one *.py file each; may be repeated",
+    )
+
+
+def _add_compress(group: "Commands") -> None:
     command = group.add_parser(
         "compress",
         help="write a compressed copy of a network",
@@ -59,6 +74,7 @@ def _add_compress(group: argparse._SubParsersAction) -> None:
         help="folder to write, new or empty; a network that was written there before is replaced",
     )
     command.add_argument("--method", default="lp", help="see `lowrank methods` (default: lp)")
+    _add_methods_from(command)
     command.add_argument(
         "--set",
         action="append",
@@ -102,7 +118,7 @@ def _add_compress(group: argparse._SubParsersAction) -> None:
     command.set_defaults(run=commands.compress_network)
 
 
-def _add_evaluate(group: argparse._SubParsersAction) -> None:
+def _add_evaluate(group: "Commands") -> None:
     command = group.add_parser(
         "evaluate",
         help="score a network, compressed or not, on a task",

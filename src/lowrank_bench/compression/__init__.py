@@ -1,1 +1,1 @@
-"""The functions that `import lowrank_bench` offers: compress a matrix, an embedding, a network."""
+"""Compress a matrix, an embedding or a whole network: what `import lowrank_bench` offers."""

@@ -1,7 +1,8 @@
-"""Compose an experiment with Hydra, once, and validate it."""
+"""Compose the configuration of an experiment with Hydra and validate it."""
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
     folder
         The Hydra tree (`conf/`).
     overrides
-        As Hydra takes them: `experiment=NAME`, `method=[svd,lp]`, `model.bert.recipe.epochs=2`.
+        In Hydra's syntax: `experiment=NAME`, `method=[svd,lp]`, `model.bert.recipe.epochs=2`.
 
     Raises
     ------
     LowRankError
-        For an unknown group member or key, or a wrong value: one line with the key, the file it
-        stands in and the nearest valid name.
+        For an unknown entry or key, or an invalid value: one line with the key, its file and the
+        nearest valid name.
     """
     values = _compose(Path(folder).resolve(), list(overrides))
     try:
@@ -46,13 +47,13 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
-    """Turn Snakemake's `--config` settings into overrides.
+    """Convert the settings of Snakemake's `--config` into overrides.
 
-    `experiment=NAME` and any other `key=value` become overrides of that key; the key `overrides`
-    holds further ones as a list, which may name nested keys.
+    `experiment=NAME` and every other `key=value` become overrides of that key. The key
+    `overrides` holds a list of further overrides, which may name nested keys.
     """
     settings = dict(settings)
-    settings.pop("report", None)  # what the Snakefile itself adds
+    settings.pop("report", None)  # added by the Snakefile itself
     listed = settings.pop("overrides", [])
     listed = [listed] if isinstance(listed, str) else [str(item) for item in listed]
     return [f"{key}={_text(value)}" for key, value in settings.items()] + listed
@@ -67,65 +68,106 @@ def _text(value: Any) -> str:
 
 
 def _compose(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    _check_groups(folder, overrides)
+    trees = [folder, *(place / "conf" for place in plugin_folders(folder, overrides))]
+    _check_groups(trees, overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            composed = compose("config", [_forced(item) for item in overrides])
+            composed = compose("config", [_searched(trees), *map(_forced, overrides)])
         values = OmegaConf.to_container(composed, resolve=True)
-        asked = [item.partition("=")[2] for item in overrides if item.startswith("experiment=")]
-        return _chosen_only(values, folder / "experiment" / f"{(asked or [DEFAULT])[-1]}.yaml")
+        return _chosen_only(values, _experiment_file(folder, overrides))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise LowRankError(_one_line(error, folder)) from None
+        raise LowRankError(_one_line(error, trees)) from None
 
 
-def _chosen_only(values: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Drop what an experiment says of members that the command line did not choose.
+def plugin_folders(folder: Path, overrides: Sequence[str]) -> list[Path]:
+    """Return what the key `plugins` will hold, which Hydra must know before it composes.
 
-    An experiment may set `task.sst2.train.limit`; with the override `task=[rte]` that leaves a
-    piece of a task nobody asked for. `file` is the experiment's.
+    Overrides come before the experiment's file, and that before config.yaml. A value that is not
+    a list of names is left to validation.
+
+    Raises
+    ------
+    LowRankError
+        When a folder does not exist.
     """
-    said = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    chosen: Any = []
+    for file in (folder / "config.yaml", _experiment_file(folder, overrides)):
+        with suppress(OSError, yaml.YAMLError, AttributeError):
+            chosen = yaml.safe_load(file.read_text()).get("plugins", chosen)
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key.lstrip("+") == "plugins":
+            with suppress(yaml.YAMLError):
+                chosen = yaml.safe_load(text)
+    names = chosen if isinstance(chosen, list) else []
+    folders = [Path(name) for name in names if isinstance(name, str)]
+    for place in folders:
+        if not place.is_dir():
+            raise LowRankError(f"plugins names {place}, and there is no such folder")
+    return folders
+
+
+def _experiment_file(folder: Path, overrides: Sequence[str]) -> Path:
+    asked = [item.partition("=")[2] for item in overrides if item.startswith("experiment=")]
+    return folder / "experiment" / f"{(asked or [DEFAULT])[-1]}.yaml"
+
+
+def _searched(trees: Sequence[Path]) -> str:
+    """Return the override that lets Hydra look into the trees of plug-ins after its own."""
+    places = ",".join(f"'file://{tree.resolve()}'" for tree in trees[1:] if tree.is_dir())
+    return f"hydra.searchpath=[{places}]"
+
+
+def _chosen_only(values: Any, file: Path) -> dict[str, Any]:
+    """Drop the settings of an experiment for entries that the command line did not choose.
+
+    An experiment may set `task.sst2.train.limit`. With the override `task=[rte]`, that would leave
+    an incomplete task sst2. `file` is the file of the experiment.
+    """
+    assert isinstance(values, dict), "the top level of a configuration is a mapping"
+    settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    # An entry without its one required key was not chosen.
     for group, whole in (("model", "source"), ("task", "source"), ("method", "name")):
-        for name in said.get(group, {}):
+        for name in settings.get(group, {}):
             if whole not in values[group].get(name, {whole: None}):
                 del values[group][name]
     return values
 
 
 def _forced(override: str) -> str:
-    """Let plain `key=value` set keys that no file spells out: validation judges them later."""
+    """Let a plain `key=value` set keys that are in no file; validation checks them later."""
     key = override.split("=", 1)[0]
     return override if key in GROUPS or not re.match(r"\w", key) else f"++{override}"
 
 
-def _check_groups(folder: Path, overrides: list[str]) -> None:
+def _check_groups(trees: Sequence[Path], overrides: list[str]) -> None:
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise LowRankError(f"override {override!r} has no '='; write key=value")
         if key in GROUPS:
             for name in re.split(r"[\[\], ]+", value.strip("[] ")):
-                check_member(folder, key, name)
+                check_member(trees, key, name)
 
 
-def check_member(folder: Path, group: str, name: str) -> None:
-    """Raise a `LowRankError` unless `folder`/`group`/`name`.yaml exists."""
-    known = sorted(file.stem for file in (folder / group).glob("*.yaml"))
+def check_member(trees: Sequence[Path], group: str, name: str) -> None:
+    """Raise a `LowRankError` unless `group`/`name`.yaml exists in one of the trees."""
+    known = sorted(file.stem for tree in trees for file in (tree / group).glob("*.yaml"))
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise LowRankError(
-            f"unknown {group} {name!r}: no file {folder.name}/{group}/{name}.yaml; {hint}"
+            f"unknown {group} {name!r}: no file {trees[0].name}/{group}/{name}.yaml; {hint}"
         )
 
 
-def _one_line(error: Exception, folder: Path) -> str:
+def _one_line(error: Exception, trees: Sequence[Path]) -> str:
     text = str(error).split("\n\n")[0]
     missing = re.search(r"(?:find|load) '(\w+)/([\w-]+)'", text)
     if missing:
         try:
-            check_member(folder, *missing.groups())
+            check_member(trees, *missing.groups())
         except LowRankError as known:
             return str(known)
     return f"configuration: {' '.join(text.split())}"

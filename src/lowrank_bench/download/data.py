@@ -1,163 +1,173 @@
-"""The splits of a task as parquet files: from a hub, or generated."""
+"""The splits of a task as parquet files: fetched from a hub, generated, or listed from a folder."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.plan.cells import Source, split_and_range
+from lowrank_bench.inputs.splits import unofficial
 from lowrank_bench.store.digest import file_digest
-from lowrank_bench.store.store import Store
-
-SHUFFLE_SEED = 0  # parts of a split are the same for every network and seed
 
 
-def read_split(folder: Path, name: str) -> pd.DataFrame:
-    """Return a split of a data folder, or the part of its fixed shuffle that `cells` named."""
-    split, part = split_and_range(name)
-    return part_of(pd.read_parquet(folder / f"{split}.parquet"), part)
+@dataclass(frozen=True)
+class DataRequest:
+    """Which splits of a data set are wanted, and what they must have.
+
+    Attributes
+    ----------
+    name
+        The task's name in the configuration, for messages.
+    spec
+        Where the data come from: `kind` (`hub`, `folder` or a generator) and what it needs.
+    columns
+        Columns that every split must have, the one with the inputs first.
+    train
+        The split that training needs.
+    splits
+        Names of the wanted splits.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    columns: Sequence[str]
+    train: str
+    splits: Sequence[str]
 
 
-def part_of(rows: pd.DataFrame, part: slice | None) -> pd.DataFrame:
-    """Return a part of the fixed shuffle of rows; all rows, in their order, for None."""
-    if part is None or (part.start is None and part.stop is not None and part.stop >= len(rows)):
-        return rows
-    return rows.sample(frac=1, random_state=SHUFFLE_SEED).iloc[part]
+@dataclass
+class _Written:
+    """The splits of a data set in a folder, one after another."""
+
+    request: DataRequest
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=lambda: {"splits": {}, "missing": {}})
+
+    def add(self, split: str, rows: pd.DataFrame, sha256: str | None = None) -> None:
+        """Write a split, and note what is known of it."""
+        rows.to_parquet(self.folder / f"{split}.parquet", index=False)
+        self.facts["splits"][split] = {"rows": len(rows), "sha256": sha256}
+        column = rows.get(next(iter(self.request.columns), None))
+        first = None if column is None or column.empty else column.iloc[0]
+        if isinstance(first, Mapping):  # an image: its first bytes tell a lossy copy
+            from lowrank_bench.inputs.vision.decode import encoding_of
+
+            self.facts["splits"][split]["encoding"] = encoding_of(first)
+
+    def miss(self, split: str, reason: str) -> None:
+        """Note why a split is missing."""
+        self.facts["missing"][split] = reason
 
 
-def download_data(source: Source, store: Store) -> Path:
-    """Return the store's folder with one `<split>.parquet` a split.
+def fetch_data(request: DataRequest, folder: Path) -> dict[str, Any]:
+    """Write one `<split>.parquet` a split to a folder, and return the facts about them.
 
-    The manifest notes which splits are missing and which are not the official files.
+    Returns
+    -------
+    dict
+        `splits`: for each split its `rows`, `sha256` and, for images, `encoding`; `missing`: for
+        each absent split the reason; `commit` of the hub's repository.
 
     Raises
     ------
     LowRankError
-        When the hub cannot be reached, the training split or a column is missing, or a file is
-        not the official one and `hub.unofficial` is false.
+        When the hub cannot be reached, or the training split or a column is missing.
     """
-    wanted = set(source.checks["splits"])
-    make = {"hub": _fetch, "folder": _list}.get(source.spec["kind"], _generate)
-    while True:
-        found = store.folder("data", source.key, deep=True)
-        if found:
-            known = store.manifest(found)
-            held = {*known["splits"], *known["missing"]}
-            if wanted <= held:
-                check_data(source, known)
-                return found
-            wanted |= held  # another experiment asked for other splits of the same source
-            store.discard(found, f"holds {', '.join(sorted(held))} only")
-        about: dict[str, Any] = {"source": dict(source.spec), "splits": {}, "missing": {}}
-        with store.new_folder("data", source.key, about) as fresh:
-            make(source, sorted(wanted), fresh, about)
-            check_data(source, about)
-        # Another run may have been first, with other splits: what lies there now decides.
+    makers: dict[str, Callable[[_Written], None]] = {"hub": _fetch, "folder": _list}
+    written = _Written(request, folder)
+    makers.get(request.spec["kind"], _generate)(written)
+    missing = written.facts["missing"]
+    if request.train in missing:
+        raise LowRankError(f"task {request.name}: {missing[request.train]}, and training needs it")
+    return written.facts
 
 
-def check_data(source: Source, about: Mapping[str, Any]) -> None:
-    """Refuse splits that are not the official ones, unless the configuration accepts them."""
-    for split, facts in about["splits"].items():
-        fault = unofficial(facts, source.checks["splits"].get(split, {}))
-        if fault and not source.checks["unofficial"]:
+def check_data(
+    name: str,
+    splits: Mapping[str, Mapping[str, Any]],
+    official: Mapping[str, Mapping[str, Any]],
+    accept: bool,
+) -> None:
+    """Refuse splits that are not the official ones, unless the configuration accepts them.
+
+    Parameters
+    ----------
+    name
+        The task's name, for the message.
+    splits, official
+        For each split what `splits.unofficial` compares.
+    accept
+        Whether other files are accepted.
+    """
+    for split, facts in splits.items():
+        fault = unofficial(facts, official.get(split, {}))
+        if fault and not accept:
             raise LowRankError(
-                f"task {source.name}: split {split} is not the official file ({fault}); empty "
+                f"task {name}: split {split} is not the official file ({fault}); empty "
                 "the hub's cache (HF_HOME), or accept and label it: override hub.unofficial=true"
             )
 
 
-def unofficial(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """Return in what a split differs from the official one; empty when in nothing known."""
-    if expected.get("rows") not in (None, facts["rows"]):
-        return f"{facts['rows']:,} rows, official {expected['rows']:,}"
-    if expected.get("encoding") not in (None, facts.get("encoding")):
-        found = facts.get("encoding") or "unknown"
-        return f"{found.upper()} copy, official {expected['encoding'].upper()}"
-    if expected.get("sha256") not in (None, facts["sha256"]):
-        return f"SHA-256 {facts['sha256'][:12]}…, official {expected['sha256'][:12]}…"
-    return ""
-
-
-def _generate(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
-    if source.spec["kind"] == "digits":
+def _generate(written: _Written) -> None:
+    spec = written.request.spec
+    if spec["kind"] == "digits":
         from lowrank_bench.inputs.vision.digits import make_digits
 
-        splits = make_digits(source.spec["seed"])
+        splits = make_digits(spec["seed"])
     else:
         from lowrank_bench.synthetic.tasks import make_task
 
-        splits = make_task(source.spec["task"], source.spec["seed"])
-    for split in wanted:
+        splits = make_task(spec["task"], spec["seed"])
+    for split in written.request.splits:
         if split in splits:
-            _write(source, pd.DataFrame(splits[split]), folder, split, about)
+            written.add(split, pd.DataFrame(splits[split]))
         else:
-            about["missing"][split] = f"the generated suite has no split {split}"
-    _need_training_split(source, about)
+            written.miss(split, f"the generated suite has no split {split}")
 
 
-def _list(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
+def _list(written: _Written) -> None:
     from lowrank_bench.inputs.vision.folder import list_folder
 
-    for split in wanted:
-        rows = list_folder(source.spec["path"], split, source.checks["columns"])
+    path = written.request.spec["path"]
+    for split in written.request.splits:
+        rows = list_folder(path, split, written.request.columns)
         if rows is None:
-            about["missing"][split] = f"{source.spec['path']} has no folder {split}"
+            written.miss(split, f"{path} has no folder {split}")
         else:
-            _write(source, pd.DataFrame(rows), folder, split, about)
-    _need_training_split(source, about)
+            written.add(split, pd.DataFrame(rows))
 
 
-def _fetch(source: Source, wanted: list[str], folder: Path, about: dict[str, Any]) -> None:
+def _fetch(written: _Written) -> None:
     from lowrank_bench.download import hub
 
-    spec = source.spec
-    files, about["commit"] = hub.list_files(spec["repo"], spec["revision"], "dataset")
-    for split in wanted:
-        names = _parquet_files(files, spec["config"], split)
-        if not names:
-            about["missing"][split] = f"split {split} is absent from {spec['repo']}"
+    spec, name = written.request.spec, written.request.name
+    where = (spec["repo"], spec["revision"], "dataset")
+    files, written.facts["commit"] = hub.list_files(*where)
+    for split in written.request.splits:
+        parts = _parquet_files(files, spec["config"], split)
+        if not parts:
+            written.miss(split, f"split {split} is absent from {spec['repo']}")
             continue
-        paths = [hub.fetch(spec["repo"], name, spec["revision"], "dataset") for name in names]
-        sha256 = file_digest(paths[0]) if len(paths) == 1 else None
+        paths = [hub.fetch(spec["repo"], part, *where[1:]) for part in parts]
         rows = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-        absent = set(source.checks["columns"]) - set(rows.columns)
-        if absent:
-            raise LowRankError(
-                f"task {source.name}: {spec['repo']} has no column {sorted(absent)[0]!r} in split "
-                f"{split}; its columns: {', '.join(rows.columns)}"
-            )
-        _write(source, rows, folder, split, about, sha256)
-    _need_training_split(source, about)
+        _check_columns(written.request.columns, rows.columns, f"task {name}: {spec['repo']}", split)
+        # The official checksum is that of a split in one file.
+        written.add(split, rows, file_digest(paths[0]) if len(paths) == 1 else None)
 
 
-def _need_training_split(source: Source, about: Mapping[str, Any]) -> None:
-    train = source.checks["train"]
-    if train in about["missing"]:
-        raise LowRankError(f"task {source.name}: {about['missing'][train]}, and training needs it")
+def _check_columns(wanted: Iterable[str], present: Collection[str], title: str, split: str) -> None:
+    absent = sorted(set(wanted) - set(present))
+    if absent:
+        raise LowRankError(
+            f"{title} has no column {absent[0]!r} in split {split}; its columns: "
+            f"{', '.join(present)}"
+        )
 
 
 def _parquet_files(files: list[str], config: str | None, split: str) -> list[str]:
     folder = rf"(?:{re.escape(config)}|data)/" if config else r"(?:.*/)?"
     pattern = re.compile(rf"{folder}{re.escape(split)}(?:-\d+-of-\d+)?\.parquet")
     return [name for name in files if pattern.fullmatch(name)]
-
-
-def _write(
-    source: Source,
-    rows: pd.DataFrame,
-    folder: Path,
-    split: str,
-    about: dict[str, Any],
-    sha256: str | None = None,
-) -> None:
-    rows.to_parquet(folder / f"{split}.parquet", index=False)
-    about["splits"][split] = {"rows": len(rows), "sha256": sha256}
-    column = rows.get(next(iter(source.checks["columns"]), None))
-    first = None if column is None or column.empty else column.iloc[0]
-    if isinstance(first, Mapping):  # an image: a lossy copy shows by its first bytes
-        from lowrank_bench.inputs.vision.decode import encoding_of
-
-        about["splits"][split]["encoding"] = encoding_of(first)

@@ -2,59 +2,67 @@
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lowrank_bench.download import hub
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.plan.cells import Source
 from lowrank_bench.store.digest import file_digest
-from lowrank_bench.store.store import Store
 
 _TOKENIZER = (
     r"(tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|.*\.model)"
 )
 
 
-def download_network(source: Source, store: Store) -> Path:
-    """Return the store's folder with the network's configuration, weights and tokenizer.
+def fetch_network(repo: str, revision: str, file: str | None, folder: Path) -> dict[str, Any]:
+    """Copy a network's configuration, weights and tokenizer to a folder.
 
-    When the source names a `file`, that file alone is fetched.
+    Parameters
+    ----------
+    file
+        Fetch this file alone.
+
+    Returns
+    -------
+    dict
+        `repo`, its `commit`, and the `sha256` of each file.
 
     Raises
     ------
     LowRankError
-        When the hub cannot be reached, a file is missing, or a checksum does not match.
+        When the hub cannot be reached, or a file is missing.
     """
-    found = store.folder("network", source.key, deep=True)
-    if found:
-        check_network(source, store.manifest(found)["sha256"])
-        return found
-    repo, revision = source.spec["repo"], source.spec["revision"]
     files, commit = hub.list_files(repo, revision, "model")
-    about = {"repo": repo, "commit": commit}
-    with store.new_folder("network", source.key, about) as fresh:
-        for name in _wanted(files, repo, source.spec.get("file")):
-            shutil.copyfile(hub.fetch(repo, name, revision, "model"), fresh / Path(name).name)
-        about["sha256"] = {file.name: file_digest(file) for file in fresh.iterdir()}
-        check_network(source, about["sha256"])
-    return store.place("network", source.key)
+    for name in _wanted(files, repo, file):
+        shutil.copyfile(hub.fetch(repo, name, revision, "model"), folder / Path(name).name)
+    sha256 = {copy.name: file_digest(copy) for copy in folder.iterdir()}
+    return {"repo": repo, "commit": commit, "sha256": sha256}
 
 
-def check_network(source: Source, found: dict[str, str]) -> None:
+def check_network(
+    name: str, repo: str, actual: Mapping[str, str], expected: Mapping[str, str]
+) -> None:
     """Compare the SHA-256 of files with those that the configuration expects.
+
+    Parameters
+    ----------
+    name
+        The model's name in the configuration, for the message.
+    actual, expected
+        SHA-256 by file name; an expected one may be its start alone.
 
     Raises
     ------
     LowRankError
         When a file is missing or has another checksum.
     """
-    for name, expected in {**_named(found), **source.checks["sha256"]}.items():
-        if not found.get(name, "").startswith(expected):
+    for file, wanted in {**_named(actual), **expected}.items():
+        if not actual.get(file, "").startswith(wanted):
             raise LowRankError(
-                f"{source.spec['repo']}: {name} has SHA-256 {found.get(name, 'nothing')}, not "
-                f"{expected}; the file is damaged or another one: empty the hub's cache (HF_HOME) "
-                f"or correct model.{source.name}.sha256"
+                f"{repo}: {file} has SHA-256 {actual.get(file, 'nothing')}, not {wanted}; the file "
+                "is damaged or another one: empty the hub's cache (HF_HOME) or correct "
+                f"model.{name}.sha256"
             )
 
 

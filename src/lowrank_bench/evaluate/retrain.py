@@ -1,29 +1,31 @@
-"""Train a compressed network on."""
+"""Train a network further after it was compressed."""
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lowrank_bench.checkpoint.training import after_recipe
-from lowrank_bench.inputs.modality import Encoded, modality_of
-from lowrank_bench.inputs.training_loop import Watch
-from lowrank_bench.plan.cells import Checkpoint
+if TYPE_CHECKING:
+    from lowrank_bench.inputs.modality import Encoded, Modality
+    from lowrank_bench.inputs.training_loop import Watch
 
 
 def retrain(
+    modality: "Modality",
     model: nn.Module,
     processor: Any,
-    train: Encoded,
-    point: Checkpoint,
+    rows: "Encoded",
+    recipe: Mapping[str, Any],
     epochs: int,
-    device: str,
-    watch: Watch | None = None,
+    seed: int,
+    device: str = "cpu",
+    watch: "Watch | None" = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a copy of a network trained for more epochs, and what `fit.Training.run` tells.
+    """Return a copy of a network trained for more epochs, and what `Training.run` tells.
 
-    All parameters are trained, the factors too, with the recipe and the seed of the checkpoint.
-    A recipe with milestones is rewound: the schedule of its last `epochs` epochs is run again
+    All parameters are trained, the factors too, with the checkpoint's own recipe and seed. A
+    recipe with milestones is rewound: the schedule of its last `epochs` epochs is run again
     (Renda et al., "Comparing rewinding and fine-tuning in neural network pruning", ICLR 2020).
 
     Raises
@@ -31,8 +33,7 @@ def retrain(
     LowRankError
         When the loss stops being finite.
     """
-    copied, recipe = copy.deepcopy(model), dict(after_recipe(point))
+    trained, recipe = copy.deepcopy(model), dict(recipe)
     recipe |= {"rewind_of": recipe["epochs"]} if recipe.get("rewind", True) else {}
     recipe["epochs"] = epochs
-    settings = (recipe, point.seed, device, watch)
-    return copied, modality_of(point).train(copied, processor, train, *settings)
+    return trained, modality.train(trained, processor, rows, recipe, seed, device, watch)

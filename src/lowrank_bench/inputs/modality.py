@@ -7,7 +7,7 @@ evaluation, training after compression, calibration) is the same for texts and i
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from lowrank_bench.inputs.sources import InputSources
     from lowrank_bench.inputs.training_loop import Watch
-    from lowrank_bench.plan.cells import Checkpoint
-    from lowrank_bench.store.store import Store
 
-MODULES = {"text": "lowrank_bench.inputs.text.text", "image": "lowrank_bench.inputs.vision.image"}
+# Modality → its package, which declares its sources, and the module in it with the functions.
+PACKAGES = {
+    "text": ("lowrank_bench.inputs.text", "text"),
+    "image": ("lowrank_bench.inputs.vision", "image"),
+}
 
 
 class Encoded(Protocol):
@@ -34,13 +37,36 @@ class Encoded(Protocol):
 class Modality(Protocol):
     """The functions of a modality. A `processor` is a tokenizer, or how pixels are normalised."""
 
-    def initial_network(self, point: "Checkpoint", store: "Store") -> tuple["nn.Module", Any]:
-        """Return the network and its processor before training."""
+    def initial_network(
+        self, spec: Mapping[str, Any], folder: Path | None, inputs: Mapping[str, Any], seed: int
+    ) -> tuple["nn.Module", Any]:
+        """Return the network and its processor before training.
+
+        Parameters
+        ----------
+        spec
+            Where the network comes from, as `config.entries` has it.
+        folder
+            Its files, where it was fetched; None for one that is built here.
+        inputs
+            How rows become features and labels: `columns`, `label`, `labels`, and more.
+        seed
+            Decides the weights that are drawn.
+        """
 
     def published_network(
-        self, point: "Checkpoint", store: "Store", about: dict[str, Any]
-    ) -> tuple["nn.Module", Any]:
-        """Return a network that others trained; `about["output_order"]` if labels are permuted."""
+        self,
+        spec: Mapping[str, Any],
+        folder: Path,
+        inputs: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        title: str,
+    ) -> tuple["nn.Module", Any, list[int] | None]:
+        """Return a network that others trained, its processor, and its order of outputs.
+
+        The order has the number of the output that means each label; None when they agree.
+        `recipe` holds what the configuration says of the network.
+        """
 
     def check_network(self, model: "nn.Module", title: str) -> dict[str, Any]:
         """Refuse a network that cannot be compressed; return what the manifest says of it."""
@@ -87,7 +113,7 @@ class Modality(Protocol):
         device: str = "cpu",
         watch: "Watch | None" = None,
     ) -> dict[str, Any]:
-        """Train a network in place; return what `fit.Training.run` does."""
+        """Train a network in place; return what `training_loop.Training.run` does."""
 
     def batches(
         self, encoded: Encoded, processor: Any, rows: Sequence[int], device: str, batch_size: int
@@ -95,6 +121,11 @@ class Modality(Protocol):
         """Yield the network's keyword arguments and the labels, `batch_size` rows at a time."""
 
 
-def modality_of(point: "Checkpoint") -> Modality:
-    """Return the module of a checkpoint's modality."""
-    return import_module(MODULES[point.modality])
+def modality_of(name: str) -> Modality:
+    """Return the module of the modality `text` or `image`."""
+    return cast(Modality, import_module(".".join(PACKAGES[name])))
+
+
+def sources_of(name: str) -> "InputSources":
+    """Return which code decides the results of a modality; imports no torch."""
+    return cast("InputSources", import_module(PACKAGES[name][0]).SOURCES)

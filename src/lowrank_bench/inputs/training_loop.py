@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.store.store import write_atomic
+from lowrank_bench.store.files import write_atomic
 
 EVERY = 300.0  # seconds between two notes of where a training is
 OnStep = Callable[[int, int, float], None]

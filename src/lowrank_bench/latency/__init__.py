@@ -3,11 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lowrank_bench.store.sources import Sources
+
 if TYPE_CHECKING:
     from lowrank_bench.network.problem import SecondsModel
 
 # The code behind a budget of latency. It is loaded by name, so that no other budget depends on it.
-SOURCES = ("lowrank_bench.latency.measured",)
+SOURCES = Sources("lowrank_bench.latency.measured")
 
 
 def seconds_for(budget: str) -> "SecondsModel | None":

@@ -1,4 +1,4 @@
-"""What all compressed embeddings share."""
+"""What the layers that replace dense ones share, and what compressed embeddings share."""
 
 from abc import abstractmethod
 from typing import Any, Generic, Self, TypeVar
@@ -9,10 +9,18 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import Approximation
 
-Replacement = TypeVar("Replacement", bound=Approximation)
+AnyFactors = TypeVar("AnyFactors", bound=Approximation)
 
 
-class CompressedEmbedding(nn.Module, Generic[Replacement]):
+class ReplacementLayer(nn.Module):
+    """A layer that replaces a dense one; saved networks rebuild it from its `spec`."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
+
+
+class CompressedEmbedding(ReplacementLayer, Generic[AnyFactors]):
     """An embedding whose table n×d is never formed.
 
     As in `nn.Embedding`, positions that hold `padding_idx` contribute no gradient; with `sparse`
@@ -42,7 +50,7 @@ class CompressedEmbedding(nn.Module, Generic[Replacement]):
 
     @classmethod
     @abstractmethod
-    def empty(cls, factors: Replacement, **options: Any) -> Self:
+    def empty(cls, factors: AnyFactors, **options: Any) -> Self:
         """Return a layer that fits `factors`, on the meta device, with `options` of `__init__`."""
 
     @abstractmethod
@@ -50,16 +58,12 @@ class CompressedEmbedding(nn.Module, Generic[Replacement]):
         """Return the rows of the table at `indices`, shape of `indices` × d."""
 
     @abstractmethod
-    def approximation(self) -> Replacement:
+    def approximation(self) -> AnyFactors:
         """Return the current factors."""
-
-    @abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
 
     @classmethod
     def from_dense(
-        cls, embedding: "nn.Embedding | CompressedEmbedding[Any]", factors: Replacement
+        cls, embedding: "nn.Embedding | CompressedEmbedding[Any]", factors: AnyFactors
     ) -> Self:
         """Return the layer that replaces `embedding`, on its device and in its precision.
 
@@ -139,10 +143,10 @@ class CompressedEmbedding(nn.Module, Generic[Replacement]):
 
 
 def plain_copy(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a copy of a tensor with the strides of a new one, as it has after loading.
+    """Return a copy of a tensor with default strides, which it has after loading as well.
 
-    `contiguous` leaves the strides of axes of length 1 as they are. Matrix products then take
-    another path and round differently.
+    `contiguous` does not change the strides of axes of length 1, and with other strides matrix
+    products may take another path and round differently.
     """
     layout = torch.contiguous_format
     return value.detach().to(device, dtype, copy=True, memory_format=layout)
@@ -155,13 +159,13 @@ def as_parameter(value: Tensor, like: Tensor) -> nn.Parameter:
 
 
 def by_label(labels: Tensor, parts: int) -> list[Tensor]:
-    """Return for each label 0..`parts`−1 the indices at which a flat tensor holds it, rising."""
+    """Return for each label in 0..`parts`−1 the indices of its entries, in ascending order."""
     order = labels.argsort(stable=True)
     return list(torch.split(order, torch.bincount(labels, minlength=parts).tolist()))
 
 
 def gather_parts(pieces: list[Tensor], places: list[Tensor]) -> Tensor:
-    """Return the rows of `pieces` at their `places`: a differentiable, out-of-place scatter."""
+    """Return the tensor whose rows at `places` are `pieces`: a differentiable scatter."""
     order = torch.cat(places)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(len(order), device=order.device)

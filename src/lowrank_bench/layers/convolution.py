@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.base import as_parameter
+from lowrank_bench.layers.base import ReplacementLayer, as_parameter
 from lowrank_bench.layers.fold import encoder_axes, split_kernel
 from lowrank_bench.layers.geometry import convolution_options
 
 Padding = str | tuple[int, int]
 
 
-class FactorizedConv2d(nn.Module):
+class FactorizedConv2d(ReplacementLayer):
     """A convolution as `decoder`(`encoder`(x)): c → groups·rank → f channels, nothing in between.
 
     The encoder is grouped and has no bias; the decoder mixes the groups and adds the bias.

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.base import as_parameter
+from lowrank_bench.layers.base import ReplacementLayer, as_parameter
 
 
-class FactorizedLinear(nn.Module):
+class FactorizedLinear(ReplacementLayer):
     """A linear layer x ↦ `left` (`right` x) + `bias`; with groups, `right` acts on slices of x.
 
     Parameters
@@ -104,7 +104,7 @@ class FactorizedLinear(nn.Module):
         if self.groups == 1:
             inner = functional.linear(inputs, self.right)
         else:
-            # One product for each group over all rows: broadcasting would copy `right` for each row.
+            # One product per group over all rows: broadcasting would copy `right` for each row.
             right = self.right.reshape(self.groups, self.rank, -1).transpose(1, 2)
             sliced = inputs.reshape(-1, self.groups, right.shape[1]).transpose(0, 1)
             inner = torch.bmm(sliced, right).transpose(0, 1)

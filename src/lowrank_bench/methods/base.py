@@ -6,18 +6,52 @@ parameters and list methods in milliseconds; the numerical work imports it where
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.problem import FACTS, Problem
+from lowrank_bench.store.digest import check_function
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Decomposition
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
-    from lowrank_bench.problem import Problem
+
+
+class NetworkPart:
+    """A function that a method runs on whole networks only; it is imported at its first call.
+
+    A method that handles both single matrices and whole networks names what the latter need by a
+    `NetworkPart` at the top of its file, where a type checker sees the function itself:
+
+        if TYPE_CHECKING:
+            from lowrank_bench.layerwise.approximators import compress_layerwise
+        else:
+            compress_layerwise = NetworkPart(
+                "lowrank_bench.layerwise.approximators", "compress_layerwise"
+            )
+
+    A plain import, even inside a function, would make the module part of what decides the
+    method's results on every target (`Method.sources`).
+
+    Raises
+    ------
+    LowRankError
+        When there is no such module, or it does not define the function.
+    """
+
+    def __init__(self, module: str, function: str) -> None:
+        check_function(module, function)
+        self.module, self.function = module, function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function and return its result."""
+        return getattr(import_module(self.module), self.function)(*args, **kwargs)
 
 
 class Method(BaseModel, ABC):
@@ -36,6 +70,8 @@ class Method(BaseModel, ABC):
         Whether one decomposition serves every rank; if not, each rank is decomposed for itself.
     quiet
         Parameters that figures name only when they are not at their default.
+    facts
+        What every instance looks at beside the weights: names of `problem.FACTS`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,11 +82,57 @@ class Method(BaseModel, ABC):
     targets: ClassVar[tuple[str, ...]]
     nested: ClassVar[bool]
     quiet: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, /, **params: Any) -> None:
+        try:
+            super().__init__(**params)
+        except ValidationError as error:
+            raise LowRankError(self._fault(error)) from None
+
+    @classmethod
+    def _fault(cls, error: ValidationError) -> str:
+        """Return one line on the first parameter that is wrong."""
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(cls.model_fields) or "none"
+            return f"method {cls.name!r} has no parameter {key!r}; known: {known}"
+        fault = first["msg"].removeprefix("Value error, ")
+        value = f"{key} = {first['input']!r} is not valid: " if key else ""
+        return f"method {cls.name!r}: {value}{fault}"
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class that asks for facts that do not exist."""
+        unknown = sorted(set(cls.facts) - set(FACTS))
+        if unknown:
+            raise LowRankError(
+                f"{cls.__name__}.facts names {unknown[0]!r}; known: {', '.join(FACTS)}"
+            )
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return which facts beside the weights are needed: names of `problem.FACTS`."""
-        return ()
+        """Return the facts that are needed beside the weights: names of `problem.FACTS`.
+
+        These are the class's `facts`; methods override this where a parameter decides.
+        """
+        return self.facts
+
+    def sources(self, target: str) -> tuple[str, ...]:
+        """Return the modules that decide what the method computes on a target.
+
+        With everything that they import they are part of the key of each result. They are the
+        modules of the class and of the classes that it derives from; for whole networks also
+        those of each `NetworkPart` in these modules.
+        """
+        classes = [cls for cls in type(self).__mro__ if issubclass(cls, Method)]
+        modules = list(dict.fromkeys(cls.__module__ for cls in classes))
+        if target != "embedding":
+            scopes = [vars(sys.modules[name]).values() for name in modules]
+            parts = [value for scope in scopes for value in scope if isinstance(value, NetworkPart)]
+            modules += dict.fromkeys(part.module for part in parts)
+        return tuple(modules)
 
     def label(self) -> str:
         """Return the name shown in figures: the method with its parameters, as `lp (p=1)`."""

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import MatrixMethod
-from lowrank_bench.problem import USE
+from lowrank_bench.methods.fields import UseWeighted
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Single
     from lowrank_bench.problem import Problem
 
 
-class FrequencyBlocks(MatrixMethod):
+class FrequencyBlocks(UseWeighted):
     """Sort the rows by use, cut them into blocks, and give each block a rank or keep it whole.
 
     Idea
@@ -55,11 +54,6 @@ class FrequencyBlocks(MatrixMethod):
     cuts: Literal["free", "equal"] = Field(
         default="free", description="where the blocks begin: chosen, or of equal size"
     )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return the facts that the weights rest on."""
-        return USE[self.weights]
 
     def decompose(self, problem: Problem) -> Single:
         """Return the factors that keep at most rank·(n + d) numbers, labels included.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import MatrixMethod
-from lowrank_bench.problem import USE
+from lowrank_bench.methods.fields import UseWeighted
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Single
     from lowrank_bench.problem import Problem
 
 
-class FrequencySparse(MatrixMethod):
+class FrequencySparse(UseWeighted):
     """Keep the m rows that are used most; write every other row as a sum of a few of these.
 
     Idea
@@ -50,15 +49,7 @@ class FrequencySparse(MatrixMethod):
     nested: ClassVar[bool] = False
     quiet: ClassVar[tuple[str, ...]] = ("limit",)
 
-    weights: Literal["vocabulary", "counts", "uniform"] = Field(
-        default="vocabulary", description="where the weights of the rows come from"
-    )
     limit: int = Field(default=64, ge=1, le=254, description="most terms of a row, 1 to 254")
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return the facts that the weights rest on."""
-        return USE[self.weights]
 
     def decompose(self, problem: Problem) -> Single:
         """Return the factors that keep at most rank·(n + d) numbers, indices included.

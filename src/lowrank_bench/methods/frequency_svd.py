@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import MatrixMethod
-from lowrank_bench.problem import USE
+from lowrank_bench.methods.fields import UseWeighted
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
     from lowrank_bench.problem import Problem
 
 
-class FrequencySvd(MatrixMethod):
+class FrequencySvd(UseWeighted):
     """Project the rows onto the leading right singular vectors of the use-weighted matrix.
 
     Idea
@@ -46,11 +45,6 @@ class FrequencySvd(MatrixMethod):
     weights: Literal["vocabulary", "counts"] = Field(
         default="vocabulary", description="where the weights of the rows come from"
     )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return the facts that the weights rest on."""
-        return USE[self.weights]
 
     def decompose(self, problem: Problem) -> Projection:
         """Return the projection onto the right singular vectors of the weighted matrix."""

@@ -39,16 +39,12 @@ class Fwsvd(MatrixMethod):
     name: ClassVar[str] = "fwsvd"
     title: ClassVar[str] = "Fisher-weighted SVD"
     source: ClassVar[str] = "Hsu et al., ICLR 2022"
+    facts: ClassVar[tuple[str, ...]] = ("fisher",)
     quiet: ClassVar[tuple[str, ...]] = ("floor",)
 
     floor: float = Field(
         default=1e-5, ge=0, le=1, description="added to weights with a maximum of one"
     )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return `fisher`."""
-        return ("fisher",)
 
     def decompose(self, problem: Problem) -> Projection:
         """Return the projection onto the right singular vectors of the weighted matrix."""

@@ -71,7 +71,7 @@ class Layerwise(NetworkMethod):
     @classmethod
     def _known(cls, name: str) -> str:
         """Check that there is such an approximator before any work starts."""
-        from lowrank_bench.methods import method_class
+        from lowrank_bench.methods.registry import method_class
 
         if name not in BUILT_IN and not issubclass(method_class(name), MatrixMethod):
             raise ValueError(f"{name} is no method for a single matrix")
@@ -83,7 +83,7 @@ class Layerwise(NetworkMethod):
     @classmethod
     def _fitting(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """Check the parameters of the matrix method, and that weights are all that it needs."""
-        from lowrank_bench.methods import make_method
+        from lowrank_bench.methods.registry import make_method
 
         name = info.data.get("approximator", "svd")
         if name in BUILT_IN:
@@ -102,14 +102,21 @@ class Layerwise(NetworkMethod):
         """Return the calibration data that the approximator looks at."""
         return NEEDS.get(self.approximator, ())
 
+    def sources(self, target: str) -> tuple[str, ...]:
+        """Return the module of this method, and those of the matrix method that it runs."""
+        modules, approximator = super().sources(target), self._approximator()
+        if isinstance(approximator, str):
+            return modules
+        return tuple(dict.fromkeys([*modules, *approximator.sources("embedding")]))
+
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network with factorized layers, within the budget.
 
         Raises
         ------
         LowRankError
-            When the budget is out of reach, a layer cannot be handled, the approximator is unknown,
-            or calibration data are needed and absent.
+            When the budget is out of reach, a layer cannot be handled, or calibration data are
+            needed and absent.
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
 
@@ -117,7 +124,7 @@ class Layerwise(NetworkMethod):
 
     def _approximator(self) -> str | MatrixMethod:
         """Return the name of the metric, or the matrix method."""
-        from lowrank_bench.methods import make_method
+        from lowrank_bench.methods.registry import make_method
 
         if self.approximator in BUILT_IN:
             return self.approximator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from lowrank_bench.methods.base import MatrixMethod
-from lowrank_bench.methods.lp import Exponent
+from lowrank_bench.methods.fields import Exponent
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import AfterValidator, Field, PlainSerializer
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from lowrank_bench.methods.base import MatrixMethod
+from lowrank_bench.methods.fields import Exponent
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Projection
     from lowrank_bench.problem import Problem
 
-LARGEST = 16.0
 # Accepted relative error of a Lewis weight. The form M is an average over rows, and mostly ten
 # times as accurate; the last pass usually leaves less.
 TOLERANCE = 1e-2
-
-
-def _in_range(p: float) -> float:
-    if not (1 <= p <= LARGEST or p == math.inf):
-        message = f"Input should be from 1 to {LARGEST:g}, or inf"
-        raise PydanticCustomError("exponent", message)
-    return p
-
-
-def _plain(p: float) -> float | str:
-    return "inf" if p == math.inf else p  # JSON has no infinity
-
-
-Exponent = Annotated[
-    float, AfterValidator(_in_range), PlainSerializer(_plain, when_used="json-unless-none")
-]
 
 
 class Lp(MatrixMethod):

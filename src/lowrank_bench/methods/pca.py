@@ -35,11 +35,7 @@ class Pca(NetworkMethod):
     name: ClassVar[str] = "pca"
     title: ClassVar[str] = "PCA"
     source: ClassVar[str] = "Zhang et al., CVPR 2015"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return the calibration inputs."""
-        return ("inputs",)
+    facts: ClassVar[tuple[str, ...]] = ("inputs",)
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network with factorized layers, within the budget.

@@ -49,6 +49,7 @@ class Pfp(NetworkMethod):
     name: ClassVar[str] = "pfp"
     title: ClassVar[str] = "PFP"
     source: ClassVar[str] = "Liebenwein et al., ICLR 2020"
+    facts: ClassVar[tuple[str, ...]] = ("inputs",)
     targets: ClassVar[tuple[str, ...]] = ("conv",)
     quiet: ClassVar[tuple[str, ...]] = ("variant", "delta", "samples")
 
@@ -61,11 +62,6 @@ class Pfp(NetworkMethod):
     samples: int | None = Field(
         default=None, ge=1, strict=True, description="number of images, null for the paper's"
     )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return that calibration inputs are needed."""
-        return ("inputs",)
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network without the channels that are not kept.

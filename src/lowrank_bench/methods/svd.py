@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from lowrank_bench.methods.base import MatrixMethod, NetworkMethod
+from lowrank_bench.methods.base import MatrixMethod, NetworkMethod, NetworkPart
 
 if TYPE_CHECKING:
+    from lowrank_bench.layerwise.approximators import compress_layerwise
     from lowrank_bench.linalg.decomposition import Projection
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
     from lowrank_bench.problem import Problem
+else:
+    compress_layerwise = NetworkPart("lowrank_bench.layerwise.approximators", "compress_layerwise")
 
 
 class Svd(MatrixMethod, NetworkMethod):
@@ -56,6 +59,4 @@ class Svd(MatrixMethod, NetworkMethod):
         LowRankError
             When the budget is out of reach, or a layer cannot be handled.
         """
-        from lowrank_bench.layerwise.approximators import compress_layerwise
-
         return compress_layerwise(problem, compression, "svd", "rank")

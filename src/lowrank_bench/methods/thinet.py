@@ -40,17 +40,13 @@ class ThiNet(NetworkMethod):
     name: ClassVar[str] = "thinet"
     title: ClassVar[str] = "ThiNet"
     source: ClassVar[str] = "Luo et al., ICCV 2017"
+    facts: ClassVar[tuple[str, ...]] = ("inputs",)
     targets: ClassVar[tuple[str, ...]] = ("conv",)
     quiet: ClassVar[tuple[str, ...]] = ("samples",)
 
     samples: int = Field(
         default=100, ge=1, le=10**5, strict=True, description="sampled outputs of each layer"
     )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Return that calibration inputs are needed."""
-        return ("inputs",)
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network without the channels that the next layers miss least.

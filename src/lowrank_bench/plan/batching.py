@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from lowrank_bench.config.schema import Config
 from lowrank_bench.plan.cells import Checkpoint, Source, Spec
 
-Points = dict[tuple[str, str], list[Checkpoint]]
+Checkpoints = dict[tuple[str, str], list[Checkpoint]]
 
 MADE = ("synthetic", "digits")  # kinds of data that are made in less time than a process starts
 
@@ -19,14 +19,15 @@ def fetch_batches(sources: Collection[Source]) -> Iterator[tuple[str, tuple[Sour
 
 
 def checkpoint_batches(
-    config: Config, points: Points, size: int
+    config: Config, checkpoints: Checkpoints, size: int
 ) -> Iterator[tuple[str, tuple[Checkpoint, ...]]]:
     """Yield the checkpoints of each network, `size` tasks at a time, with a name."""
-    for model, about in config.model.items():
-        tasks = [name for name, task in config.task.items() if task.modality == about.modality]
+    for name, model in config.model.items():
+        tasks = [task for task, entry in config.task.items() if entry.modality == model.modality]
         for start in range(0, len(tasks), size):
             some = tasks[start : start + size]
-            yield f"{model}.{_span(some)}", tuple(p for task in some for p in points[model, task])
+            batch = (checkpoint for task in some for checkpoint in checkpoints[name, task])
+            yield f"{name}.{_span(some)}", tuple(batch)
 
 
 def method_batches(

@@ -43,6 +43,11 @@ class Source:
         """Key in the store."""
         return digest([self.kind, self.spec, self.code])
 
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it comes from a hub; networks that do not are built in place."""
+        return bool(self.spec["kind"] == "hub")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -60,7 +65,9 @@ class Checkpoint:
     evaluation
         Names of the splits on which the network is evaluated, or of a part (`rows_of`).
     modality
-        `text` or `image`: what its inputs are (`modality.modality_of`).
+        `text` or `image`: what its inputs are (`inputs.modality`).
+    code, encoding
+        Digests of the code that makes it, and of the code that encodes its rows.
     """
 
     model: str
@@ -73,6 +80,7 @@ class Checkpoint:
     evaluation: tuple[str, ...]
     code: str
     modality: str = "text"
+    encoding: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -80,35 +88,19 @@ class Checkpoint:
         sources = [self.network.key, self.data.key]
         return digest([sources, self.seed, self.inputs, self.recipe, self.code])
 
+    @property
+    def training_recipe(self) -> Mapping[str, Any]:
+        """Settings of training after compression: those of the checkpoint's own training."""
+        recipe: Mapping[str, Any] = self.recipe.get("after", self.recipe)
+        return recipe
+
     def fetched(self) -> tuple[Source, ...]:
         """Return what the download stage provides; small synthetic networks are built in place."""
-        return (self.network, self.data) if self.network.spec["kind"] == "hub" else (self.data,)
+        return (self.network, self.data) if self.network.is_fetched else (self.data,)
 
     def title(self) -> str:
         """Return a short name for messages."""
         return f"{self.model} · {self.task} · seed {self.seed}"
-
-
-def rows_of(split: str, limit: int) -> str:
-    """Return the name of the first `limit` rows of a split's fixed shuffle, as `train[:2000]`.
-
-    A negative `limit` leaves that many rows at the end out, as `train[:-5000]`.
-    """
-    return f"{split}[:{limit}]"
-
-
-def held_out_of(split: str, rows: int) -> str:
-    """Return the name of the last `rows` rows of a split's fixed shuffle, as `train[-5000:]`."""
-    return f"{split}[-{rows}:]"
-
-
-def split_and_range(name: str) -> tuple[str, slice | None]:
-    """Return the split and the part of its shuffle that a name means, None for a whole split."""
-    split, bracket, rest = name.partition("[")
-    if not bracket:
-        return split, None
-    start, stop = (int(end) if end else None for end in rest.removesuffix("]").split(":"))
-    return split, slice(start, stop)
 
 
 @dataclass(frozen=True)
@@ -183,8 +175,9 @@ class Cell:
     @property
     def config_digest(self) -> str:
         """Digest of the cell's configuration without the sources."""
-        point = self.checkpoint
-        parts = [point.network.spec, point.data.spec, point.inputs, point.recipe, point.seed]
+        checkpoint = self.checkpoint
+        parts: list[Any] = [checkpoint.network.spec, checkpoint.data.spec]
+        parts += [checkpoint.inputs, checkpoint.recipe, checkpoint.seed]
         spec = self.spec
         method = [
             spec.method,
@@ -240,13 +233,13 @@ class Job:
 
     def decompositions(self) -> dict[str, tuple[Checkpoint, Spec, float]]:
         """Return by key what the job decomposes; nested methods once for all compressions."""
-        found: dict[str, tuple[Checkpoint, Spec, float]] = {}
+        served: dict[str, tuple[Checkpoint, Spec, float]] = {}
         for checkpoint in self.checkpoints:
             for spec in self.specs:
                 for compression in self.compressions:
                     key = spec.key(checkpoint, compression)
-                    found.setdefault(key, (checkpoint, spec, compression))
-        return found
+                    served.setdefault(key, (checkpoint, spec, compression))
+        return served
 
     def to_json(self) -> str:
         """Return the job as canonical JSON; `job_from_json` reads it back."""
@@ -257,7 +250,7 @@ def job_from_json(values: Mapping[str, Any]) -> Job:
     """Return the job whose `to_json`, parsed, is `values`."""
     parts = dict(values)
     parts["sources"] = tuple(Source(**source) for source in values["sources"])
-    parts["checkpoints"] = tuple(_checkpoint(point) for point in values["checkpoints"])
+    parts["checkpoints"] = tuple(_checkpoint(entry) for entry in values["checkpoints"])
     parts["specs"] = tuple(
         Spec(**{**spec, "needs": tuple(spec["needs"])}) for spec in values["specs"]
     )

@@ -3,8 +3,12 @@
 from collections.abc import Iterable
 
 TABLE_NAMES = ("dense", "drop", "average", "versus_svd", "status")
-# Tables of further results.
-OWN_TABLES = {"halves": "leagues", "commensurate": "commensurate", "latency": "latency"}
+# Score tables that get a table of the report each, when an experiment has them.
+OPTIONAL_TABLES = {
+    "halves": "winners_by_data",
+    "saving_at_half_a_point": "saving_at_half_a_point",
+    "latency": "latency",
+}
 TABLE_FORMATS = ("csv", "md", "tex")
 SHARED_FIGURES = ("average", "versus_svd", "error_vs_drop")
 COSTS = "costs"  # the figure of experiments that measure latency
@@ -41,9 +45,9 @@ def table_names(scored: Iterable[str] = ()) -> list[str]:
     Parameters
     ----------
     scored
-        Names of its score tables; some of them have a table of their own.
+        Names of its score tables, those of `OPTIONAL_TABLES` among them.
     """
-    names = [*TABLE_NAMES, *(name for own, name in OWN_TABLES.items() if own in scored)]
+    names = [*TABLE_NAMES, *(name for source, name in OPTIONAL_TABLES.items() if source in scored)]
     return [f"tables/{name}.{ending}" for name in names for ending in TABLE_FORMATS]
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.report import frames
-from lowrank_bench.report.commensurate import commensurate_table
 from lowrank_bench.report.costs import latency_table
-from lowrank_bench.report.leagues import leagues_table
 from lowrank_bench.report.names import TABLE_NAMES
+from lowrank_bench.report.saving_table import saving_table
 from lowrank_bench.report.table_files import Table, write_table
 from lowrank_bench.report.table_parts import (
     drop_cells,
@@ -19,6 +18,7 @@ from lowrank_bench.report.table_parts import (
     sections,
     with_averages,
 )
+from lowrank_bench.report.winners import winners_table
 
 KEYS = ["model", "task", "split", "method", "params", "label", "target", "finetune_epochs"]
 KEYS += ["budget", "compression", "achieved_compression", "metric"]
@@ -32,7 +32,7 @@ def write_tables(
     summary: pd.DataFrame,
     folder: Path,
     halves: pd.DataFrame | None = None,
-    commensurate: pd.DataFrame | None = None,
+    saving_at_half_a_point: pd.DataFrame | None = None,
     latency: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write every table of an experiment as csv, md and tex.
@@ -46,9 +46,9 @@ def write_tables(
         Columns of `score.schema.SCORES` and `SUMMARY`.
     folder
         Results folder of the experiment; the tables land in its `tables/`.
-    halves, commensurate
-        Averages on two halves of the data, and the largest compressions that cost little, if the
-        experiment has them.
+    halves, saving_at_half_a_point
+        Averages on two halves of the data, and the largest savings that cost at most half a
+        point, if the experiment has them.
     latency
         Columns of `evaluate.latency.COLUMNS`, if the experiment measured it.
 
@@ -67,8 +67,9 @@ def write_tables(
     }
     place = Path(folder) / "tables"
     tables = [makers[name](scores, summary) for name in TABLE_NAMES]
-    tables += [] if halves is None else [leagues_table(halves)]
-    tables += [] if commensurate is None else [commensurate_table(commensurate)]
+    tables += [] if halves is None else [winners_table(halves)]
+    savings = saving_at_half_a_point
+    tables += [] if savings is None else [saving_table(savings)]
     tables += [] if latency is None else [latency_table(latency)]
     return [path for table in tables for path in write_table(table, place)]
 

@@ -1,4 +1,4 @@
-"""What the Snakefile asks of an experiment: its jobs, what each waits for, and its messages."""
+"""An experiment as the Snakefile sees it: its jobs, what each waits for, and its messages."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lowrank_bench import evaluate, report, score
 from lowrank_bench.config import Config, load_config
 from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.errors import LowRankError
@@ -15,19 +16,11 @@ from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
 from lowrank_bench.stages.progress import write_plan
-from lowrank_bench.store.digest import canonical, code_digest, digest
+from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
 
-SCORING = ("lowrank_bench.score.scores", "lowrank_bench.score.gather")
-MEASURING = ("lowrank_bench.evaluate.latency",)
-PRESENTING = (
-    "lowrank_bench.report.figures",
-    "lowrank_bench.report.costs",
-    "lowrank_bench.report.tables",
-)
 
-
-def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
+def load_experiment(conf: Path, settings: Mapping[str, Any]) -> "Experiment":
     """Return the experiment that Snakemake's `--config` settings name.
 
     Raises
@@ -40,12 +33,12 @@ def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     overrides = overrides_of(settings)
     try:
-        return Workflow(load_config(conf, overrides), overrides)
+        return Experiment(load_config(conf, overrides), overrides)
     except LowRankError as error:
         raise SystemExit(f"error: {error}") from None
 
 
-class Workflow:
+class Experiment:
     """An experiment as the workflow sees it.
 
     Parameters
@@ -76,6 +69,7 @@ class Workflow:
                 "device": evaluation.device,
                 "factorize_device": self.config.factorize.device,
                 "precision": evaluation.precision,
+                "plugins": self.config.plugins,
             }
         )
 
@@ -91,12 +85,12 @@ class Workflow:
         tasks = {name: task.model_dump() for name, task in self.config.task.items()}
         statistics = self.config.statistics.model_dump()
         words = [self.config.title, self.config.select]
-        return digest([keys, tasks, statistics, words, code_digest(*SCORING)])
+        return digest([keys, tasks, statistics, words, score.SOURCES.digest()])
 
     @cached_property
     def present_digest(self) -> str:
         """Digest of the sources that draw tables and figures."""
-        return digest([self.config.title, code_digest(*PRESENTING)])
+        return digest([self.config.title, report.SOURCES.digest()])
 
     def score_tables(self) -> list[str]:
         """Return the names of the score tables that the experiment asks for."""
@@ -104,7 +98,7 @@ class Workflow:
         targets = {config.target_of(model) for model in config.model.values()}
         asked = {
             "halves": config.statistics.halves,
-            "commensurate": targets != {"embedding"},
+            "saving_at_half_a_point": targets != {"embedding"},
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 
@@ -112,7 +106,7 @@ class Workflow:
     def latency_digest(self) -> str:
         """Digest of what is measured and of the sources that measure."""
         keys = sorted(cell.key for cell in self.plan.cells())
-        return digest([keys, self.config.latency.model_dump(), code_digest(*MEASURING)])
+        return digest([keys, self.config.latency.model_dump(), evaluate.MEASURING.digest()])
 
     def report_words(self) -> dict[str, str | list[str]]:
         """Return title, description and methods for the first page of the report."""
@@ -132,13 +126,15 @@ class Workflow:
         """Return the manifests that a job of `stage` waits for."""
         job = self._jobs[stage][name]
         if stage == "checkpoint":
-            keys = {source.key for point in job.checkpoints for source in point.fetched()}
+            keys = {s.key for checkpoint in job.checkpoints for s in checkpoint.fetched()}
             return self._manifests("download", lambda j: {s.key for s in j.sources} & keys)
-        points = {point.key for point in job.checkpoints}
+        checkpoints = {checkpoint.key for checkpoint in job.checkpoints}
         if stage == "factorize" or job.specs[0].method == DENSE:
-            return self._manifests("checkpoint", lambda j: _points(j) & points)
+            return self._manifests("checkpoint", lambda j: _checkpoints(j) & checkpoints)
         specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
-        return self._manifests("factorize", lambda j: _points(j) & points and specs <= _specs(j))
+        return self._manifests(
+            "factorize", lambda j: _checkpoints(j) & checkpoints and specs <= _specs(j)
+        )
 
     def all_manifests(self) -> list[str]:
         """Return the manifests that the scores rest on."""
@@ -201,15 +197,15 @@ class Workflow:
             raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
 
 
-def _points(job: Job) -> set[str]:
-    return {point.key for point in job.checkpoints}
+def _checkpoints(job: Job) -> set[str]:
+    return {checkpoint.key for checkpoint in job.checkpoints}
 
 
 def _specs(job: Job) -> set[str]:
     return {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
 
 
-def _listed(values: Sequence[int]) -> str:
+def _listed(values: Sequence[object]) -> str:
     return " and ".join(str(value) for value in values)
 
 

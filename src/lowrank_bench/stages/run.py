@@ -7,125 +7,97 @@ import traceback
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.evaluate.record import missing_cells
-from lowrank_bench.plan.cells import Cell, Job
+from lowrank_bench.inputs.modality import PACKAGES
+from lowrank_bench.plan.cells import Cell, Checkpoint, Job
+from lowrank_bench.stages.download import source_step
 from lowrank_bench.stages.progress import Progress
-from lowrank_bench.store.store import Store, write_atomic
+from lowrank_bench.stages.record import missing_cells
+from lowrank_bench.stages.runner import Runner, Step
+from lowrank_bench.stages.settings import Settings
+from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.store import Store
 
-# What a process that makes or loads networks imports sooner or later.
-NETWORKS = {
-    "text": ("lowrank_bench.inputs.text.text", "transformers.modeling_utils"),
-    "image": ("lowrank_bench.inputs.vision.image",),
-}
+Outcome = dict[str, str]  # of one piece of work: key, status, reason
+
+# What a process that makes or loads networks imports sooner or later, beside the modality.
+LIBRARIES = {"text": ("transformers.modeling_utils",), "image": ()}
 
 
-def run_download(job: Job, store: Store) -> list[dict[str, Any]]:
+def run_download(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Fetch or generate the job's sources."""
-    done = []
+    runner, outcome = Runner(store, settings), []
     for source in job.sources:
         print(f"[download] {source.kind} {source.name}", file=sys.stderr, flush=True)
-        if source.kind == "network":
-            from lowrank_bench.download.network import download_network as fetch
-        else:
-            from lowrank_bench.download.data import download_data as fetch
-        fetch(source, store)
-        done.append({"kind": source.kind, "key": source.key, "status": "ok", "reason": ""})
-    return done
+        runner.ensure(source_step(source))
+        outcome.append({"kind": source.kind} | _ok(source.key))
+    return outcome
 
 
-def run_checkpoint(job: Job, store: Store, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def run_checkpoint(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Make the job's checkpoints and evaluate them as they are, dense."""
-    progress = Progress(Path(settings["folder"]), "checkpoint", store, settings["threads"])
-    failures = {}
-    for point in job.checkpoints:
-        if store.folder("checkpoint", point.key):
+    progress = Progress(settings.folder, "checkpoint", store, settings.threads)
+    runner, failures = Runner(store, settings), {}
+    for checkpoint in job.checkpoints:
+        if store.folder("checkpoint", checkpoint.key):
             continue
-        _start(settings, *NETWORKS[point.modality])
-        from lowrank_bench.checkpoint.make import ensure_checkpoint
+        _start(settings, checkpoint)
+        from lowrank_bench.stages.checkpoint import CheckpointStep
 
-        def _shown(step: int, steps: int, loss: float, title: str = point.title()) -> None:
+        def _shown(step: int, steps: int, loss: float, title: str = checkpoint.title()) -> None:
             if step == 1 or step % max(1, steps // 5) == 0:
                 text = f"[checkpoint] {title} · step {step} of {steps} · loss {loss:.3f}"
                 print(text, file=sys.stderr, flush=True)
 
-        try:
-            ensure_checkpoint(point, store, _shown)
-        except Exception as error:  # all its cells become rows with this reason
-            failures[point.key] = _reason(error)
-            print(f"error: {failures[point.key]}", file=sys.stderr, flush=True)
-        progress.finished(point.title())
-    done = run_evaluate(job, store, {**settings, "failures": failures}, quiet=True)
-    return [*done, *(_failed(key, reason) for key, reason in failures.items())]
+        reason = _tried(runner, CheckpointStep(checkpoint, _shown))
+        if reason:  # all its cells become rows with this reason
+            failures[checkpoint.key] = reason
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        progress.finished(checkpoint.title())
+    outcome = _evaluated(job, store, settings, failures, quiet=True)
+    return [*outcome, *(_failed(key, reason) for key, reason in failures.items())]
 
 
-def run_factorize(job: Job, store: Store, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def run_factorize(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Decompose the matrices of the job's checkpoints by each of its specs."""
-    progress = Progress(Path(settings["folder"]), "factorize", store, settings["threads"])
-    before: Mapping[str, str] = settings.get("failures", {})
-    done, loaded, given = [], None, None
-    for key, (point, spec, compression) in job.decompositions().items():
-        status, reason = "ok", ""
-        if point.key in before:
-            done.append(_failed(key, before[point.key]))
-            continue
-        if not store.folder("decomposition", key):
-            if spec.target == "embedding":
-                _start(settings, "lowrank_bench.factorize.decompose")
-                from lowrank_bench.factorize.decompose import checkpoint_matrix as prepare
-                from lowrank_bench.factorize.decompose import ensure_decomposition as ensure
-            else:
-                _start(settings, *NETWORKS[point.modality])
-                from lowrank_bench.factorize.network import ensure_compressed as ensure
-                from lowrank_bench.factorize.network import network_problem as prepare
+    progress = Progress(settings.folder, "factorize", store, settings.threads)
+    runner, outcome, prepared = Runner(store, settings), [], None
+    for key, (checkpoint, spec, compression) in job.decompositions().items():
+        reason = settings.failures.get(checkpoint.key, "")
+        if not reason and not store.folder("decomposition", key):
+            _start(settings, None if spec.target == "embedding" else checkpoint)
+            from lowrank_bench.stages.factorize import DecompositionStep, Prepared
 
-            try:
-                if loaded != (point.key, spec.target):
-                    from lowrank_bench.device import best_device
-
-                    device = best_device(settings["factorize_device"], "factorize.device")
-                    given, loaded = prepare(point, spec, store, device), (point.key, spec.target)
-                ensure(point, spec, compression, store, given)
-            except Exception as error:  # the cells that need it become rows with this reason
-                status, reason = "failed", _reason(error)
-            progress.finished(f"{point.title()} · {spec.label}")
-        done.append({"key": key, "status": status, "reason": reason})
-    return done
+            prepared = prepared or Prepared()
+            step = DecompositionStep(checkpoint, spec, compression, prepared)
+            reason = _tried(runner, step)  # the cells that need it become rows with this reason
+            progress.finished(f"{checkpoint.title()} · {spec.label}")
+        outcome.append(_failed(key, reason) if reason else _ok(key))
+    return outcome
 
 
-def run_evaluate(
-    job: Job, store: Store, settings: Mapping[str, Any], quiet: bool = False
-) -> list[dict[str, Any]]:
+def run_evaluate(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Evaluate the job's cells that the store does not hold yet, after training if they ask."""
+    return _evaluated(job, store, settings, settings.failures)
+
+
+def _evaluated(
+    job: Job, store: Store, settings: Settings, failures: Mapping[str, str], quiet: bool = False
+) -> list[Outcome]:
+    """Evaluate the cells that are missing, except those that rest on a failure before."""
     cells = job.cells()
-    outcome = {cell.key: {"key": cell.key, "status": "ok", "reason": ""} for cell in cells}
-    before: Mapping[str, str] = settings.get("failures", {})
+    outcome = {cell.key: _ok(cell.key) for cell in cells}
     todo = []
     for cell in missing_cells(cells, store):
-        causes = [key for key in (cell.checkpoint.key, cell.spec_key) if key in before]
+        causes = [key for key in (cell.checkpoint.key, cell.spec_key) if key in failures]
         if causes:
-            outcome[cell.key] = _failed(cell.key, before[causes[0]])
+            outcome[cell.key] = _failed(cell.key, failures[causes[0]])
         else:
             todo.append(cell)
     if todo:
-        _start(settings, *NETWORKS[todo[0].checkpoint.modality])
-        from lowrank_bench.evaluate.cell import evaluate_cells
-
-        stage = "finetune" if job.stage == "finetune" else "evaluate"
-        progress = Progress(Path(settings["folder"]), stage, store, settings["threads"])
-
-        def _on_done(cell: Cell, error: Exception | None) -> None:
-            if error is not None:
-                reason = _reason(error)
-                outcome[cell.key] |= {"status": "failed", "reason": reason}
-                print(f"[{stage}] failed: {cell.title()}: {reason}", file=sys.stderr, flush=True)
-            if not quiet:
-                progress.finished(cell.title())
-
-        numbers = (settings["max_tokens"], settings["device"])
-        evaluate_cells(todo, store, *numbers, _on_done, settings["precision"])
+        reasons = _computed(todo, job, Runner(store, settings), quiet)
+        outcome |= {key: _failed(key, reason) for key, reason in reasons.items() if reason}
     lost = sum(piece["status"] == "failed" for piece in outcome.values())
     tried = sum(outcome[cell.key]["status"] == "failed" for cell in todo)
     fresh, reused = len(todo) - tried, len(cells) - len(todo) - (lost - tried)
@@ -138,14 +110,30 @@ def run_evaluate(
     return list(outcome.values())
 
 
-def write_outcome(place: Path, job: Job, outcome: list[dict[str, Any]]) -> None:
+def _computed(cells: list[Cell], job: Job, runner: Runner, quiet: bool) -> dict[str, str]:
+    """Evaluate cells, and return for each key the reason why it failed, or an empty one."""
+    settings = runner.settings
+    _start(settings, cells[0].checkpoint)
+    from lowrank_bench.stages.evaluate import CellStep, CheckpointEvaluator
+
+    stage = "finetune" if job.stage == "finetune" else "evaluate"
+    progress = Progress(settings.folder, stage, runner.store, settings.threads)
+    evaluators: dict[str, CheckpointEvaluator] = {}
+    reasons = {}
+    for cell in cells:
+        reason = reasons[cell.key] = _tried(runner, CellStep(cell, evaluators))
+        if reason:
+            text = f"[{stage}] failed: {cell.title()}: {reason}"
+            print(text, file=sys.stderr, flush=True)
+        if not quiet:
+            progress.finished(cell.title())
+    return reasons
+
+
+def write_outcome(place: Path, job: Job, outcome: list[Outcome]) -> None:
     """Write the manifest by which the workflow knows that a job is done."""
     content = {"stage": job.stage, "name": job.name, "outcome": outcome}
     write_atomic(place, json.dumps(content, indent=1))
-
-
-def _failed(key: str, reason: str) -> dict[str, str]:
-    return {"key": key, "status": "failed", "reason": reason}
 
 
 def failures_of(manifests: Iterable[Path]) -> dict[str, str]:
@@ -154,12 +142,35 @@ def failures_of(manifests: Iterable[Path]) -> dict[str, str]:
     return {piece["key"]: piece["reason"] for piece in pieces if piece["status"] == "failed"}
 
 
-def _start(settings: Mapping[str, Any], *modules: str) -> None:
-    """Import torch and `modules`, and give torch the job's threads.
+def _tried(runner: Runner, step: Step[object]) -> str:
+    """Have an artifact made, and return the reason why it failed, or an empty one."""
+    try:
+        runner.ensure(step)
+    except LowRankError as error:
+        return str(error)
+    except Exception as error:  # a piece of work that cannot be done is a row with a reason
+        traceback.print_exception(error)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return ""
+
+
+def _ok(key: str) -> Outcome:
+    return {"key": key, "status": "ok", "reason": ""}
+
+
+def _failed(key: str, reason: str) -> Outcome:
+    return {"key": key, "status": "failed", "reason": reason}
+
+
+def _start(settings: Settings, checkpoint: Checkpoint | None) -> None:
+    """Import torch and what a checkpoint's network needs, and give torch the job's threads.
 
     Imports make a million objects, all of which stay: to look for garbage among them meanwhile
     takes a sixth of the time.
     """
+    modules: list[str] = []
+    if checkpoint is not None:
+        modules = [".".join(PACKAGES[checkpoint.modality]), *LIBRARIES[checkpoint.modality]]
     gc.disable()
     try:
         import torch
@@ -168,11 +179,4 @@ def _start(settings: Mapping[str, Any], *modules: str) -> None:
             import_module(name)
     finally:
         gc.enable()
-    torch.set_num_threads(settings["threads"])
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, LowRankError):
-        return str(error)
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    torch.set_num_threads(settings.threads)

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.plan.cells import job_from_json
+from lowrank_bench.methods.registry import register_folders
+from lowrank_bench.plan.cells import Job, job_from_json
 from lowrank_bench.stages.cards import take_cards
-from lowrank_bench.stages.run import failures_of, write_outcome
+from lowrank_bench.stages.run import Outcome, failures_of, write_outcome
+from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
 
-def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = False) -> None:
+def job_script(
+    snakemake: Any, run: Callable[[Job, Store, Settings], list[Outcome]], offline: bool = False
+) -> None:
     """Run the job of a rule and write its manifest.
 
     Parameters
@@ -38,9 +42,13 @@ def job_script(snakemake: Any, run: Callable[..., list[dict]], offline: bool = F
     with logged(snakemake.log[0]):
         take_cards(int(snakemake.resources.get("gpu", 0)))
         job = job_from_json(json.loads(snakemake.params.job))
-        settings = json.loads(snakemake.params.settings) | {"threads": snakemake.threads}
-        settings["failures"] = failures_of(Path(name) for name in snakemake.input)
-        outcome = run(job, Store(settings["store"]), settings)
+        known = {
+            "threads": snakemake.threads,
+            "failures": failures_of(Path(name) for name in snakemake.input),
+        }
+        settings = Settings.from_dict(json.loads(snakemake.params.settings) | known)
+        register_folders(settings.plugins)
+        outcome = run(job, Store(settings.store), settings)
         write_outcome(Path(snakemake.output[0]), job, outcome)
 
 

@@ -6,15 +6,29 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
 from lowrank_bench.errors import LowRankError
 
 PACKAGE = "lowrank_bench"
+_FOLLOWED = {PACKAGE}  # packages whose imports count: this one and those of plug-ins
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where nodes hold statements
-# Modules that carry messages and files about but cannot change a number.
-NEUTRAL = {f"{PACKAGE}.{name}" for name in ("errors", "store.store", "store.digest", "plan.cells")}
+# Modules that move messages and files or look methods up, and cannot change a number.
+NEUTRAL = {
+    f"{PACKAGE}.{name}"
+    for name in (
+        "errors",
+        "store.store",
+        "store.digest",
+        "store.files",
+        "plan.cells",
+        "methods",
+        "methods.plugins",
+        "methods.registry",
+    )
+}
 
 
 def canonical(value: Any) -> str:
@@ -33,9 +47,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def follow_package(name: str) -> None:
+    """Let the imports of another top-level package or module count too: a plug-in's."""
+    if name not in _FOLLOWED:
+        _FOLLOWED.add(name)
+        for function in (code_digest, _source, _read):  # which passed its modules over so far
+            function.cache_clear()
+
+
 @cache
 def code_digest(*modules: str) -> str:
-    """Digest the sources of `modules` and of every module of this package that they import.
+    """Digest the sources of `modules` and of every module that they import, here or in plug-ins.
 
     Imports inside functions count; imports for type checkers alone (`if TYPE_CHECKING`) do not,
     because they never run. Comments, docstrings and formatting do not count either, so only an
@@ -50,7 +72,7 @@ def code_digest(*modules: str) -> str:
 
 
 def closure(modules: Iterable[str]) -> set[str]:
-    """Return the modules of this package that `modules` import, directly or not, and themselves.
+    """Return the modules of followed packages that `modules` import at any depth, and themselves.
 
     Raises
     ------
@@ -67,59 +89,107 @@ def closure(modules: Iterable[str]) -> set[str]:
     return reached
 
 
+def check_function(module: str, function: str) -> None:
+    """Raise a `LowRankError` unless a module exists and defines a function; import nothing."""
+    tree = ast.parse(_existing(module))
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if function not in names:
+        raise LowRankError(f"module {module} defines no function {function}")
+
+
+def _existing(name: str) -> str:
+    """Return the text of a module that must exist."""
+    source = _source(name)
+    if source is None:
+        raise LowRankError(f"there is no module {name}; correct the name where it is declared")
+    return source
+
+
 @cache
 def _source(name: str) -> str | None:
-    """Return a module's text, or None when there is no such module.
+    """Return a module's text, or None when there is no such module."""
+    file = _file(name)
+    return file.read_text() if file else None
 
-    The file is looked up by its path: asking the import system would import parent packages.
+
+def _file(name: str) -> Path | None:
+    """Return the file of a module, looked up by its path.
+
+    The import system would import parent packages. The file of this package itself does not
+    count: it loads everything that it offers by name.
     """
     first, *rest = name.split(".")
-    for folder in import_module(first).__path__:
+    home = import_module(first)
+    if not rest:
+        file = getattr(home, "__file__", None)
+        return Path(file) if file and name != PACKAGE else None
+    for folder in getattr(home, "__path__", ()):
         place = Path(folder, *rest)
-        for file in (place.with_suffix(".py"), place / "__init__.py"):
-            if rest and file.is_file():
-                return file.read_text()
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if path.is_file():
+                return path
     return None
 
 
 @cache
 def _read(name: str) -> tuple[frozenset[str], str]:
-    """Return the modules of this package that a module imports, and the digest of its code."""
-    source = _source(name)
-    if source is None:
-        raise LowRankError(f"no module {name} in {PACKAGE}; correct the name where it is declared")
-    tree = ast.parse(source)
+    """Return the followed modules that a module imports, and the digest of its code."""
+    tree = ast.parse(_existing(name))
     imported: set[str] = set()
     todo: list[ast.AST] = [tree]
     while todo:  # statements alone: no import and no docstring stands inside an expression
         node = todo.pop()
         if isinstance(node, ast.Import):
-            imported.update(alias.name for alias in node.names if _is_ours(alias.name))
+            imported.update(alias.name for alias in node.names if _is_followed(alias.name))
         elif isinstance(node, ast.ImportFrom):
             imported.update(_imported_from(node, name))
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            node.body = body[1:] or [ast.Pass()]
-        if isinstance(node, ast.If) and _is_type_checking(node.test):
-            node.body = [ast.Pass()]
+        _drop_what_does_not_run(node)
         todo.extend(inner for block in BLOCKS for inner in getattr(node, block, ()))
-    return frozenset(imported), digest(ast.dump(tree))
+    return frozenset(imported - {PACKAGE}), digest(ast.dump(tree))
+
+
+def _drop_what_does_not_run(node: ast.AST) -> None:
+    """Remove a docstring and what only type checkers read from a node, in place."""
+    body = getattr(node, "body", None)
+    if isinstance(body, list) and body and _is_docstring(body[0]):
+        del body[0]
+        if not body:
+            body.append(ast.Pass())
+    if isinstance(node, ast.If) and _is_type_checking(node.test):
+        node.body = [ast.Pass()]
 
 
 def _imported_from(node: ast.ImportFrom, importer: str) -> set[str]:
-    """Return the modules of this package that a `from … import …` reads."""
-    if node.level:
-        raise LowRankError(f"{importer} has a relative import; write the package's full name")
-    if not node.module or not _is_ours(node.module):
+    """Return the followed modules that a `from … import …` reads."""
+    source = _absolute(node, importer)
+    if not _is_followed(source):
         return set()
-    names = {f"{node.module}.{alias.name}" for alias in node.names}
+    names = {f"{source}.{alias.name}" for alias in node.names}
     modules = {name for name in names if _source(name) is not None}
+    if source == PACKAGE and modules != names:
+        name = min(names - modules).removeprefix(f"{PACKAGE}.")
+        raise LowRankError(
+            f"{importer} imports {name} from {PACKAGE}; import it from the module that defines it, "
+            "which results then depend on"
+        )
     # What is no module of its own is a name inside the module that it is imported from.
-    return modules | ({node.module} if modules != names else set())
+    return modules | ({source} if modules != names else set())
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith(f"{PACKAGE}.")
+def _absolute(node: ast.ImportFrom, importer: str) -> str:
+    """Return the full name of the module that a statement imports from."""
+    if not node.level:
+        return node.module or ""
+    if importer.partition(".")[0] == PACKAGE:
+        raise LowRankError(f"{importer} has a relative import; write the package's full name")
+    file = _file(importer)
+    is_package = file is not None and file.name == "__init__.py"
+    package = importer if is_package else importer.rpartition(".")[0]
+    return resolve_name("." * node.level + (node.module or ""), package)
+
+
+def _is_followed(name: str) -> bool:
+    return name.partition(".")[0] in _FOLLOWED
 
 
 def _is_type_checking(test: ast.expr) -> bool:

@@ -1,5 +1,6 @@
 """Batches that waste little padding: rows of like length together, sized by tokens."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,13 @@ class Collator:
         if torch.device(self._device).type != "cuda":
             return values.to(self._device)
         return values.pin_memory().to(self._device, non_blocking=True)
+
+
+def batches(
+    encoded: Encoded, processor: Any, rows: Sequence[int], device: str, batch_size: int
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Yield padded inputs and labels, rows in the order given."""
+    collate = Collator(processor, device)
+    for start in range(0, len(rows), batch_size):
+        some = np.asarray(rows[start : start + batch_size])
+        yield collate(encoded, some), torch.as_tensor(encoded.labels[some], device=device)

@@ -1,21 +1,18 @@
 """Texts: the functions that `modality.Modality` lists, over transformers' sequence classifiers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lowrank_bench.download.network import download_network
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.labels import output_order
-from lowrank_bench.inputs.text.batches import Collator
+from lowrank_bench.inputs.text.batches import batches
 from lowrank_bench.inputs.text.encode import (
     MASK,
-    Encoded,
     encode,
     read_encoded,
     tokenizer_name,
@@ -26,8 +23,6 @@ from lowrank_bench.inputs.text.predict import predict
 from lowrank_bench.inputs.text.pretrained import pretrained_network
 from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.layers.plain import refuse_unusual
-from lowrank_bench.plan.cells import Checkpoint
-from lowrank_bench.store.store import Store
 
 __all__ = [
     "batches",
@@ -48,19 +43,19 @@ __all__ = [
 processor_name = tokenizer_name
 
 
-def initial_network(point: Checkpoint, store: Store) -> tuple[nn.Module, Any]:
+def initial_network(
+    spec: Mapping[str, Any], folder: Path | None, inputs: Mapping[str, Any], seed: int
+) -> tuple[nn.Module, Any]:
     """Return the network before training, its classifier freshly drawn from the seed."""
-    labels = point.inputs["labels"]
-    if point.network.spec["kind"] == "synthetic":
+    labels = inputs["labels"]
+    if folder is None:
         from lowrank_bench.synthetic.networks import build_network
 
-        spec = point.network.spec
         model, tokenizer = build_network(
-            spec["architecture"], spec["seed"], max(1, len(labels)), point.seed, **spec["sizes"]
+            spec["architecture"], spec["seed"], max(1, len(labels)), seed, **spec["sizes"]
         )
     else:
-        folder = download_network(point.network, store)
-        model, tokenizer = pretrained_network(folder, labels, point.seed)
+        model, tokenizer = pretrained_network(folder, labels, seed)
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: number for number, label in enumerate(labels)}
@@ -68,14 +63,16 @@ def initial_network(point: Checkpoint, store: Store) -> tuple[nn.Module, Any]:
 
 
 def published_network(
-    point: Checkpoint, store: Store, about: dict[str, Any]
-) -> tuple[nn.Module, Any]:
-    """Return a checkpoint that others fine-tuned, after a look at what its outputs mean."""
-    model, tokenizer = load_network(download_network(point.network, store))
-    about["output_order"] = output_order(
-        model.config, point.inputs["labels"], point.recipe["published_labels"], point.title()
-    )
-    return model, tokenizer
+    spec: Mapping[str, Any],
+    folder: Path,
+    inputs: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    title: str,
+) -> tuple[nn.Module, Any, list[int] | None]:
+    """Return a checkpoint that others fine-tuned, and which of its outputs means each label."""
+    model, tokenizer = load_network(folder)
+    labels, declared = inputs["labels"], recipe["published_labels"]
+    return model, tokenizer, output_order(model.config, labels, declared, title)
 
 
 def check_network(model: nn.Module, title: str) -> dict[str, Any]:
@@ -108,13 +105,3 @@ def example(processor: Any, length: int) -> dict[str, Tensor]:
     ids = torch.randint(len(processor), (1, length), generator=generator)
     known = {"input_ids": ids, MASK: torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return {name: values for name, values in known.items() if name in processor.model_input_names}
-
-
-def batches(
-    encoded: Encoded, processor: Any, rows: Sequence[int], device: str, batch_size: int
-) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Yield padded inputs and labels, rows in the order given."""
-    collate = Collator(processor, device)
-    for start in range(0, len(rows), batch_size):
-        some = np.asarray(rows[start : start + batch_size])
-        yield collate(encoded, some), torch.as_tensor(encoded.labels[some], device=device)

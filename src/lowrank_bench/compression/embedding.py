@@ -1,0 +1,132 @@
+"""Compress the embedding of a network."""
+
+import copy
+import time
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from lowrank_bench.compression.matrix import factorize
+from lowrank_bench.compression.report import CompressionReport
+from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, check_request
+from lowrank_bench.compression.savings import compression_of
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
+from lowrank_bench.layers.plain import refuse_unusual
+from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
+from lowrank_bench.linalg.factors import Approximation
+from lowrank_bench.methods import MatrixMethod, as_method
+from lowrank_bench.problem import data_used
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def compress_embedding(
+    model: Network,
+    method: str | MatrixMethod,
+    compression: float,
+    *,
+    layer: str | None = None,
+    tokenizer: Any = None,
+    texts: Iterable[str] | None = None,
+    frequency: Numbers | None = None,
+    counts: Numbers | None = None,
+    fisher: Numbers | None = None,
+    **params: Any,
+) -> tuple[Network, CompressionReport]:
+    """Return a copy of a network with its embedding compressed, and a report.
+
+    Parameters
+    ----------
+    model
+        A transformers model, or any torch module with an `nn.Embedding`. It is left as it was.
+    method
+        Name of a method for matrices, or an object such as `Lp(p=1.5)`.
+    compression
+        Share of the table's parameters to save, between 0 and 1; at least this much is saved, and
+        little more. The labels of `messi` and `partition_svd` come on top, as in the paper; the
+        report counts them.
+    layer
+        Dotted name of the embedding, where there are several.
+    tokenizer
+        The network's tokenizer, for methods that read the order of the vocabulary.
+    texts
+        Training texts, for methods that count how often each token is used.
+    frequency, counts, fisher
+        These facts as n numbers, one for each row of the table (`problem.Problem`), in place of
+        those that would be computed from tokenizer and texts.
+    **params
+        Parameters of a method that is given by name.
+
+    Returns
+    -------
+    (network, CompressionReport)
+        The copy, whose other layers are equal, and the report.
+
+    Raises
+    ------
+    LowRankError
+        When the layer does not exist or shares its table with another one, the compression leaves
+        no rank, the table is not finite, or the method refuses.
+    """
+    check_request(model, compression)
+    chosen = as_method(method, params)
+    if not isinstance(chosen, MatrixMethod):
+        raise LowRankError(
+            f"{chosen.name} compresses whole networks; say target=conv or target=linear"
+        )
+    name, embedding = find_embedding(model, layer)
+    refuse_unusual(model, name, embedding)
+    matrix = as_matrix(embedding.weight)
+    rows, columns = matrix.shape
+    rank = chosen.rank_for(rows, columns, float(compression))
+    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
+    facts |= _read_facts(facts, chosen.needs, rows, tokenizer, texts)
+    start = time.perf_counter()
+    factors = factorize(matrix, chosen, rank, facts)
+    seconds = time.perf_counter() - start
+    # The copy meets the new layer where the old one stood, so the dense table is never copied.
+    compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
+    return compressed, _report(chosen, name, matrix, factors, seconds)
+
+
+def _read_facts(
+    facts: dict[str, Numbers | None],
+    needs: tuple[str, ...],
+    rows: int,
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+) -> dict[str, Numbers | None]:
+    """Return the facts that are needed, absent so far, and known from tokenizer and texts."""
+    read: dict[str, Numbers | None] = {}
+    if "frequency" in needs and facts["frequency"] is None and tokenizer is not None:
+        from lowrank_bench.inputs.text.vocabulary import vocabulary_frequency
+
+        read["frequency"] = vocabulary_frequency(tokenizer, rows)
+    if "counts" in needs and facts["counts"] is None and texts is not None:
+        if tokenizer is None:
+            raise LowRankError("texts are counted in tokens; give the tokenizer with them")
+        from lowrank_bench.inputs.text.counts import token_counts
+
+        read["counts"] = token_counts(tokenizer(as_texts(texts))["input_ids"], rows)
+    return read
+
+
+def _report(
+    method: MatrixMethod, name: str, matrix: Tensor, factors: Approximation, seconds: float
+) -> CompressionReport:
+    kept, dense = factors.n_parameters, matrix.numel()
+    return CompressionReport(
+        method=method.name,
+        params=method.model_dump(mode="json"),
+        target="embedding",
+        layers=[{"name": name, "shape": list(matrix.shape), "rank": factors.rank}],
+        parameters_dense=dense,
+        parameters_kept=kept,
+        compression=compression_of(kept, factors.index_bits, dense),
+        index_bits=factors.index_bits,
+        data_used=data_used(method.needs),
+        seconds=seconds,
+        **certificate_columns(certify(matrix, factors, thorough=True)),
+    )

@@ -1,0 +1,90 @@
+"""Approximate one matrix by a method."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.compression.request import Numbers, as_matrix, as_vector, check_rank
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.factors import Approximation
+from lowrank_bench.methods import MatrixMethod, as_method
+from lowrank_bench.problem import Problem
+
+
+def low_rank(
+    A: Numbers,
+    rank: int,
+    method: str | MatrixMethod = "lp",
+    *,
+    frequency: Numbers | None = None,
+    counts: Numbers | None = None,
+    fisher: Numbers | None = None,
+    **params: Any,
+) -> Approximation:
+    """Approximate a matrix by two small ones.
+
+    Parameters
+    ----------
+    A
+        Floating-point tensor or array n×d, finite.
+    rank
+        k, in 1..min(n, d).
+    method
+        Name of a method, or an object such as `Lp(p=1.5)`. `lowrank methods` lists them and says
+        what each of them means by a rank.
+    frequency, counts, fisher
+        n numbers: the facts about the rows that data-aware methods need (`problem.Problem`).
+    **params
+        Parameters of a method that is given by name, as `p=1.5` for `lp`.
+
+    Returns
+    -------
+    Factors, ClusteredFactors or BlockFactors
+        `.left` n×k, `.right` k×d and `.dense()`, for partitions with `.labels` as well: tensors
+        with the precision and device of `A`, computed in float64.
+
+    Raises
+    ------
+    LowRankError
+        When A is not such a matrix, the rank is out of range, or the method refuses.
+
+    Examples
+    --------
+    >>> import torch
+    >>> factors = low_rank(torch.eye(4), rank=2, method="svd")
+    >>> factors.left.shape, factors.right.shape
+    (torch.Size([4, 2]), torch.Size([2, 4]))
+    """
+    chosen = as_method(method, params)
+    if not isinstance(chosen, MatrixMethod):
+        raise LowRankError(f"{chosen.name} compresses whole networks, not a matrix; use compress")
+    matrix = as_matrix(A)
+    check_rank(rank, matrix)
+    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
+    return factorize(matrix, chosen, operator.index(rank), facts)
+
+
+def factorize(
+    matrix: Tensor, method: MatrixMethod, rank: int, facts: Mapping[str, Numbers | None]
+) -> Approximation:
+    """Return the factors of a checked matrix, computed in float64, in the matrix's precision.
+
+    Raises
+    ------
+    LowRankError
+        When the method refuses, or an entry of the factors overflows the precision.
+    """
+    device = "cpu" if matrix.device.type == "mps" else matrix.device  # which has no float64
+    exact = matrix.to(device=device, dtype=torch.float64)
+    vectors = {name: as_vector(name, value) for name, value in facts.items() if value is not None}
+    problem = Problem(exact, None if method.nested else rank, **vectors)
+    factors = method.decompose(problem).factors(rank)
+    factors = factors.to(dtype=matrix.dtype, device=matrix.device)
+    if not all(part.isfinite().all() for part in factors.tensors().values()):
+        raise LowRankError(
+            f"the factors of {method.name} do not fit into {matrix.dtype}; scale the matrix down"
+        )
+    return factors

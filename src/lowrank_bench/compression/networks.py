@@ -1,0 +1,111 @@
+"""Compress all layers of a network under one budget."""
+
+import copy
+import time
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from torch import nn
+
+from lowrank_bench.compression.report import CompressionReport
+from lowrank_bench.compression.request import check_request
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.latency import seconds_for
+from lowrank_bench.methods import NetworkMethod, as_method, network_method
+from lowrank_bench.network.check import check_example, checked_batches, take_modes
+from lowrank_bench.network.compress import COUNTED, compress_within
+from lowrank_bench.network.forward import example_of
+from lowrank_bench.network.problem import Batches, Inputs, NetworkProblem
+from lowrank_bench.problem import data_used
+
+Network = TypeVar("Network", bound=nn.Module)
+NetworkTarget = Literal["linear", "conv"]
+Budget = Literal["parameters", "macs", "latency"]
+
+
+def compress_network(
+    model: Network,
+    method: str | NetworkMethod,
+    compression: float,
+    *,
+    target: NetworkTarget,
+    example: Inputs | None = None,
+    batches: Batches | None = None,
+    budget: Budget = "parameters",
+    **params: Any,
+) -> tuple[Network, CompressionReport]:
+    """Return a copy of a network with all targeted layers compressed, and a report.
+
+    Parameters
+    ----------
+    model
+        A transformers model, or any torch module. It is left as it was.
+    method
+        Name of a method for whole networks, or an object such as `Alds(error="data")`.
+    compression
+        Share of the targeted layers' parameters (or of `budget`) to save, between 0 and 1; at
+        least this much is saved, and little more.
+    target
+        `linear`: the linear layers and the embedding of a transformer; `conv`: the convolutions
+        and linear layers of a CNN.
+    example
+        Keyword arguments of one forward with batch size 1; decides shapes and multiply-adds. None:
+        made from the network's configuration, where that says enough.
+    batches
+        Function that returns batches of calibration data, pairs of keyword arguments and labels
+        (or None), the same at every call; for methods that look at data.
+    budget
+        What is limited: `parameters`, `macs` (multiply-adds of the example) or `latency`.
+    **params
+        Parameters of a method that is given by name.
+
+    Returns
+    -------
+    (network, CompressionReport)
+        The copy and the report.
+
+    Raises
+    ------
+    LowRankError
+        When the budget is out of reach, the network cannot be copied or run on the example, a
+        layer cannot be handled, data are needed and absent, or the method refuses.
+    """
+    check_request(model, compression)
+    if target not in get_args(NetworkTarget):
+        known = ", ".join(get_args(NetworkTarget))
+        raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
+    chosen = as_method(method, params)
+    network = _copied(model).eval()
+    inputs = example_of(model) if example is None else example
+    check_example(network, inputs)
+    if batches is not None:
+        batches = checked_batches(network, batches, "labels" in chosen.needs)
+    problem = NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
+    start = time.perf_counter()
+    compressed = compress_within(problem, network_method(chosen, target), float(compression))
+    seconds = time.perf_counter() - start
+    info = dict(compressed.info)
+    counts = {name: info.pop(name) for name in COUNTED}
+    report = CompressionReport(
+        method=chosen.name,
+        params=chosen.model_dump(mode="json"),
+        target=target,
+        layers=compressed.layers,
+        compression=info.pop("achieved_compression"),
+        data_used=data_used(chosen.needs),
+        seconds=seconds,
+        info=info,
+        **counts,
+    )
+    take_modes(compressed.model, model)
+    return cast(Network, compressed.model), report
+
+
+def _copied(model: Network) -> Network:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        fault = f"{error}".splitlines()[0]
+        raise LowRankError(
+            f"{type(model).__name__} cannot be copied ({fault}); an old weight_norm is undone by "
+            "torch.nn.utils.remove_weight_norm"
+        ) from None

@@ -1,0 +1,62 @@
+"""The report on one compression."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """What was compressed, by what, how far, and with which error.
+
+    Attributes
+    ----------
+    method, params, target
+        As requested; the parameters with their defaults.
+    layers
+        For each layer its `name`, dense `shape`, and `rank` or what else was chosen.
+    parameters_dense, parameters_kept
+        Parameters of the targeted layers before and after.
+    compression
+        1 − kept/dense, as achieved; 32 bits of an index count as one parameter.
+    index_bits
+        Bits of the integers that are stored beside the parameters, as the part of each row.
+    data_used
+        What the method looked at: the weights, the vocabulary's order, the training text.
+    rel_error_fro, rel_error_l1, rel_error_l21
+        Relative errors of the table in the network's precision: Frobenius, entrywise ℓ1, ℓ2,1.
+    within_fro, within_l1, within_l21
+        The error is at most this factor times the least error of any matrix of that rank; None
+        where no bound is known (`linalg.certificates.certificate`).
+    seconds
+        Wall time of the factorization.
+    network_parameters_dense, network_parameters_kept, macs_dense, macs_kept
+        Parameters of the whole network and multiply-adds of one example, before and after. These
+        and `info`, the method's own facts, are for whole networks only; the six errors above are
+        for embeddings only.
+    """
+
+    method: str
+    params: dict[str, Any]
+    target: str
+    layers: list[dict[str, Any]]
+    parameters_dense: int
+    parameters_kept: int
+    compression: float
+    index_bits: int
+    data_used: str
+    seconds: float
+    rel_error_fro: float | None = None
+    rel_error_l1: float | None = None
+    rel_error_l21: float | None = None
+    within_fro: float | None = None
+    within_l1: float | None = None
+    within_l21: float | None = None
+    network_parameters_dense: int | None = None
+    network_parameters_kept: int | None = None
+    macs_dense: int | None = None
+    macs_kept: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in types that JSON can hold."""
+        return asdict(self)

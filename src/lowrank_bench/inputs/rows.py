@@ -1,0 +1,80 @@
+"""Rows of a split: read from parquet, limited to a part, labelled as outputs are numbered."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.inputs.modality import Encoded, Modality
+from lowrank_bench.inputs.splits import split_and_range
+
+SHUFFLE_SEED = 0  # parts of a split are the same for every network and seed
+HELD_OUT_TOKENS = 4096  # padded tokens of one batch
+
+
+def read_split(folder: Path, name: str, limits: Sequence[int | None] = ()) -> pd.DataFrame:
+    """Return the rows of a split, or of a part of its fixed shuffle.
+
+    Parameters
+    ----------
+    folder
+        Holds `<split>.parquet`.
+    name
+        As `splits.split_and_range` reads it.
+    limits
+        Keep the first that many rows of the shuffle, one limit after another; None keeps all.
+    """
+    split, part = split_and_range(name)
+    rows = part_of(pd.read_parquet(folder / f"{split}.parquet"), part)
+    for limit in limits:
+        rows = part_of(rows, slice(None, limit) if limit else None)
+    return rows
+
+
+def part_of(rows: pd.DataFrame, part: slice | None) -> pd.DataFrame:
+    """Return a part of the fixed shuffle of rows; for None all rows, in their order."""
+    if part is None or (part.start is None and part.stop is not None and part.stop >= len(rows)):
+        return rows
+    return rows.sample(frac=1, random_state=SHUFFLE_SEED).iloc[part]
+
+
+def with_outputs(encoded: Any, labels: Sequence[str], output_order: Sequence[int] | None) -> Any:
+    """Return rows whose labels are the numbers of the outputs that mean them.
+
+    Parameters
+    ----------
+    encoded
+        Rows with labels as the task numbers them.
+    labels
+        Names of the task's labels; none for a regression, whose scores stay as they are.
+    output_order
+        For each label the number of its output; None when both agree.
+    """
+    if output_order is None or not labels:
+        return encoded
+    return replace(encoded, labels=np.array(output_order)[encoded.labels])
+
+
+def held_out_loss(
+    modality: Modality, processor: Any, rows: Encoded
+) -> Callable[[nn.Module], float]:
+    """Return a function that gives a network's mean loss on rows that it is not trained on."""
+
+    def loss(model: nn.Module) -> float:
+        """Return the loss that training minimises, on the held-out rows."""
+        device = str(next(model.parameters()).device)
+        logits = modality.predict(model, processor, rows, HELD_OUT_TOKENS, device)
+        return _loss(torch.from_numpy(logits), torch.as_tensor(rows.labels))
+
+    return loss
+
+
+def _loss(logits: Tensor, labels: Tensor) -> float:
+    if logits.shape[-1] == 1:
+        return float(nn.functional.mse_loss(logits.squeeze(-1), labels.float()))
+    return float(nn.functional.cross_entropy(logits, labels))

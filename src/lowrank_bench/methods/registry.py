@@ -1,0 +1,183 @@
+"""Find methods by their names and check their parameters; nothing here imports torch."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods.base import Method, NetworkMethod
+from lowrank_bench.methods.plugins import Plugin, imported_from, installed_plugins, plugins_in
+
+# Modules of this folder that are not methods.
+SHARED = frozenset({"base", "fields", "plugins", "registry"})
+# The methods of the folders registered so far, by name, and these folders.
+_REGISTERED: dict[str, Plugin] = {}
+_FOLDERS: set[Path] = set()
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods, sorted: the package's, and those of plug-ins."""
+    return sorted([*_built_in(), *_plugins()])
+
+
+def methods_for(target: str) -> list[str]:
+    """Return the names of the methods that can compress a target, sorted."""
+    return [name for name in method_names() if target in method_class(name).targets]
+
+
+def register_folder(folder: str | Path) -> None:
+    """Add the methods of a folder outside the package: each of its `*.py` files is one.
+
+    Does nothing when the folder is registered already. Every process that makes such a method by
+    its name must call this first, or `register_folders`.
+
+    Parameters
+    ----------
+    folder
+        The folder; relative to the working directory.
+
+    Raises
+    ------
+    LowRankError
+        When the folder does not exist or holds no method, a file does not define a method of its
+        own name or cannot be imported, or the name is taken.
+    """
+    place = Path(folder).resolve()
+    if place in _FOLDERS:
+        return
+    plugins = plugins_in(place)
+    taken = _plugins()
+    for plugin in plugins:
+        _check_free(plugin, taken)
+    with imported_from(place):
+        for plugin in plugins:
+            _class_in(plugin.load(), plugin.name)
+    _FOLDERS.add(place)
+    _REGISTERED.update({plugin.name: plugin for plugin in plugins})
+
+
+def register_folders(folders: Iterable[str | Path]) -> None:
+    """Call `register_folder` for each of these folders, as the key `plugins` lists them."""
+    for folder in folders:
+        register_folder(folder)
+
+
+def origin_of(name: str) -> str | None:
+    """Return the file or entry point of a plug-in's method; None for the package's methods."""
+    plugin = _plugins().get(name)
+    return plugin.origin if plugin else None
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the class of the method `name`.
+
+    Raises
+    ------
+    LowRankError
+        When there is no such method, or its file defines no `Method` of that name.
+    """
+    if name in _built_in():
+        return _class_in(import_module(f"lowrank_bench.methods.{name}"), name)
+    plugin = _plugins().get(name)
+    if plugin is None:
+        near = get_close_matches(name, method_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(method_names())}"
+        raise LowRankError(f"unknown method {name!r}; {hint}")
+    return _class_in(plugin.load(), name)
+
+
+@cache
+def _built_in() -> frozenset[str]:
+    modules = iter_modules([str(Path(__file__).parent)])
+    return frozenset(module.name for module in modules) - SHARED
+
+
+def _plugins() -> dict[str, Plugin]:
+    """Return the plug-ins of registered folders and of installed distributions, by name."""
+    plugins = dict(_REGISTERED)
+    for plugin in installed_plugins():
+        _check_free(plugin, plugins)
+        plugins[plugin.name] = plugin
+    return plugins
+
+
+def _check_free(plugin: Plugin, taken: Mapping[str, Plugin]) -> None:
+    """Check that the name of a plug-in is not that of another method."""
+    if plugin.name in _built_in():
+        raise LowRankError(
+            f"{plugin.origin}: the package has a method {plugin.name!r} already; choose another "
+            "name"
+        )
+    if plugin.name in taken:
+        raise LowRankError(
+            f"{plugin.origin}: {taken[plugin.name].origin} defines a method {plugin.name!r} "
+            "already; choose another name"
+        )
+
+
+def _class_in(module: ModuleType, name: str) -> type[Method]:
+    """Return the method of that name that a module defines."""
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Method)
+            and vars(value).get("name") == name
+        ):
+            return value
+    raise LowRankError(f"{module.__file__} defines no Method subclass with name = {name!r}")
+
+
+def make_method(name: str, /, **params: Any) -> Method:
+    """Return the method `name` with its parameters validated.
+
+    Raises
+    ------
+    LowRankError
+        When the method is unknown, a parameter is unknown, or a value is out of range.
+    """
+    return method_class(name)(**params)
+
+
+def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
+    """Return a method that is named, with parameters beside it, or is an object already.
+
+    Raises
+    ------
+    LowRankError
+        When the name or a parameter is wrong, or an object comes with parameters.
+    """
+    if isinstance(method, str):
+        return make_method(method, **params)
+    if not isinstance(method, Method):
+        kind = f"the class {method.__name__}" if isinstance(method, type) else f"{method!r}"
+        raise LowRankError(
+            f"expected the name of a method or a method such as Lp(p=1.5), not {kind}"
+        )
+    if params:
+        name, value = next(iter(params.items()))
+        raise LowRankError(
+            f"{name}={value!r} does not go with a {type(method).__name__} object; set it there: "
+            f"{type(method).__name__}({name}={value!r})"
+        )
+    return method
+
+
+def network_method(method: Method, target: str) -> NetworkMethod:
+    """Return a method after a check that it compresses whole networks of this target.
+
+    Raises
+    ------
+    LowRankError
+        When it does not.
+    """
+    if not isinstance(method, NetworkMethod) or target not in method.targets:
+        raise LowRankError(
+            f"{method.name} does not compress the target {target!r}; methods that do: "
+            f"{', '.join(methods_for(target))}"
+        )
+    return method

@@ -1,0 +1,69 @@
+"""All score tables of one experiment, from its evaluated cells and the labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from lowrank_bench.score.chosen import chosen_by_training
+from lowrank_bench.score.halves import HALVES, score_halves
+from lowrank_bench.score.saving import choice_splits, largest_savings
+from lowrank_bench.score.scored_cell import ScoredCell
+from lowrank_bench.score.scores import build_scores
+
+
+def score_experiment(
+    cells: Sequence[ScoredCell],
+    tasks: Mapping[str, Mapping[str, Any]],
+    references: Mapping[tuple[str, str], NDArray[Any]],
+    missing: Mapping[tuple[str, str], str],
+    *,
+    select: Mapping[str, str],
+    halves: bool,
+    resamples: int,
+    seed: int,
+    baseline: str,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Score every cell of an experiment.
+
+    Parameters
+    ----------
+    cells
+        Every cell, dense networks and failed cells included.
+    tasks
+        From name to task, as in `scores.build_scores`, with `choice` for each split.
+    references
+        From (task, split) to the labels, n.
+    missing
+        From (task, split) to the reason why it has no labels.
+    select
+        From method to the parameter that is chosen by the training rows (`chosen`).
+    halves
+        Whether winners are chosen on one half of each split and confirmed on the other.
+    resamples, seed, baseline, progress
+        As in `scores.build_scores`.
+
+    Returns
+    -------
+    dict
+        `scores` and `summary`, tables with the columns of `score.schema`; with `halves` the table
+        of that name; and for whole networks `saving_at_half_a_point` (module `saving`).
+    """
+    every = list(cells)
+    for method, parameter in select.items():
+        every += chosen_by_training(every, references, tasks, method, parameter)
+    settings: dict[str, Any] = {"missing": missing, "resamples": resamples, "seed": seed}
+    settings |= {"baseline": baseline, "progress": progress}
+    scores, summary = build_scores(every, tasks, references, **settings)
+    tables = {"scores": scores, "summary": summary}
+    if halves:
+        tables["halves"], by_half = score_halves(every, tasks, references, **settings)
+    if any(cell.meta["target"] != "embedding" for cell in cells):
+        if halves:
+            savings = largest_savings(by_half, tasks, dict.fromkeys(tasks, HALVES))
+        else:
+            savings = largest_savings(scores, tasks, choice_splits(tasks))
+        tables["saving_at_half_a_point"] = savings
+    return tables

@@ -1,0 +1,48 @@
+"""How the stages of one experiment compute; keys hold what decides a result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a job needs beside its work.
+
+    Attributes
+    ----------
+    store, folder
+        The store, and the experiment's results folder.
+    max_tokens
+        Padded tokens of one batch of predictions.
+    device, factorize_device
+        Where networks predict and train (None: the best device), and where matrices are decomposed.
+    precision
+        Of predictions: `fp32` or `bf16`.
+    threads
+        Of the processor.
+    failures
+        Reasons why earlier pieces of work failed, by key.
+    plugins
+        Folders with methods outside the package.
+    """
+
+    store: str = "results/store"
+    folder: Path = Path("results")
+    max_tokens: int = 4096
+    device: str | None = None
+    factorize_device: str | None = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    failures: Mapping[str, str] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Return settings of the values that they know by name; others are ignored."""
+        known = {item.name for item in fields(cls)}
+        chosen = {name: value for name, value in values.items() if name in known}
+        if "folder" in chosen:
+            chosen["folder"] = Path(chosen["folder"])
+        return cls(**chosen)
