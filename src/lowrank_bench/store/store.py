@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from lowrank_bench.store.digest import file_digest
+from lowrank_bench.store.files import write_atomic
 
 MANIFEST = "manifest.json"
 SETTLING = 20  # attempts to rename an artifact to its final path
