@@ -1,4 +1,4 @@
-# Every target sets up what it needs, so that each works alone on a fresh machine.
+# Every target installs what it needs, so each works on its own on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -9,7 +9,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 install: $(READY)
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 install"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; use another one: make PYTHON=python3.12 install"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
@@ -22,7 +22,8 @@ quickstart: $(READY)
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(CORES)
 
-# All benchmarks, into docs/benchmarks.md; hours. One alone: make bench ONLY=growth. Small: QUICK=1.
+# Write all benchmarks to docs/benchmarks.md; takes hours. A single one: make bench ONLY=growth.
+# Small sizes: make bench QUICK=1.
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
@@ -37,7 +38,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow/rules
 
-# Resolve pyproject.toml afresh and pin all of it; on a machine with the CPU build of torch.
+# Resolve pyproject.toml from scratch and pin all packages; needs the CPU build of torch.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0

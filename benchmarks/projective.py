@@ -75,10 +75,10 @@ def rows(quick: bool) -> Iterator[Row]:
     costs: list[float] = []
 
     def our_search() -> None:
-        found = projective_clustering(
+        clustering = projective_clustering(
             matrix, CLUSTERS, dimension, steps=steps, starts=[labels], tolerance=0
         )
-        costs.append(found.cost)
+        costs.append(clustering.cost)
 
     ours = cpu_seconds(our_search)
     theirs = cpu_seconds(

@@ -20,7 +20,7 @@ TRAIN, SHORT = {"rows": 3, "sha256": None}, {"rows": 5, "sha256": None}
 
 
 def download(source, store):
-    return Runner(store).ensure(source_step(source))
+    return Runner(store).ensure(source_step(source)).folder
 
 
 def source(unofficial=False, **splits):

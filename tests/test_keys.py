@@ -75,7 +75,7 @@ TABLE = {
     "factorize.fisher": ["fwsvd on embedding", "fact fisher"],
     "factorize.again": ["iterate *"],
     "evaluate.compressed": ["evaluate embedding", "finetune embedding", "iterate embedding"],
-    "evaluate.predict": PREDICTED,
+    "evaluate.predictions": PREDICTED,
     "evaluate.retrain": ["finetune *", "iterate *"],
     "evaluate.latency": ["latency table"],
     "evaluate.compare": ["latency table"],

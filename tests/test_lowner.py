@@ -124,13 +124,13 @@ def test_method_projects_as_lp_does():
 
 
 def test_refuses_what_it_cannot_do():
-    with pytest.raises(LowRankError, match=r"at most 64 columns, not 65: .*; take the method lp"):
+    with pytest.raises(LowRankError, match=r"at most 64 columns, not 65: .*; use the method lp"):
         lowner_ellipsoid(torch.ones(70, 65), 1.0)
     with pytest.raises(LowRankError, match="p >= 1"):
         lowner_ellipsoid(torch.ones(3, 2), 0.5)
     with pytest.raises(LowRankError, match="finite"):
         lowner_ellipsoid(torch.tensor([[1.0, float("nan")]]), 1.0)
-    with pytest.raises(LowRankError, match=r"did not finish in 1 inner tests; take the method lp"):
+    with pytest.raises(LowRankError, match=r"did not finish in 1 inner tests; use the method lp"):
         lowner_ellipsoid(body(10), 1.0, limit=1)
     for value in (0.5, 17, float("nan")):
         with pytest.raises(LowRankError, match=r"Input should be from 1 to 16, or inf"):

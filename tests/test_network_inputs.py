@@ -103,13 +103,17 @@ class Regressor(Cnn):
 @pytest.mark.parametrize(
     ("kind", "labels", "words"),
     [
-        (Cnn, torch.tensor([0, 1, 2, 3, 4, 1]), r"4 outputs .* in 0\.\.3, .* from 0 to 4;"),
-        (Cnn, torch.tensor([0, 1, -1, 3, 0, 1]), "6 int64 from -1 to 3; mend the labels"),
-        (Cnn, torch.tensor([0, 1, 2, 3, 0, 1]) / 1.0, "6 float32 from 0 to 3; mend the labels"),
-        (Cnn, torch.full((6,), torch.nan), "6 float32 from nan to nan; mend the labels"),
-        (Cnn, torch.zeros(6, 4).long(), "6x4 int64 from 0 to 0; mend the labels"),
-        (Regressor, torch.zeros(6, 2), "1 output ask.* one finite number .* 6x2 float32"),
-        (Regressor, torch.tensor([0.5, 1, torch.inf, 0, 0, 0]), "from 0 to inf; mend the labels"),
+        (Cnn, torch.tensor([0, 1, 2, 3, 4, 1]), r"4 outputs need .* in 0\.\.3, .* from 0 to 4;"),
+        (Cnn, torch.tensor([0, 1, -1, 3, 0, 1]), "6 int64 from -1 to 3; correct the labels"),
+        (Cnn, torch.tensor([0, 1, 2, 3, 0, 1]) / 1.0, "6 float32 from 0 to 3; correct the labels"),
+        (Cnn, torch.full((6,), torch.nan), "6 float32 from nan to nan; correct the labels"),
+        (Cnn, torch.zeros(6, 4).long(), "6x4 int64 from 0 to 0; correct the labels"),
+        (Regressor, torch.zeros(6, 2), "1 output needs one finite number .* 6x2 float32"),
+        (
+            Regressor,
+            torch.tensor([0.5, 1, torch.inf, 0, 0, 0]),
+            "from 0 to inf; correct the labels",
+        ),
     ],
 )
 def test_labels_of_another_task_end_in_one_line(kind, labels, words):
@@ -117,7 +121,7 @@ def test_labels_of_another_task_end_in_one_line(kind, labels, words):
     given = one_batch(images(6), labels)
     with pytest.raises(LowRankError, match=words) as refusal:
         run("layerwise", model=kind().eval(), approximator="fwsvd", **given)
-    assert "labels are not of the network's task" in str(refusal.value)
+    assert "labels do not fit the network" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from lowrank_bench import load, save
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.convolution import FactorizedConv2d, fold
+from lowrank_bench.layers.convolution import FactorizedConv2d
+from lowrank_bench.layers.fold import fold
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.network.layers import find_layers, replaced, skipped_layers
 

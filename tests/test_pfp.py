@@ -19,10 +19,11 @@ from lowrank_bench.network.count import count
 from lowrank_bench.network.layers import find_layers
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.prune.draw import calibrated, draw
+from lowrank_bench.prune.examples import first_examples
 from lowrank_bench.prune.graph import slice_network, trace
 from lowrank_bench.prune.provable import unit_sensitivities
 from lowrank_bench.prune.sample_size import Pool, expected_distinct, images_needed
-from lowrank_bench.prune.sensitivity import first_examples, sensitivities
+from lowrank_bench.prune.sensitivity import sensitivities
 
 torch.set_num_threads(1)
 

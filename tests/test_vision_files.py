@@ -155,7 +155,7 @@ INPUTS = {"columns": ["img"], "label": "label", "labels": list("abc"), "image": 
 
 
 def download(source, store):
-    return Runner(store).ensure(source_step(source))
+    return Runner(store).ensure(source_step(source)).folder
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Networks on disk, compressed or not: safetensors and JSON, written whole or not at all.
 
-A folder holds `model.safetensors` (parameters and buffers), `lowrank.json` (which layers are
-factorized) and, for transformers models, `config.json`.
+A folder holds `model.safetensors` (parameters and buffers), `lowrank.json` (which layers were
+replaced or resized) and, for transformers models, `config.json`.
 """
 
 import copy
@@ -9,11 +9,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -26,11 +26,17 @@ from lowrank_bench.layers.resize import Resized, find_resized, resize
 WEIGHTS, MANIFEST, CONFIG = "model.safetensors", "lowrank.json", "config.json"
 
 
+def _known_kind(kind: str) -> str:
+    if kind not in LAYERS:
+        raise ValueError(f"{kind!r} is not a layer of this version; known: {', '.join(LAYERS)}")
+    return kind
+
+
 class Swap(BaseModel):
-    """One layer that is not as the network's class builds it."""
+    """One layer that replaces the one that the network's class builds."""
 
     name: str
-    kind: Literal[tuple(LAYERS)]
+    kind: Annotated[str, AfterValidator(_known_kind)]
     spec: dict[str, Any]
     dtype: Literal["float16", "bfloat16", "float32", "float64"]
 
@@ -38,8 +44,8 @@ class Swap(BaseModel):
 class Manifest(BaseModel):
     """The content of `lowrank.json`.
 
-    `shared` maps the names of tensors that are stored under another name to that name; `resized`
-    names plain layers that lost channels.
+    `shared` maps the name of each tensor that is stored under another name to that name;
+    `resized` lists the plain layers that lost channels.
     """
 
     format: Literal["lowrank-bench"] = "lowrank-bench"
@@ -59,13 +65,13 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     model
         A transformers model or another torch module, with factorized layers or without.
     folder
-        Made if need be; a network that was saved there before is replaced. It appears complete
-        or not at all.
+        Created if it does not exist; a network saved there before is replaced. The folder appears
+        complete or not at all.
 
     Raises
     ------
     LowRankError
-        When the folder holds something else, or the network holds more than tensors.
+        When the folder holds other files, or the network's state holds more than tensors.
     """
     place = Path(folder)
     if place.exists() and not (place.is_dir() and _is_ours(place)):
@@ -81,9 +87,10 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
         fresh = Path(temporary) / "new"
         fresh.mkdir()
-        if _is_transformers(model):
-            manifest.attention = model.config._attn_implementation
-            _write_config(model, fresh)
+        config = _config_of(model)
+        if config is not None:
+            manifest.attention = config._attn_implementation
+            _write_config(config, type(model).__name__, fresh)
         save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
         (fresh / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         if place.exists():
@@ -93,20 +100,20 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
 
 
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
-    """Return the network that `save` wrote, in evaluation mode and on the CPU.
+    """Return the network that `save` wrote, in evaluation mode, on the CPU.
 
     Parameters
     ----------
     folder
         Where it was saved.
     model
-        For networks that are no transformers models: a dense network of the same architecture.
-        It is left as it was.
+        For networks other than transformers models: a dense network of the same architecture,
+        which is not changed.
 
     Raises
     ------
     LowRankError
-        When a file is missing or damaged, or does not fit the network.
+        When a file is missing, damaged or does not fit the network.
     """
     place = Path(folder)
     manifest = _read_manifest(place)
@@ -127,38 +134,40 @@ def _is_ours(place: Path) -> bool:
     return (place / MANIFEST).is_file() or not any(place.iterdir())
 
 
-def _is_transformers(model: nn.Module) -> bool:
-    # Its models cannot exist before it is imported, and importing it takes seconds.
+def _config_of(model: nn.Module) -> Any:
+    """Return the configuration of a transformers model; None for other modules."""
+    # Importing transformers takes seconds, and its models exist only where it was imported.
     library = sys.modules.get("transformers")
-    return library is not None and isinstance(model, library.PreTrainedModel)
+    is_pretrained = library is not None and isinstance(model, library.PreTrainedModel)
+    return model.config if is_pretrained else None
 
 
-def _write_config(model: Any, folder: Path) -> None:
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
+def _write_config(config: Any, architecture: str, folder: Path) -> None:
+    config = copy.deepcopy(config)
+    config.architectures = [architecture]
     config.save_pretrained(folder)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name, those outside of the state dict included."""
+    """Return parameters and buffers by name, including buffers outside of the state dict."""
     state = model.state_dict(keep_vars=True)
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise LowRankError(f"{name!r} is no tensor and cannot be saved without pickle")
+            raise LowRankError(f"{name!r} is not a tensor and cannot be saved without pickle")
     return {**dict(model.named_buffers(remove_duplicate=False)), **state}
 
 
 def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Separate tensors from further names of the same tensor."""
+    """Return each tensor under its first name, and the first name for every other one."""
     first: dict[tuple[Any, ...], str] = {}
     kept: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     for name, value in tensors.items():
-        where = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
-        if value.numel() and where in first:
-            shared[name] = first[where]
+        memory = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        if value.numel() and memory in first:
+            shared[name] = first[memory]
         else:
-            first[where] = name
+            first[memory] = name
             kept[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return kept, shared
 
@@ -170,11 +179,16 @@ def _swaps(model: nn.Module) -> list[Swap]:
             name=name,
             kind=type(layer).__name__,
             spec=layer.spec(),
-            dtype=str(next(layer.parameters()).dtype).removeprefix("torch."),
+            dtype=_dtype_name(layer),
         )
         for name, layer in model.named_modules()
         if isinstance(layer, kinds)
     ]
+
+
+def _dtype_name(layer: nn.Module) -> Any:
+    """Return the name of the type of a layer's numbers; `Swap` checks that it is a known one."""
+    return str(next(layer.parameters()).dtype).removeprefix("torch.")
 
 
 def _read_manifest(place: Path) -> Manifest:
@@ -182,11 +196,11 @@ def _read_manifest(place: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        raise LowRankError(f"{file} is missing; this is no folder of a saved network") from None
+        raise LowRankError(f"{file} is missing; {place} is not a saved network") from None
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise LowRankError(f"{file} is damaged: {where} {fault['msg']}; save it again") from None
+        field = ".".join(str(part) for part in fault["loc"])
+        raise LowRankError(f"{file} is damaged: {field} {fault['msg']}; save it again") from None
 
 
 def _read_tensors(file: Path, shared: dict[str, str]) -> dict[str, Tensor]:
@@ -218,7 +232,7 @@ def _build(swap: Swap, place: Path) -> nn.Module:
 
 
 def _copy_skeleton(model: nn.Module, swaps: list[Swap], place: Path) -> nn.Module:
-    """Copy a network, with the compressed layers in place of those that it has."""
+    """Return a copy of a network with the compressed layers in place of the dense ones."""
     try:
         new = {id(model.get_submodule(swap.name)): _build(swap, place) for swap in swaps}
         return copy.deepcopy(model, new)
@@ -230,7 +244,7 @@ def _from_config(place: Path, manifest: Manifest) -> nn.Module:
     file = place / CONFIG
     if not file.is_file():
         raise LowRankError(
-            f"{file} is missing; for a {manifest.network}, which is no transformers model, call "
+            f"{file} is missing; {manifest.network} is not a transformers model, so call "
             "load(folder, model=...) with a network of the same architecture"
         )
     import transformers
@@ -241,21 +255,26 @@ def _from_config(place: Path, manifest: Manifest) -> nn.Module:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(f"{file} is damaged ({fault}); save the network again") from None
     name = (config.architectures or ["AutoModelForSequenceClassification"])[0]
-    found = getattr(transformers, name, None)
-    build = getattr(found, "_from_config", None) or getattr(found, "from_config", None)
+    architecture = getattr(transformers, name, None)
+    # Classes of models have the first, the Auto classes the second.
+    build = getattr(architecture, "_from_config", None) or getattr(
+        architecture, "from_config", None
+    )
     if build is None:
         raise LowRankError(
             f"transformers has no network {name}, which {file} names; pass model=..."
         )
     options = {"attn_implementation": manifest.attention} if manifest.attention else {}
     with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
-        return build(config, **options)
+        model: nn.Module = build(config, **options)
+    return model
 
 
 def _add_biases(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give layers the biases that they lack and were saved with.
+    """Add biases that were saved to layers that the network's class builds without one.
 
-    A compression that keeps the mean response puts it there; the layer may be dense again by now.
+    A compression that keeps the mean response adds such a bias, and the layer keeps it when it is
+    made dense again.
     """
     for name, layer in model.named_modules():
         value = tensors.get(f"{name}.bias")
@@ -264,16 +283,17 @@ def _add_biases(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    """Copy the tensors into the network, which takes over their precision."""
-    own = _tensors(model)
-    odd = sorted(own.keys() ^ tensors.keys())
-    odd += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
-    if odd:
+    """Copy the tensors into the network, whose precision becomes theirs."""
+    targets = _tensors(model)
+    differing = sorted(targets.keys() ^ tensors.keys())
+    common = targets.keys() & tensors.keys()
+    differing += [name for name in common if targets[name].shape != tensors[name].shape]
+    if differing:
         raise LowRankError(
-            f"{file} does not fit {type(model).__name__}: {len(odd)} tensors differ, the first is "
-            f"{odd[0]!r}"
+            f"{file} does not fit {type(model).__name__}: {len(differing)} tensors differ, the "
+            f"first is {differing[0]!r}"
         )
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].data = own[name].data.to(value.dtype)
-            own[name].copy_(value)
+            targets[name].data = targets[name].data.to(value.dtype)
+            targets[name].copy_(value)

@@ -11,25 +11,25 @@ from lowrank_bench.errors import LowRankError
 
 
 def best_device(asked: str | None = None, key: str = "evaluation.device") -> str:
-    """Return `asked`, or the best device there is: cuda, mps, cpu.
+    """Return `asked`, or the best device of this machine: cuda, mps or cpu.
 
     Raises
     ------
     LowRankError
-        When this machine lacks what the setting `key` asks for.
+        When this machine does not have the device that the setting `key` names.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked:
-        if not there.get(asked, True):
+        if not available.get(asked, True):
             raise LowRankError(f"{key} = {asked!r}, but this machine has none; use cpu")
         return asked
-    return next((name for name, is_there in there.items() if is_there), "cpu")
+    return next((name for name, has_it in available.items() if has_it), "cpu")
 
 
 def autocast(device: str | torch.device, precision: str) -> AbstractContextManager[object]:
     """Return the context for a training step in `fp32` or `bf16`.
 
-    In `bf16` products are taken of numbers rounded to bfloat16; weights, sums, softmax and
+    In `bf16`, the operands of products are rounded to bfloat16; weights, sums, softmax and
     normalisation stay float32 (torch's automatic mixed precision).
     """
     if precision == "fp32":
@@ -38,12 +38,12 @@ def autocast(device: str | torch.device, precision: str) -> AbstractContextManag
 
 
 def in_precision(model: nn.Module, precision: str) -> nn.Module:
-    """Return a network for prediction in `fp32`, itself, or in `bf16`, a copy in bfloat16."""
+    """Return a network for prediction: itself for `fp32`, a copy in bfloat16 for `bf16`."""
     return model if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a network's first parameter; the CPU where it has none."""
+    """Return the device of a network's first parameter; the CPU if it has no parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 

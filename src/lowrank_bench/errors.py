@@ -1,9 +1,9 @@
-"""The one exception that users see as a single clear line."""
+"""The exception that users see as a single line."""
 
 
 class LowRankError(ValueError):
-    """Wrong input or a wrong state that a user can mend.
+    """Invalid input or an invalid state that the user can fix.
 
-    The message is one line that names the culprit and the mend. The command line prints it
-    without a traceback and exits with code 2; workflow jobs print it and fail.
+    The message is one line that names the cause and the fix. The command line prints it without a
+    traceback and exits with code 2; workflow jobs print it and fail.
     """

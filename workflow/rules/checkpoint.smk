@@ -1,5 +1,5 @@
 rule checkpoint:
-    # Fine-tune a network on its tasks, or take a published checkpoint; evaluate it dense.
+    # Fine-tune a network on its tasks, or fetch a published checkpoint; evaluate the dense network.
     input:
         manifests_before("checkpoint"),
     output:

@@ -1,5 +1,5 @@
 rule download:
-    # Fetch a network or a data set from the hub, or generate one; the only rule that uses the network.
+    # Fetch a network or a data set from the hub, or generate it; the only rule with network access.
     output:
         f"{RESULTS}/jobs/download/{{name}}.json",
     log:

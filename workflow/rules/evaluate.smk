@@ -1,5 +1,5 @@
 rule evaluate:
-    # Predict with every compressed network of one method on a few tasks.
+    # Predict with all compressed networks of a method on a few tasks.
     input:
         manifests_before("evaluate"),
     output:

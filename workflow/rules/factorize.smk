@@ -1,5 +1,5 @@
 rule factorize:
-    # Decompose the targeted weight once per method and parameters, for all ranks.
+    # Decompose the target weight once per method and parameters, for all ranks.
     input:
         manifests_before("factorize"),
     output:

@@ -1,5 +1,5 @@
 rule finetune:
-    # Train every compressed network of one method on a task, then predict with it.
+    # Train all compressed networks of a method on a task, then predict with them.
     input:
         manifests_before("finetune"),
     output:

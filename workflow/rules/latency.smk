@@ -1,5 +1,5 @@
 rule latency:
-    # Seconds and memory of dense and compressed forwards, when nothing else runs on the machine.
+    # Time and memory of dense and compressed forward passes, while no other job is running.
     input:
         EXPERIMENT.all_manifests(),
         **SCORES,

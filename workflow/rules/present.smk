@@ -1,5 +1,5 @@
 rule tables:
-    # The result tables as csv, markdown and LaTeX.
+    # Write the result tables as CSV, Markdown and LaTeX.
     input:
         **SCORES,
         **LATENCY,
@@ -30,7 +30,7 @@ rule tables:
 
 
 rule figures:
-    # Drop against compression per task, the average, and the comparison with svd.
+    # Draw drop against compression per task and on average, and the comparison with SVD.
     input:
         **LATENCY,
         scores=f"{RESULTS}/scores.parquet",
@@ -72,7 +72,7 @@ rule figures:
 
 
 rule report:
-    # One self-contained HTML page, made by Snakemake itself.
+    # Let Snakemake write one self-contained HTML page.
     input:
         rules.tables.output,
         rules.figures.output,

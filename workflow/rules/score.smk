@@ -1,5 +1,5 @@
 rule score:
-    # Metrics, intervals and paired tests from the stored predictions.
+    # Compute metrics, intervals and paired tests from the stored predictions.
     input:
         EXPERIMENT.all_manifests(),
     output:

@@ -1,33 +1,36 @@
-"""The error of one way to cut a layer as its rank grows, known between bounds until it is asked."""
+"""The error of one cut of a layer by rank, known within bounds until it is computed."""
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-Refine = Callable[[int], np.ndarray | float | tuple[float, np.ndarray]]
+Floats = NDArray[np.float64]
+Learned = Floats | float | tuple[float, Floats]
+Refine = Callable[[int], Learned]
 
 
 class Curve:
-    """Errors that fall with the rank, computed where a question needs them.
+    """Errors that fall with the rank, computed only where a query needs them.
 
     Parameters
     ----------
     low, high
-        float64 m: bounds of the m errors, both falling. Equal entries are known errors.
+        float64 m: bounds of the m errors, both falling. Where they are equal, the error is known.
     refine
-        Called with an index: returns the error there, or with it lower bounds of all m that touch
-        it there, or all m errors.
+        Called with an index. Returns the error there; or that error and lower bounds of all m
+        errors, equal to the error there; or all m errors.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, refine: Refine | None = None) -> None:
+    def __init__(self, low: Floats, high: Floats, refine: Refine | None = None) -> None:
         self.low = np.minimum(np.minimum.accumulate(low), high)
         self.high = np.minimum.accumulate(high)
         self.refine = refine
-        self.tight = False  # whether a bound has touched an error
+        self.tight = False  # whether `refine` has returned lower bounds
 
     @classmethod
-    def known(cls, errors: np.ndarray) -> "Curve":
-        """Return the curve of errors that are all known."""
+    def known(cls, errors: Floats) -> "Curve":
+        """Return a curve whose errors are all known."""
         return cls(errors, errors.copy())
 
     def __len__(self) -> int:
@@ -40,16 +43,17 @@ class Curve:
             self._learn(index, self.refine(index))
         return float(self.high[index])
 
-    def all(self) -> np.ndarray:
+    def all(self) -> Floats:
         """Return all errors."""
         for index in range(len(self)):
             self.at(index)
         return self.high
 
     def first(self, level: float) -> int:
-        """Return the first index whose error is at most `level`; m where there is none.
+        """Return the first index whose error is at most `level`; m if there is none.
 
-        Halves what is open; once bounds touch, every second question is where they cross the level.
+        Bisects the open interval. Once `refine` returns lower bounds, every second query is where
+        the lower bound crosses the level, which is then likely to be the answer.
         """
         halve = not self.tight
         while True:
@@ -60,24 +64,25 @@ class Curve:
             halve = not (halve and self.tight)
 
     def optimistic(self, level: float) -> int:
-        """Return the first index whose error may be at most `level`, for all that is known."""
+        """Return the first index whose error may be at most `level`, by the lower bounds."""
         return _first(self.low, level)
 
-    def _learn(self, index: int, found: np.ndarray | float) -> None:
-        if isinstance(found, np.ndarray):
-            self.high = np.minimum.accumulate(found)
+    def _learn(self, index: int, learned: Learned) -> None:
+        if isinstance(learned, np.ndarray):
+            self.high = np.minimum.accumulate(learned)
             self.low = self.high
             return
-        if isinstance(found, tuple):
-            found, touching = found
+        if isinstance(learned, tuple):
+            learned, touching = learned
             self.low = np.minimum(np.maximum(self.low, touching), self.high)
             self.tight = True
-        # Rounding may put it a hair outside of its bounds, which must stay in order.
-        value = min(max(found, self.low[index]), self.high[index])
+        # Rounding may put the error just outside its bounds, which must stay in order.
+        value = min(max(learned, self.low[index]), self.high[index])
+        # Errors fall with the index: it bounds earlier ones from below, later ones from above.
         self.low[: index + 1] = np.maximum(self.low[: index + 1], value)
         self.high[index:] = np.minimum(self.high[index:], value)
         self.low = np.minimum(self.low, self.high)
 
 
-def _first(falling: np.ndarray, level: float) -> int:
+def _first(falling: Floats, level: float) -> int:
     return int(np.searchsorted(-falling, -level))

@@ -1,6 +1,6 @@
-"""The layers of a network as ALDS cuts them: what each cut costs, its errors, and what it becomes.
+"""The layers of a network as ALDS cuts them: costs and errors of all cuts, and the new layers.
 
-Every layer is seen as a convolution f×c×k1×k2; an embedding n×d as f = n, c = d without groups.
+Every layer is treated as a convolution f×c×k1×k2; an embedding n×d as f = n, c = d, uncut.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.alds.curves import Curve
-from lowrank_bench.alds.errors import ERRORS, frobenius
+from lowrank_bench.alds.curves import Curve, Floats
+from lowrank_bench.alds.errors import ERRORS, Ranks, frobenius
 from lowrank_bench.alds.search import Candidates, Choice, Cut
 from lowrank_bench.alds.slices import Slices
 from lowrank_bench.alds.whitened import Whitened, mean_shift, shrunk
@@ -30,16 +30,16 @@ from lowrank_bench.layers.fold import (
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.linalg.factors import Factors
 from lowrank_bench.network.gradients import output_gradients
-from lowrank_bench.network.layers import Layer
+from lowrank_bench.network.layers import Layer, bias_of, weight_of
 from lowrank_bench.network.moments import Moments, input_moments, token_use
 from lowrank_bench.network.problem import NetworkProblem
 
-DATA = ("data", "loss")  # errors that look at calibration inputs
+DATA = ("data", "loss")  # errors that need calibration inputs
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Which cuts are looked at.
+    """Which cuts are considered.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Cuts:
     schemes
         Folding schemes.
     align
-        Ranks are multiples of it.
+        Ranks are multiples of this number.
     """
 
     error: str
@@ -65,23 +65,23 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a layer costs, and what its cuts do.
+    """The costs of a layer and of its cuts.
 
     Attributes
     ----------
     dense
-        Cost of the layer as it is.
+        Cost of the dense layer.
     fixed
         Cost of a cut beside its factors: the bias.
     positions
-        Cost of one weight: 1 parameter, or the multiply-adds of all places it is used at.
+        Cost of one weight: 1 parameter, or the multiply-adds at all positions.
     embedding
-        Whether it is a table, which is not cut into groups.
+        Whether the layer is an embedding, which is not cut into groups.
     looked_up
         Whether the left factor is looked up, which multiplies nothing.
     seconds
-        For a folding scheme and a number of groups the cost at every rank, float64, where it is
-        measured; None where it is `fixed` and `unit` times the rank.
+        Returns the measured cost at every rank, float64, for a folding scheme and a number of
+        groups; None if the cost is `fixed` plus `unit` times the rank.
     """
 
     dense: float
@@ -89,32 +89,34 @@ class Costs:
     positions: int = 1
     embedding: bool = False
     looked_up: bool = False
-    seconds: Callable[[int, int], np.ndarray] | None = None
+    seconds: Callable[[int, int], Floats] | None = None
 
     def unit(self, shape: Shape, scheme: int, groups: int) -> int:
         """Return the cost of one unit of rank."""
         weights = shape[1] if self.looked_up else weights_per_rank(shape, scheme, groups)
         return weights * self.positions
 
-    def paying(self, slices: Slices, groups: int, align: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ranks that cost less than the layer, rising, and the cost of each.
+    def paying(self, slices: Slices, groups: int, align: int) -> tuple[Ranks, Floats]:
+        """Return the ranks that cost less than the dense layer, rising, and the cost of each.
 
-        Multiples of `align`; without those that cost as much as a larger one.
+        They are multiples of `align`, without those that cost as much as a larger one.
         """
         if self.seconds is not None:
-            own = self.seconds(slices.scheme, groups)[align - 1 :: align]
-            above = np.append(np.minimum.accumulate(own[::-1])[::-1][1:], self.dense)
-            kept = np.flatnonzero(own < np.minimum(above, self.dense))
-            return align * (kept + 1), own[kept]
+            seconds = self.seconds(slices.scheme, groups)[align - 1 :: align]
+            # The least seconds of any larger rank: kernels make some large ranks faster.
+            above = np.append(np.minimum.accumulate(seconds[::-1])[::-1][1:], self.dense)
+            kept = np.flatnonzero(seconds < np.minimum(above, self.dense))
+            return align * (kept + 1), seconds[kept]
         unit = self.unit(slices.shape, slices.scheme, groups)
         most = min(int(-(-(self.dense - self.fixed) // unit)) - 1, slices.ranks(groups))
         ranks = np.arange(align, most + 1, align, dtype=np.int64)
-        return ranks, self.fixed + float(unit) * ranks
+        costs: Floats = self.fixed + float(unit) * ranks.astype(np.float64)
+        return ranks, costs
 
 
 @dataclass(frozen=True, eq=False)
 class AldsLayer:
-    """One targeted layer with everything that it can become.
+    """One targeted layer with all its cuts.
 
     Attributes
     ----------
@@ -125,11 +127,13 @@ class AldsLayer:
     candidates
         Costs and errors of its cuts.
     slices
-        For each scheme the slices of the weight.
+        The slices of the weight for each scheme.
     whitened
         The slices under the covariance of the inputs, for the errors `data` and `loss`.
     mean
-        Mean input, whose response the bias takes over; None for other errors.
+        Mean input; the new bias keeps the response to it. None for other errors.
+    tokens
+        Use of each row, for embeddings and the errors `data` and `loss`.
     """
 
     layer: Layer
@@ -147,7 +151,7 @@ class AldsLayer:
         assert rank is not None
         if self.whitened is not None:
             return self.whitened.factors(cut.groups, rank)
-        if self.tokens is not None:
+        if self.tokens is not None:  # the slices are those of the weighted table
             vectors = self.slices[0].bases(1).vectors[0, :rank]
             return (self.weight.flatten(1).double() @ vectors.T)[None], vectors[None]
         return self.slices[cut.scheme].factors(cut.groups, rank)
@@ -161,10 +165,13 @@ class AldsLayer:
         if self.mean is not None:
             product = torch.cat(list(left @ right), dim=1)
             bias = mean_shift(self.weight, product, self.mean)
-            if dense.bias is not None:
-                bias = bias + dense.bias.detach().to(bias)
+            old = bias_of(dense)
+            if old is not None:
+                bias = bias + old.detach().to(bias)
         if self.layer.kind == "linear":
+            assert isinstance(dense, nn.Linear)
             return FactorizedLinear.from_dense(dense, left, right, bias)
+        assert isinstance(dense, nn.Conv2d)
         assert choice.cut is not None
         return FactorizedConv2d.from_dense(dense, left, right, choice.cut.scheme, bias)
 
@@ -175,24 +182,26 @@ def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:
     Raises
     ------
     LowRankError
-        When calibration data are needed and absent.
+        When calibration data are needed and missing.
     """
-    if problem.budget == "latency":  # whose costs are learned while networks are tried
+    if problem.budget == "latency":  # costs change while networks are tried, so nothing is cached
         cuts = replace(cuts, max_groups=cuts.max_groups or problem.timing.max_groups)
-        return [_make(problem, own, cuts) for own in problem.layers]
+        return [_make(problem, layer, cuts) for layer in problem.layers]
     return problem.cached(
         ("alds", cuts, problem.budget),
-        lambda: [_make(problem, own, cuts) for own in problem.layers],
+        lambda: [_make(problem, layer, cuts) for layer in problem.layers],
     )
 
 
 def _make(problem: NetworkProblem, layer: Layer, cuts: Cuts) -> AldsLayer:
+    """Return a layer with the costs and errors of all its cuts."""
     module = problem.model.get_submodule(layer.name)
-    weight = module.weight.detach().cpu().reshape(kernel_shape(layer.shape))
+    weight = weight_of(module).detach().cpu().reshape(kernel_shape(layer.shape))
     moments: Moments | None = None
     tokens: Tensor | None = None
     scaled = weight
     if cuts.error in DATA and layer.kind == "embedding":
+        # A look-up is a product with a unit vector, so the use of the rows is a diagonal moment.
         tokens = token_use(problem).to(torch.float64)
         scaled = weight * tokens.sqrt().reshape(-1, 1, 1, 1)
     elif cuts.error in DATA:
@@ -203,10 +212,11 @@ def _make(problem: NetworkProblem, layer: Layer, cuts: Cuts) -> AldsLayer:
     if moments is not None:
         covariance = shrunk(moments.covariance(), moments.count)
         weights: dict[str, Any] = {}
-        if cuts.error == "loss":
+        if cuts.error == "loss":  # half the Fisher information: see layerwise's `two_sided`
             weights["gradients"] = output_gradients(problem)[layer.name]
             weights["scale"] = moments.positions / 2
         whitened = Whitened(weight, covariance, **weights)
+    # With moments, every cut gets a bias that keeps the mean response.
     costs = _costs(problem, layer, has_bias=layer.has_bias or moments is not None)
     candidates = candidates_of(slices, costs, cuts, whitened)
     if cuts.error == "loss" and tokens is not None:
@@ -218,8 +228,9 @@ def _make(problem: NetworkProblem, layer: Layer, cuts: Cuts) -> AldsLayer:
 def _in_nats(
     candidates: Candidates, problem: NetworkProblem, layer: Layer, slices: Slices
 ) -> Candidates:
-    """Return an embedding's cuts with errors in units of the loss, all directions alike."""
+    """Return an embedding's cuts with errors in units of the loss, equal in all directions."""
     gradients = output_gradients(problem)[layer.name]
+    # Relative errors become absolute: times the norm of the table and the mean gradient.
     squares = float(slices.values(1).square().sum()) * float(gradients.trace()) / len(gradients)
     length = (squares / 2) ** 0.5
     cuts = [replace(cut, curve=Curve.known(length * cut.curve.all())) for cut in candidates.cuts]
@@ -229,26 +240,26 @@ def _in_nats(
 def candidates_of(
     slices: Mapping[int, Slices], costs: Costs, cuts: Cuts, whitened: Whitened | None = None
 ) -> Candidates:
-    """Return what a layer can become: for every cut the ranks that cost less than the layer.
+    """Return the options of a layer: every cut at the ranks that cost less than the dense layer.
 
     Parameters
     ----------
     slices
-        For each folding scheme the slices of the weight.
+        The slices of the weight for each folding scheme.
     costs
-        What the layer and its cuts cost.
+        The costs of the layer and of its cuts.
     whitened
-        The slices under the covariance of the inputs, for the error `data`.
+        The slices under the covariance of the inputs, for the errors `data` and `loss`.
     """
-    found = []
-    for scheme, own in slices.items():
-        # Slices of many groups are the cheapest to look at, and bound those of few.
-        for groups in reversed([1] if costs.embedding else _groups(own.shape[1], cuts)):
-            ranks, prices = costs.paying(own, groups, cuts.align)
+    candidates = []
+    for scheme, parts in slices.items():
+        # Many groups first: their slices are the cheapest to decompose, and bound those of few.
+        for groups in reversed([1] if costs.embedding else _groups(parts.shape[1], cuts)):
+            ranks, prices = costs.paying(parts, groups, cuts.align)
             if len(ranks):
-                curve = _curve(cuts.error, own, whitened, groups, ranks)
-                found.append(Cut(scheme, groups, ranks, prices, curve))
-    return Candidates(costs.dense, found)
+                curve = _curve(cuts.error, parts, whitened, groups, ranks)
+                candidates.append(Cut(scheme, groups, ranks, prices, curve))
+    return Candidates(costs.dense, candidates)
 
 
 def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
@@ -266,14 +277,14 @@ def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
 def _slices(
     problem: NetworkProblem, layer: Layer, weight: Tensor, scheme: int, cuts: Cuts
 ) -> Slices:
-    """Return the slices of a weight; without data all errors and budgets share them."""
+    """Return the slices of a weight; errors and budgets without data share them."""
     if cuts.error in DATA:
         return Slices(weight, scheme)
     return problem.cached(("slices", layer.name, scheme), lambda: Slices(weight, scheme))
 
 
 def _curve(
-    error: str, slices: Slices, whitened: Whitened | None, groups: int, ranks: np.ndarray
+    error: str, slices: Slices, whitened: Whitened | None, groups: int, ranks: Ranks
 ) -> Curve:
     if whitened is not None:
         return whitened.curve(groups, ranks)
@@ -289,10 +300,10 @@ def _groups(channels: int, cuts: Cuts) -> list[int]:
 def _schemes(
     problem: NetworkProblem, layer: Layer, module: nn.Module, cuts: Cuts
 ) -> tuple[int, ...]:
-    """Return the folding schemes that differ for a layer, and whose cost is known.
+    """Return the folding schemes that are different for a layer and have a known cost.
 
-    Schemes 1 to 3 run the encoder at the size of the input; their multiply-adds follow from the
-    output's only where the layer keeps the size.
+    Schemes 1 to 3 apply the encoder at the size of the input. Their multiply-adds are known from
+    the number of output positions only if the layer keeps the size.
     """
     if layer.kind != "conv" or layer.shape[2:] == (1, 1) or cuts.error in DATA:
         return (0,)

@@ -1,4 +1,4 @@
-"""Large intermediate results, kept while there is room for them."""
+"""A cache of large intermediate results, limited in bytes."""
 
 import weakref
 from collections import OrderedDict
@@ -12,14 +12,14 @@ Value = TypeVar("Value")
 
 
 class Recent:
-    """Values that belong to objects; those unused for longest are dropped to make room.
+    """A cache of values that belong to objects; drops the least recently used ones first.
 
-    A value goes with its owner too. Whoever asks for it again has it made again.
+    A value is also dropped when its owner is deleted. A dropped value is made again on demand.
 
     Parameters
     ----------
     room
-        Bytes of tensors that are kept at most, but for the value that was asked for last.
+        Most bytes of tensors to keep. The value requested last is kept even if it is larger.
     """
 
     def __init__(self, room: int) -> None:
@@ -29,7 +29,7 @@ class Recent:
         self._lock = RLock()  # a finalizer may run inside
 
     def get(self, owner: object, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value that an object has under a key, made if it is not there."""
+        """Return the value of an object under a key, made if it is not in the cache."""
         place = (id(owner), key)
         with self._lock:
             if place in self._values:
@@ -44,7 +44,7 @@ class Recent:
         if id(owner) not in self._owners:
             weakref.finalize(owner, self._forget, id(owner)).atexit = False
             self._owners.add(id(owner))
-        self._drop(place)  # another may have made it meanwhile
+        self._drop(place)  # another thread may have made it in the meantime
         while self._values and self.used + size > self.room:
             self._drop(next(iter(self._values)))
         self._values[place] = (value, size)
@@ -62,7 +62,7 @@ class Recent:
 
 
 def bytes_in(value: object) -> int:
-    """Return the bytes of a tensor, or of those that an object has as attributes or in lists."""
+    """Return the bytes of a tensor, or of the tensors in an object's attributes and their lists."""
     parts = [value] if isinstance(value, Tensor) else [*vars(value).values()]
     inside = [one for part in parts if isinstance(part, list) for one in part]
     tensors = [part for part in [*parts, *inside] if isinstance(part, Tensor)]

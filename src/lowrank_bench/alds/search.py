@@ -1,8 +1,8 @@
 """The global step of ALDS: how each layer is cut, and at which rank, under one budget.
 
-`exact` solves min max_l error_l s.t. Σ_l cost_l ≤ budget. The layers share the budget alone, so at
+`exact` solves min max_l error_l s.t. Σ_l cost_l ≤ budget. Only the budget couples the layers, so at
 a given level of error each takes its cheapest cut and rank; the optimum is the least level that
-fits. `em` is the search that was published for it, from random starts.
+fits. `em` is the published search for it, from random starts.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lowrank_bench.alds.curves import Curve
+from lowrank_bench.alds.curves import Curve, Floats
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.allocate import SLACK, Options, energy, least_sum, spend
 from lowrank_bench.network.allocate import uniform as uniform_options
 
-WIDE = 0.01  # of a level; while more is open, its middle alone is looked at
+WIDE = 0.01  # relative; a wider interval of levels is only bisected
 SEEDS = 15
 ALTERNATIONS = 4
-FIXED = (3, 5, 7, 9)  # numbers of groups that the first seeds start from
+FIXED = (3, 5, 7, 9)  # numbers of groups of the first starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +30,9 @@ class Cut:
     Attributes
     ----------
     scheme, groups
-        Which.
+        Folding scheme and number of groups.
     ranks
-        int64 m, rising: the ranks that pay.
+        int64 m, rising: the ranks that cost less than the dense layer.
     costs
         float64 m, rising: the cost at each rank.
     curve
@@ -40,18 +41,18 @@ class Cut:
 
     scheme: int
     groups: int
-    ranks: np.ndarray
-    costs: np.ndarray
+    ranks: NDArray[np.int64]
+    costs: Floats
     curve: Curve
 
     def within(self, cost: float) -> int:
-        """Return the index of the largest rank that costs at most `cost`; −1 where none does."""
+        """Return the index of the largest rank that costs at most `cost`; −1 if there is none."""
         return int(np.searchsorted(self.costs, cost * (1 + SLACK), "right")) - 1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A cut at one of its ranks; without a cut the layer stays dense."""
+    """A cut and one of its ranks; without a cut the layer stays dense."""
 
     cost: float
     cut: Cut | None = None
@@ -59,25 +60,25 @@ class Choice:
 
     @property
     def error(self) -> float:
-        """Return the error, 0 for a dense layer."""
+        """Return the error; 0 for a dense layer."""
         return 0.0 if self.cut is None else self.cut.curve.at(self.index)
 
     @property
     def rank(self) -> int | None:
-        """Return the rank, None for a dense layer."""
+        """Return the rank; None for a dense layer."""
         return None if self.cut is None else int(self.cut.ranks[self.index])
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What one layer can become.
+    """The options of one layer.
 
     Attributes
     ----------
     dense
-        Cost of leaving it as it is.
+        Cost of the dense layer.
     cuts
-        The ways to cut it; none where no rank pays.
+        The ways to cut it; those without any rank that costs less than the dense layer are dropped.
     """
 
     dense: float
@@ -87,7 +88,7 @@ class Candidates:
         self.cuts[:] = [cut for cut in self.cuts if len(cut.ranks)]
 
     def choice(self, option: int) -> Choice:
-        """Return an option by its place in `options`."""
+        """Return the choice at a place in `options`."""
         for cut in self.cuts:
             if option < len(cut.ranks):
                 return Choice(float(cut.costs[option]), cut, option)
@@ -104,13 +105,16 @@ class Candidates:
         return before
 
     def options(self, bound: str) -> Options:
-        """Return cuts, ranks and last the dense layer, with the `low` or `high` of the curves."""
-        costs = [*(cut.costs for cut in self.cuts), [self.dense]]
-        errors = [*(getattr(cut.curve, bound) for cut in self.cuts), [0.0]]
+        """Return all cuts at all ranks, then the dense layer, with the `low` or `high` bounds."""
+        costs: list[Floats] = [*(cut.costs for cut in self.cuts), np.array([self.dense])]
+        errors: list[Floats] = [*(getattr(cut.curve, bound) for cut in self.cuts), np.zeros(1)]
         return Options(np.concatenate(costs), np.concatenate(errors))
 
     def learn(self, choice: Choice, left: float) -> None:
-        """Compute the errors of all options that cost at most `left` more and may be better."""
+        """Compute the errors of all options that cost at most `left` more and may be better.
+
+        Others cannot matter when `left` is spent.
+        """
         for cut in self.cuts:
             first = int(np.searchsorted(cut.costs, choice.cost))
             first = max(first, cut.curve.optimistic(np.nextafter(choice.error, 0)))
@@ -120,11 +124,11 @@ class Candidates:
     def cheapest(self, level: float) -> Choice:
         """Return the cheapest choice whose error is at most `level`.
 
-        Cuts are asked in the order of what they may cost, until none can be cheaper. Of equal ones
-        the dense layer is first, then the first cut.
+        Cuts are queried in the order of their least possible cost, until none can be cheaper. At
+        equal cost the dense layer is preferred, then the first cut.
         """
         best = (self.dense, -1, Choice(self.dense))
-        hopes = []
+        hopes = []  # the cost of each cut if its errors are as small as the bounds allow
         for place, cut in enumerate(self.cuts):
             index = cut.curve.optimistic(level)
             if index < len(cut.ranks):
@@ -141,15 +145,15 @@ class Candidates:
 
 
 def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
-    """Return the choice of the least largest error within the budget, then spend what is left.
+    """Return the choice whose largest error within the budget is least, then spend what is left.
 
-    Errors are known between bounds until they are asked for. The least level for which the lower
-    bounds fit the budget is at most the optimum; when the errors there, computed, still fit, it is
-    the optimum. Otherwise they raised the bounds; the middle between the levels of the lower and
-    the upper bounds is looked at too, which halves what is open.
+    Errors are only bounded until they are computed. The least level at which the lower bounds fit
+    the budget is at most the optimum. If the computed errors at that level still fit, it is the
+    optimum. If not, computing them has raised the bounds. While the interval between the levels of
+    lower and upper bounds is wide, its middle is queried instead, which halves it.
 
-    The result does not depend on which errors had been computed before, for another budget say:
-    what is left goes by errors, not by bounds.
+    The result does not depend on which errors were computed before, say for another budget: the
+    rest of the budget is spent by errors, not by bounds.
 
     Raises
     ------
@@ -160,44 +164,44 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
         low, high = (_level(layers, budget, bound) for bound in ("low", "high"))
         wide = np.isfinite(high) and high - low > WIDE * high
         if not wide:
-            found = [layer.cheapest(low) for layer in layers]
-            if sum(choice.cost for choice in found) <= budget * (1 + SLACK):
+            chosen = [layer.cheapest(low) for layer in layers]
+            if sum(choice.cost for choice in chosen) <= budget * (1 + SLACK):
                 break
         for layer in layers:
             layer.cheapest((low + high) / 2 if np.isfinite(high) else low)
-    left = budget * (1 + SLACK) - sum(choice.cost for choice in found)
-    for layer, choice in zip(layers, found, strict=True):
+    left = budget * (1 + SLACK) - sum(choice.cost for choice in chosen)
+    for layer, choice in zip(layers, chosen, strict=True):
         layer.learn(choice, left)
     options = [layer.options("high") for layer in layers]
-    places = [layer.place(choice) for layer, choice in zip(layers, found, strict=True)]
+    places = [layer.place(choice) for layer, choice in zip(layers, chosen, strict=True)]
     spent = spend(options, places, budget)
     return [layer.choice(option) for layer, option in zip(layers, spent, strict=True)]
 
 
 def _level(layers: Sequence[Candidates], budget: float, bound: str) -> float:
-    """Return the least level at which choices fit the budget, with the bounds for errors."""
+    """Return the least level at which choices fit the budget, with the bounds as errors."""
     options = [layer.options(bound) for layer in layers]
     chosen = energy(options, budget)
-    return max(layer.error[option] for layer, option in zip(options, chosen, strict=True))
+    return float(max(layer.error[option] for layer, option in zip(options, chosen, strict=True)))
 
 
 def least_total(layers: Sequence[Candidates], budget: float) -> list[Choice]:
-    """Return the choice of the least sum of squared errors within the budget (`least_sum`)."""
+    """Return the choice whose sum of squared errors within the budget is least (`least_sum`)."""
     options = []
     for layer in layers:
         for cut in layer.cuts:
             cut.curve.all()
         known = layer.options("high")
         options.append(Options(known.cost, known.error**2))
-    found = least_sum(options, budget)
-    return [layer.choice(option) for layer, option in zip(layers, found, strict=True)]
+    chosen = least_sum(options, budget)
+    return [layer.choice(option) for layer, option in zip(layers, chosen, strict=True)]
 
 
 def uniform(layers: Sequence[Candidates], budget: float) -> list[Choice]:
-    """Return for each layer the best cut, at the rank that the same share of its cost allows.
+    """Return for each layer the best cut, at the rank that a common share of its cost allows.
 
-    The cut is the best at the share that the budget is of all dense costs; the share is then the
-    largest that fits.
+    The cut is the best one if each layer keeps the budget's share of its dense cost. The common
+    share is then the largest that fits the budget.
 
     Raises
     ------
@@ -205,16 +209,17 @@ def uniform(layers: Sequence[Candidates], budget: float) -> list[Choice]:
         When the budget is below the smallest that is reachable.
     """
     share = budget / sum(layer.dense for layer in layers)
-    chosen = [replace(layer, cuts=_best_cut(layer, share * layer.dense)) for layer in layers]
+    fixed = [replace(layer, cuts=_best_cut(layer, share * layer.dense)) for layer in layers]
     options = []
-    for layer in chosen:
+    for layer in fixed:
         cost = layer.options("low").cost
-        options.append(Options(cost, cost.max() - cost))  # of one cut, dearer is better
-    found = uniform_options(options, budget)
-    return [layer.choice(option) for layer, option in zip(chosen, found, strict=True)]
+        options.append(Options(cost, cost.max() - cost))  # within one cut, dearer is better
+    chosen = uniform_options(options, budget)
+    return [layer.choice(option) for layer, option in zip(fixed, chosen, strict=True)]
 
 
 def _best_cut(layer: Candidates, cost: float) -> list[Cut]:
+    """Return the cut with the least error at this cost; the cheapest cut if none fits."""
     places = [(cut, cut.within(cost)) for cut in layer.cuts]
     fitting = [
         (cut.curve.at(index), cut.groups, n) for n, (cut, index) in enumerate(places) if index >= 0
@@ -227,10 +232,10 @@ def _best_cut(layer: Candidates, cost: float) -> list[Cut]:
 def em(layers: Sequence[Candidates], budget: float, seed: int) -> list[Choice]:
     """Return the best of 15 random starts of the published alternation (Algorithm 1).
 
-    Each start fixes a cut for each layer, nearest to 3, 5, 7 or 9 groups in the first four and
-    drawn at random in the others. Four times, the ranks are chosen for these cuts so that the
-    largest error is least, and then each layer takes the cut with the least error for what it
-    costs.
+    Each start fixes a cut for each layer: the one nearest to 3, 5, 7 or 9 groups in the first four
+    starts, a random one in the others. Two steps then alternate four times: choose the ranks of
+    these cuts such that the largest error is least, and give each layer the cut with the least
+    error at its current cost.
 
     Raises
     ------
@@ -247,12 +252,12 @@ def em(layers: Sequence[Candidates], budget: float, seed: int) -> list[Choice]:
     for start in range(SEEDS):
         cuts = [_start(layer, start, rng) for layer in layers]
         for _ in range(ALTERNATIONS):
-            cuts, found = _ranks(layers, cuts, budget)
-            if best is None or _worst(found) < _worst(best):
-                best = found
+            cuts, chosen = _ranks(layers, cuts, budget)
+            if best is None or _worst(chosen) < _worst(best):
+                best = chosen
             cuts = [
                 _best_cut(layer, choice.cost) or cut
-                for layer, choice, cut in zip(layers, found, cuts, strict=True)
+                for layer, choice, cut in zip(layers, chosen, cuts, strict=True)
             ]
     assert best is not None
     return best
@@ -274,21 +279,21 @@ def _start(layer: Candidates, start: int, rng: np.random.Generator) -> list[Cut]
 def _ranks(
     layers: Sequence[Candidates], cuts: list[list[Cut]], budget: float
 ) -> tuple[list[list[Cut]], list[Choice]]:
-    """Return the best ranks for these cuts; where none fit, for fewer groups everywhere."""
+    """Return the cuts and their best ranks; if none fit, cuts with fewer groups in all layers."""
     while True:
         fixed = [replace(layer, cuts=cut) for layer, cut in zip(layers, cuts, strict=True)]
         try:
-            low = exact(fixed, budget)
+            chosen = exact(fixed, budget)
         except LowRankError:
             fewer = [_fewer(layer, cut) for layer, cut in zip(layers, cuts, strict=True)]
             if fewer == cuts:
                 raise
             cuts = fewer
         else:
-            return cuts, low
+            return cuts, chosen
 
 
 def _fewer(layer: Candidates, cut: list[Cut]) -> list[Cut]:
-    """Return the cut with at most half as many groups that has the most."""
+    """Return the cut with the most groups among those with at most half as many."""
     smaller = [other for other in layer.cuts if cut and 2 * other.groups <= cut[0].groups]
     return [max(smaller, key=lambda other: other.groups)] if smaller else cut

@@ -1,9 +1,10 @@
 """Singular values and vectors of all channel slices of a weight, for all numbers of groups.
 
-Each slice is read through the Gram matrix of its shorter side in float64, so that singular values
-are right to about 1e-8 of the largest; smaller ones are not told from zero. Grams are computed for
-two numbers of groups alone. Where slices are wide, the Gram of two slices side by side is the sum
-of theirs; where they are tall, the Gram of half a slice is a block on the diagonal of its own.
+Each slice is decomposed through the Gram matrix of its shorter side in float64, so singular values
+are accurate to about 1e-8 of the largest, and smaller ones cannot be distinguished from zero. Gram
+matrices are computed for only two numbers of groups. Of wide slices, the Gram matrix of two side by
+side is the sum of theirs; of a tall slice, the Gram matrix of a half is a diagonal block of the
+whole one.
 """
 
 from dataclasses import dataclass
@@ -14,23 +15,22 @@ from torch import Tensor
 from lowrank_bench.alds.recent import Recent
 from lowrank_bench.layers.fold import Shape, divisors, fold, kernel_shape, matrix_shape
 
-RECENT = Recent(2**31)
-FLOOR = 1e-7  # of the largest singular value; nothing is divided by smaller ones
+RECENT = Recent(2**31)  # bytes
+FLOOR = 1e-7  # of the largest singular value; smaller ones are never divided by
 
 
 @dataclass(frozen=True, eq=False)
 class Bases:
-    """Orthonormal vectors of each slice, singular values falling, and the slice in them.
+    """Singular values of each slice, falling, and the singular vectors of one side.
 
     Attributes
     ----------
     values
         Tensor k×r: singular values.
     vectors
-        Tensor k×r×rows of left singular vectors, or k×r×columns of right ones where slices are
-        tall.
+        Tensor k×r×rows of left singular vectors, or k×r×columns of right ones if slices are tall.
     wide
-        Whether they are the left ones.
+        Whether the vectors are the left ones.
     """
 
     values: Tensor
@@ -63,12 +63,12 @@ class Slices:
 
     @property
     def known(self) -> set[int]:
-        """Return the numbers of groups whose singular values are computed."""
+        """Return the numbers of groups whose singular values have been computed."""
         return set(self._values)
 
     @property
     def rows(self) -> int:
-        """Return how many rows the slices have, for any number of groups."""
+        """Return the number of rows of the slices, the same for all numbers of groups."""
         return matrix_shape(self.shape, self.scheme, 1)[0]
 
     def matrices(self, groups: int) -> Tensor:
@@ -81,16 +81,17 @@ class Slices:
         return columns >= rows
 
     def ranks(self, groups: int) -> int:
-        """Return the most singular values that a slice has, r."""
+        """Return r, the number of singular values of a slice."""
         return min(matrix_shape(self.shape, self.scheme, groups))
 
     def gram(self, groups: int) -> Tensor:
         """Return the Gram matrices of the slices' shorter sides, k×r×r."""
         alike = [k for k in self.groups if self.wide(k) == self.wide(groups)]
-        if self.wide(groups):  # from the most groups that are wide
+        if self.wide(groups):  # add up the Gram matrices of the finest slices that are wide
             source = max(k for k in alike if k % groups == 0)
             fine = self._product(source)
             return fine.reshape(groups, source // groups, *fine.shape[1:]).sum(dim=1)
+        # Tall slices: take the diagonal blocks out of the Gram matrix of the coarsest slices.
         source = min(k for k in alike if groups % k == 0)
         coarse, pieces = self._product(source), groups // source
         size = coarse.shape[1] // pieces
@@ -98,7 +99,7 @@ class Slices:
         return blocks.diagonal(dim1=1, dim2=3).movedim(-1, 1).reshape(groups, size, size)
 
     def _product(self, groups: int) -> Tensor:
-        """Return the Gram matrices that others are derived from, which are kept."""
+        """Return the Gram matrices from which others are derived; they are kept."""
         if groups not in self._grams:
             parts = self.matrices(groups)
             self._grams[groups] = parts @ parts.mT if self.wide(groups) else parts.mT @ parts
@@ -126,19 +127,20 @@ class Slices:
         return float(self.values(1)[0, 0])
 
     def rotated(self, groups: int) -> Tensor:
-        """Return σ_l u_l of each slice, k×r×rows: the slice in its right singular vectors."""
+        """Return σ_l u_l of each slice, k×r×rows: the slice times its right singular vectors."""
         bases = self._bases(groups)
         if bases.wide:
             return bases.values.unsqueeze(2) * bases.vectors
         return bases.vectors @ self.matrices(groups).mT
 
     def products(self, groups: int) -> Tensor:
-        """Return the products of all σ_l u_l with one another, (r·k)×(r·k), rank first."""
+        """Return the products of all σ_l u_l with each other, (r·k)×(r·k), ordered by rank."""
         ranks = self.ranks(groups)
         if self.wide(1):
             vectors = self.rotated(groups).transpose(0, 1).reshape(ranks * groups, -1)
             return vectors @ vectors.T
-        vectors = self._bases(groups).vectors  # right ones: W_i v · W_h u = vᵀ (WᵀW)_ih u
+        # From right singular vectors, without the long columns: W_i v · W_h u = vᵀ (WᵀW)_ih u.
+        vectors = self._bases(groups).vectors
         left = vectors @ self.gram(1).reshape(groups, ranks, groups * ranks)
         left = left.reshape(groups * ranks, groups, ranks).transpose(0, 1)
         both = (left @ vectors.mT).reshape(groups, groups, ranks, ranks)
@@ -148,6 +150,7 @@ class Slices:
         """Return U√S and √S Vᵀ of each slice, k×rows×j and k×j×columns, truncated at rank j."""
         bases, parts = self.bases(groups), self.matrices(groups)
         values = bases.values[:, :rank]
+        # The other side of each vector is the slice times it, over σ, which must not be tiny.
         root = torch.where(values > FLOOR * self.norm, values, 1.0).sqrt().unsqueeze(2)
         vectors = bases.vectors[:, :rank]
         if bases.wide:

@@ -1,4 +1,4 @@
-"""What ALDS did to each layer, measured on the layers that it made."""
+"""Report what ALDS did to each layer, with errors measured on the new layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,29 +9,30 @@ from torch import Tensor, nn
 from lowrank_bench.alds.cuts import AldsLayer
 from lowrank_bench.alds.search import Choice
 from lowrank_bench.layers.fold import fold
+from lowrank_bench.network.layers import weight_of
 
 
 def describe(
     layers: Sequence[AldsLayer], chosen: Sequence[Choice], new: Mapping[str, nn.Module]
 ) -> list[dict[str, Any]]:
-    """Return for each layer its cut, its parameters, and its errors, as JSON can hold it.
+    """Return the cut, the parameters and the errors of each layer, as JSON values.
 
-    `error` is what was minimized, `spectral_error` is ‖W − Ŵ‖/‖W‖ of the layer as it is, in the
-    network's precision, and `bound` that of Theorem 1 on it, which only truncated SVDs have.
+    `error` is what was minimized. `spectral_error` is ‖W − Ŵ‖/‖W‖ of the new layer in the network's
+    precision. `bound` is Theorem 1's bound on it, which holds only for truncated SVDs.
     """
     rows = []
-    for own, choice in zip(layers, chosen, strict=True):
-        row: dict[str, Any] = {"name": own.layer.name, "shape": list(own.layer.shape)}
+    for layer, choice in zip(layers, chosen, strict=True):
+        row: dict[str, Any] = {"name": layer.layer.name, "shape": list(layer.layer.shape)}
         cut = choice.cut
         if cut is None:
-            about = {"rank": None, "parameters": own.layer.parameters, "error": 0.0}
-            rows.append({**row, **about, "spectral_error": 0.0, "bound": 0.0})
+            row |= {"rank": None, "parameters": layer.layer.parameters, "error": 0.0}
+            rows.append({**row, "spectral_error": 0.0, "bound": 0.0})
             continue
-        module = new[own.layer.name]
+        module = new[layer.layer.name]
         row |= {"rank": choice.rank, "groups": cut.groups, "scheme": cut.scheme}
         row |= {"parameters": sum(p.numel() for p in module.parameters()), "error": choice.error}
-        row["spectral_error"] = spectral_error(own.weight, module, cut.scheme)
-        row["bound"] = _bound(own, choice)
+        row["spectral_error"] = spectral_error(layer.weight, module, cut.scheme)
+        row["bound"] = _bound(layer, choice)
         rows.append(row)
     return rows
 
@@ -39,7 +40,7 @@ def describe(
 def summary(
     error: str, objective: str, rows: Sequence[Mapping[str, Any]], chosen: Sequence[Choice]
 ) -> dict[str, Any]:
-    """Return what stands for the whole network: the objective and the largest errors."""
+    """Return the figures of the whole network: the objective and the largest errors."""
     errors = [row["error"] for row in rows]
     bounds = [row["bound"] for row in rows]
     total = sum(value**2 for value in errors)
@@ -54,9 +55,8 @@ def summary(
 
 
 def spectral_error(weight: Tensor, module: nn.Module, scheme: int = 0) -> float:
-    """Return ‖W − Ŵ‖/‖W‖ of the layer that replaced W f×c×k1×k2, both folded by a scheme."""
-    # An embedding gives its table as `weight`, other layers what they amount to.
-    replaced = module.weight.detach().cpu().reshape(weight.shape)
+    """Return ‖W − Ŵ‖/‖W‖ for the layer that replaces W f×c×k1×k2, both folded by a scheme."""
+    replaced = weight_of(module).detach().cpu().reshape(weight.shape)
     return relative_norm(weight.double() - replaced.double(), weight.double(), scheme)
 
 
@@ -72,11 +72,12 @@ def _norm(matrix: Tensor) -> float:
     return float(torch.linalg.eigvalsh(matrix.T @ matrix)[-1].clamp(min=0).sqrt())
 
 
-def _bound(own: AldsLayer, choice: Choice) -> float | None:
-    cut = choice.cut
-    if cut is None or own.whitened is not None or own.tokens is not None:
+def _bound(layer: AldsLayer, choice: Choice) -> float | None:
+    cut, rank = choice.cut, choice.rank
+    if cut is None or rank is None or layer.whitened is not None or layer.tokens is not None:
         return None
-    slices = own.slices[cut.scheme]
+    slices = layer.slices[cut.scheme]
     values = slices.values(cut.groups).amax(dim=0)
-    lost = float(values[choice.rank]) if choice.rank < len(values) else 0.0
-    return cut.groups**0.5 * lost / (slices.norm or 1.0)
+    lost = float(values[rank]) if rank < len(values) else 0.0
+    scale: float = cut.groups**0.5
+    return scale * lost / (slices.norm or 1.0)

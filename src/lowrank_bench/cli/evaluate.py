@@ -46,8 +46,8 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from lowrank_bench.store.store import Store
 
     task, runner = config.task[options.task], Runner(Store(options.store))
-    folder = runner.ensure(DataStep(task_data(config, options.task)))
-    missing = runner.store.manifest(folder)["missing"]
+    data = runner.ensure(DataStep(task_data(config, options.task)))
+    missing = data.manifest["missing"]
     device = best_device(config.evaluation.device)
     model = _load(options.model).to(device)
     processor = _processor(model, task, options.model)
@@ -60,7 +60,7 @@ def _print_scores(options: Namespace, config: Any) -> None:
         if (whole := split_and_range(entry.split)[0]) in missing:
             print(f"{options.task} {entry.split}: skipped: {missing[whole]}")
             continue
-        encoded = modality.encode(read_split(folder, entry.split), processor, inputs)
+        encoded = modality.encode(read_split(data.folder, entry.split), processor, inputs)
         budget = config.evaluation.max_tokens
         logits = modality.predict(model, processor, encoded, budget, device, order)
         found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)

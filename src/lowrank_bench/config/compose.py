@@ -1,4 +1,4 @@
-"""Compose an experiment with Hydra, once, and validate it."""
+"""Compose the configuration of an experiment with Hydra and validate it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
     folder
         The Hydra tree (`conf/`).
     overrides
-        As Hydra takes them: `experiment=NAME`, `method=[svd,lp]`, `model.bert.recipe.epochs=2`.
+        In Hydra's syntax: `experiment=NAME`, `method=[svd,lp]`, `model.bert.recipe.epochs=2`.
 
     Raises
     ------
     LowRankError
-        For an unknown group member or key, or a wrong value: one line with the key, the file it
-        stands in and the nearest valid name.
+        For an unknown entry or key, or an invalid value: one line with the key, its file and the
+        nearest valid name.
     """
     values = _compose(Path(folder).resolve(), list(overrides))
     try:
@@ -47,13 +47,13 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
-    """Turn Snakemake's `--config` settings into overrides.
+    """Convert the settings of Snakemake's `--config` into overrides.
 
-    `experiment=NAME` and any other `key=value` become overrides of that key; the key `overrides`
-    holds further ones as a list, which may name nested keys.
+    `experiment=NAME` and every other `key=value` become overrides of that key. The key
+    `overrides` holds a list of further overrides, which may name nested keys.
     """
     settings = dict(settings)
-    settings.pop("report", None)  # what the Snakefile itself adds
+    settings.pop("report", None)  # added by the Snakefile itself
     listed = settings.pop("overrides", [])
     listed = [listed] if isinstance(listed, str) else [str(item) for item in listed]
     return [f"{key}={_text(value)}" for key, value in settings.items()] + listed
@@ -119,22 +119,24 @@ def _searched(trees: Sequence[Path]) -> str:
     return f"hydra.searchpath=[{places}]"
 
 
-def _chosen_only(values: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Drop what an experiment says of members that the command line did not choose.
+def _chosen_only(values: Any, file: Path) -> dict[str, Any]:
+    """Drop the settings of an experiment for entries that the command line did not choose.
 
-    An experiment may set `task.sst2.train.limit`; with the override `task=[rte]` that leaves a
-    piece of a task nobody asked for. `file` is the experiment's.
+    An experiment may set `task.sst2.train.limit`. With the override `task=[rte]`, that would leave
+    an incomplete task sst2. `file` is the file of the experiment.
     """
-    said = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    assert isinstance(values, dict), "the top level of a configuration is a mapping"
+    settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    # An entry without its one required key was not chosen.
     for group, whole in (("model", "source"), ("task", "source"), ("method", "name")):
-        for name in said.get(group, {}):
+        for name in settings.get(group, {}):
             if whole not in values[group].get(name, {whole: None}):
                 del values[group][name]
     return values
 
 
 def _forced(override: str) -> str:
-    """Let plain `key=value` set keys that no file spells out: validation judges them later."""
+    """Let a plain `key=value` set keys that are in no file; validation checks them later."""
     key = override.split("=", 1)[0]
     return override if key in GROUPS or not re.match(r"\w", key) else f"++{override}"
 

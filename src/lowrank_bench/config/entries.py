@@ -1,4 +1,4 @@
-"""What a network and a task may say of themselves: the files of conf/model and conf/task."""
+"""Entries of the groups model and task: the keys of the files in conf/model and conf/task."""
 
 from typing import Annotated, Any, Literal
 
@@ -23,13 +23,13 @@ ImageEncoding = Literal["png", "jpeg"]
 
 
 class Strict(BaseModel):
-    """A section of the configuration: frozen, unknown keys rejected."""
+    """Base of all sections of the configuration: immutable, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class HubSource(Strict):
-    """A repository of a Hugging Face hub; `config` names a data set's configuration."""
+    """A repository on a Hugging Face hub; `config` names the configuration of a data set."""
 
     kind: Literal["hub"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
@@ -38,7 +38,7 @@ class HubSource(Strict):
 
 
 class SyntheticNetwork(Strict):
-    """A small network, randomly initialised with a planted embedding table."""
+    """A small network with random weights and a planted embedding table."""
 
     kind: Literal["synthetic"]
     architecture: Architecture
@@ -47,9 +47,9 @@ class SyntheticNetwork(Strict):
 
 
 class VisionNetwork(Strict):
-    """A CNN for small images, drawn from the checkpoint's seed.
+    """A CNN for small images, initialised from the seed of the checkpoint.
 
-    `shortcut` A keeps the parameter-free shortcuts of the original ResNets, B convolves.
+    `shortcut: A` uses the parameter-free shortcuts of the original ResNets, `B` convolutions.
     """
 
     kind: Literal["vision"]
@@ -59,7 +59,7 @@ class VisionNetwork(Strict):
 
 
 class SyntheticTask(Strict):
-    """A generated task in the schema of the GLUE task of that name."""
+    """A generated task in the schema of the GLUE task with this name."""
 
     kind: Literal["synthetic"]
     task: str
@@ -74,22 +74,23 @@ class DigitsTask(Strict):
 
 
 class FolderTask(Strict):
-    """A local folder `<split>/<class>/<image>`, as ImageNet is kept."""
+    """A local folder `<split>/<class>/<image>`, the usual layout of ImageNet."""
 
     kind: Literal["folder"]
     path: str
 
 
 class RecipePatch(Strict):
-    """Training settings that a model or a task changes.
+    """Training settings that a model or a task overrides.
 
-    Those after `precision` are for images alone, `warmup` and `max_grad_norm` for texts alone.
-    `milestones` and `step` are epochs at which the rate is multiplied by `gamma`; with `rewind`
-    training after compression takes the rates of the last epochs.
+    `patience` stops training after this many epochs without a lower loss on the `train.holdout`
+    rows of the task, and keeps the network of the best epoch. `freeze: embedding` excludes the
+    embedding table of a text network, or its factors, from training.
 
-    `patience` ends a training after so many epochs without a lower loss on the task's
-    `train.holdout` rows, and keeps the best epoch's network. `freeze: embedding` keeps the table
-    of a network for texts, or its factors, from being trained.
+    `warmup` and `max_grad_norm` apply to texts only; the settings from `optimizer` on apply to
+    images only. The learning rate is multiplied by `gamma` at each epoch in `milestones`, or every
+    `step` epochs. With `rewind`, training after compression uses the learning rates of the last
+    epochs.
     """
 
     epochs: int | None = Field(None, ge=1)
@@ -113,7 +114,7 @@ class RecipePatch(Strict):
 
 
 class Recipe(RecipePatch):
-    """Training settings; for texts AdamW with linear warm-up and decay."""
+    """Complete training settings; texts use AdamW with linear warm-up and decay."""
 
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
@@ -125,11 +126,11 @@ class Recipe(RecipePatch):
 
 
 class Published(Strict):
-    """A checkpoint that others fine-tuned; `labels` names its outputs in order of their ids.
+    """A published, already fine-tuned checkpoint; `labels` names its outputs in order of their ids.
 
-    Leave `labels` empty when the checkpoint's own label names are the task's. `file` names a
-    file of torch tensors; `network` says which CNN they belong to, `mean` and `std` how it was
-    given pixels, where that is not as the task says.
+    Leave `labels` empty if the checkpoint uses the label names of the task. `file` names a file of
+    torch tensors, and `network` the CNN that they belong to. `mean` and `std` are the normalisation
+    that the CNN was trained with, if it differs from that of the task.
     """
 
     repo: str
@@ -143,9 +144,9 @@ class Published(Strict):
 
 
 class Model(Strict):
-    """A network: where it comes from and what its training changes in the recipe.
+    """A network: its source, and the changes that it makes to the training recipe.
 
-    It runs on the tasks of its modality. `target` replaces the experiment's for this network.
+    It runs on all tasks of its modality. `target` overrides that of the experiment.
     """
 
     title: str
@@ -158,10 +159,11 @@ class Model(Strict):
 
 
 class TrainSplit(Strict):
-    """The training rows; `limit` keeps the first rows of a seeded shuffle, and is labelled.
+    """The training rows.
 
-    The last `holdout` rows of that shuffle are kept out of training; the evaluated split
-    `<split>[-<holdout>:]` holds them.
+    `limit` keeps the first rows of a seeded shuffle; results are labelled with it. The last
+    `holdout` rows of that shuffle are excluded from training and form the evaluation split
+    `<split>[-<holdout>:]`.
     """
 
     split: str = "train"
@@ -173,9 +175,10 @@ class TrainSplit(Strict):
 
 
 class EvaluationSplit(Strict):
-    """One evaluated split and its metrics, the headline metric first.
+    """An evaluation split with its metrics, the main metric first.
 
-    A split with `choice` chooses the largest compression that costs little; the others report it.
+    On a split with `choice: true`, the largest compression with a small drop is chosen; the other
+    splits report the result.
     """
 
     split: str
@@ -187,10 +190,10 @@ class EvaluationSplit(Strict):
 
 
 class ImageInput(Strict):
-    """How images become the network's square input: its size, channels and normalisation.
+    """How images become the square input of the network: size, channels and normalisation.
 
-    `mean` and `std` are of pixels in [0, 1]. `resize` scales the shorter side first, the middle
-    is then cut out.
+    `mean` and `std` refer to pixels in [0, 1]. `resize` first scales the shorter side to this
+    length; then the centre is cropped.
     """
 
     size: int = Field(ge=4)
@@ -202,15 +205,18 @@ class ImageInput(Strict):
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageInput":
         for name in ("mean", "std"):
-            if len(getattr(self, name)) != self.channels:
-                raise ValueError(f"{name} needs {self.channels} numbers, one for each channel")
+            values = getattr(self, name)
+            if len(values) != self.channels:
+                raise ValueError(
+                    f"{name} = {values} must hold {self.channels} numbers, one per channel"
+                )
         return self
 
 
 class Task(Strict):
-    """Classification of texts or images, or, without labels, a regression of texts.
+    """Classification of texts or images, or, if `labels` is empty, regression of texts.
 
-    A number of `labels` stands for that many, named by their number.
+    An integer as `labels` stands for that many labels, named "0", "1", and so on.
     """
 
     title: str
@@ -233,6 +239,11 @@ class Task(Strict):
 
     @model_validator(mode="after")
     def _images_are_described(self) -> "Task":
-        if (self.modality == "image") != (self.image is not None):
-            raise ValueError("a task of modality image, and no other, needs the section image")
+        if self.modality == "image" and self.image is None:
+            raise ValueError("modality = 'image' requires the section image; add it")
+        if self.modality != "image" and self.image is not None:
+            raise ValueError(
+                f"modality = {self.modality!r} does not allow the section image; remove it, or set "
+                "modality to image"
+            )
         return self

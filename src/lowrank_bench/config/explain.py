@@ -1,4 +1,4 @@
-"""Say what is wrong with a configuration in one line: the key, its file, the nearest valid name."""
+"""Explain a validation error in one line: the key, its value, its file and how to fix it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ NAMED_GROUPS = ("model", "task", "method")
 def explain(
     error: ValidationError, folder: Path, values: Mapping[str, Any], overrides: Sequence[str]
 ) -> str:
-    """Return one line on the first fault of a configuration."""
+    """Return one line on the first error of a configuration: key, value, place and fix."""
     first = error.errors()[0]
     loc = _without_tags(first["loc"], values)
     key = ".".join(str(part) for part in loc)
@@ -28,31 +28,43 @@ def explain(
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
         return f"unknown key {key!r} in {where}; {hint}"
     if first["type"] == "missing":
-        return f"key {key!r} is missing in {where}"
-    message = first["msg"].removeprefix("Value error, ")
+        return f"key {key!r} is missing in {where}; add it there"
+    message = re.sub("^Input should", "it should", first["msg"].removeprefix("Value error, "))
     if not loc:
-        return f"{where}: {message}"
+        # A rule that involves several keys: its message begins with the one to blame.
+        blamed = re.match(r"([\w.]+) = ", message)
+        keys = blamed[1].split(".") if blamed else []
+        return f"{_origin(keys, folder, values, overrides)}: {message}"
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):
+        return f"{key} in {where} is not valid: {message}"  # the message names the key within
     return f"{key} = {first['input']!r} in {where} is not valid: {message}"
 
 
 def _without_tags(loc: Sequence[Any], values: Any) -> tuple[Any, ...]:
     """Drop the union tags that pydantic puts into a location."""
-    out, here = [], values
+    out: list[Any] = []
+    here = values
     for part in loc:
-        if isinstance(here, Mapping) and part not in here and here.get("kind") == part:
-            continue
-        out.append(part)
         if isinstance(here, Mapping):
+            # The tag of a section is the value of its key `kind`, not one of its keys.
+            if part not in here and here.get("kind") == part:
+                continue
             here = here.get(part)
         elif isinstance(here, list) and isinstance(part, int):
             here = here[part] if part < len(here) else None
+        else:  # the tag of a plain value: no key leads further into it
+            continue
+        out.append(part)
     return tuple(out)
 
 
 def _origin(
     loc: Sequence[Any], folder: Path, values: Mapping[str, Any], overrides: Sequence[str]
 ) -> str:
+    """Return the override or the file that set the key at `loc`."""
     keys = [part for part in loc if isinstance(part, str)]
+    # The most specific override of this key or of a section around it. One that only chooses
+    # entries of a group, such as `model=[quick_bert]`, does not set their keys.
     named = [
         (override.split("=", 1)[0].lstrip("+~").split("."), override) for override in overrides
     ]
@@ -60,6 +72,7 @@ def _origin(
     longest = max(fitting, default=(0, ""))
     if longest[0] > 1 or (longest[0] and keys[0] not in NAMED_GROUPS):
         return f"the override {longest[1]!r}"
+    # Otherwise the first file that holds the key, in order of precedence.
     experiment = values.get("name", "")
     files = [(folder / "experiment" / f"{experiment}.yaml", 0), (folder / "config.yaml", 0)]
     if len(keys) > 1 and keys[0] in NAMED_GROUPS:
@@ -68,6 +81,7 @@ def _origin(
     holders = [file for file, skip in files if _holds(file, keys[skip:])]
     if holders:
         return _shown(holders[0], folder)
+    # A missing key is in no file: name the one that holds the section around it.
     parents = [file for file, skip in files if _holds(file, keys[skip:-1])]
     return _shown((parents or [files[-1][0]])[0], folder)
 
@@ -89,7 +103,7 @@ def _holds(file: Path, keys: Sequence[str]) -> bool:
 
 
 def _fields_at(loc: Sequence[Any], values: Any) -> list[str]:
-    """Return the fields of the schema's section at `loc`."""
+    """Return the valid keys of the section at `loc`."""
     section: Any = Config
     here: Any = values
     for part in loc:
@@ -105,6 +119,7 @@ def _fields_at(loc: Sequence[Any], values: Any) -> list[str]:
 
 
 def _member(union: Any, here: Any) -> Any:
+    """Return the model of a union whose `kind` is that of the section `here`."""
     models = [m for m in get_args(union) if isinstance(m, type) and issubclass(m, BaseModel)]
     kind = here.get("kind") if isinstance(here, Mapping) else None
     for model in models:

@@ -1,4 +1,4 @@
-"""Every key that a configuration may have, with its type and meaning."""
+"""All keys of a configuration, with their types and meanings."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,11 +9,11 @@ from lowrank_bench.config.entries import Model, Recipe, Strict, Target, Task
 __all__ = ["Config", "Model", "Task"]
 
 Compression = Annotated[float, Field(gt=0, lt=1)]
-Epochs = Annotated[int, Field(ge=0)] | Literal["all"]  # all: as many as the network was trained for
+Epochs = Annotated[int, Field(ge=0)] | Literal["all"]  # all: as many as in the original training
 
 
 class MethodGrid(Strict):
-    """A method with fixed parameters, and a grid of others: every combination is run."""
+    """A method with fixed `params` and a `grid` of others, of which every combination is run."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -23,17 +23,18 @@ class MethodGrid(Strict):
     @classmethod
     def _distinct(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
         for name, values in grid.items():
-            if any(value in values[:place] for place, value in enumerate(values)):
-                raise ValueError(f"the list of {name} names a value twice")
+            for place, value in enumerate(values):
+                if value in values[:place]:
+                    raise ValueError(f"{name} lists {value!r} twice; list each value once")
         return grid
 
 
 class Hub(Strict):
-    """How the download rule treats a hub.
+    """How the download rule uses the hub.
 
-    `revision` replaces every pinned revision (for mirrors that keep only `main`; checksums still
-    hold); `unofficial` accepts files whose checksum or row count is not the official one and
-    labels every result that rests on them.
+    `revision` replaces all pinned revisions, for mirrors that only have `main`; checksums are still
+    verified. `unofficial` accepts files whose checksum or row count differs from the official one,
+    and labels all results that depend on them.
     """
 
     revision: str | None = None
@@ -41,10 +42,12 @@ class Hub(Strict):
 
 
 class Evaluation(Strict):
-    """How cells are evaluated: padded tokens a batch, longest row, device (null: the best).
+    """How cells are evaluated.
 
-    `precision` is of the forward: reported numbers are `fp32`, `bf16` is faster and noted.
-    `train_rows` training rows are predicted as well, for `select`.
+    A batch holds up to `max_tokens` tokens, padding included; rows are truncated to `max_length`
+    tokens. A `device` of null selects the best one. `precision` is that of the forward pass: `bf16`
+    is faster, and results are labelled with it. `train_rows` training rows are also predicted, for
+    `select`.
     """
 
     max_tokens: int = Field(ge=1)
@@ -55,22 +58,22 @@ class Evaluation(Strict):
 
 
 class Calibration(Strict):
-    """Training rows that methods for whole networks look at: how many, and how many at once."""
+    """Number and batch size of the training rows that data-aware network methods use."""
 
     rows: int = Field(ge=1)
     batch_size: int = Field(ge=1)
 
 
 class Factorize(Strict):
-    """Where matrices are decomposed and networks compressed, in float64: mps has none."""
+    """Device for decompositions and compressions, which need float64; mps does not support it."""
 
     device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Statistics(Strict):
-    """Bootstrap resamples, and the method that all others are compared with.
+    """Number of bootstrap resamples, and the method that all others are compared with.
 
-    With `halves` the best method is chosen on one half of every split and confirmed on the other.
+    With `halves`, the best method is chosen on one half of every split and confirmed on the other.
     """
 
     resamples: int = Field(ge=100)
@@ -80,10 +83,11 @@ class Statistics(Strict):
 
 
 class Latency(Strict):
-    """Whether and how compressed networks are measured beside the dense one, in turn.
+    """How the speed of compressed networks is compared with that of the dense one.
 
-    `batches` of rows, of texts with so many tokens (`lengths`); without batches nothing is
-    measured. `warm_up` forwards, then `repeats` of each network.
+    Measured for every batch size in `batches` and every text length in `lengths` (tokens); nothing
+    is measured if `batches` is empty. Each network runs `warm_up` forward passes; then `repeats`
+    passes of all networks are timed in turn.
     """
 
     batches: list[Annotated[int, Field(ge=1)]]
@@ -94,7 +98,7 @@ class Latency(Strict):
 
 
 class Jobs(Strict):
-    """How the work is cut: tasks and methods that share a process, threads, memory in MB."""
+    """How work is divided into jobs: tasks and methods per process, threads, memory in MB."""
 
     tasks_per_checkpoint_job: int = Field(ge=1)
     tasks_per_job: int = Field(ge=1)
@@ -104,7 +108,7 @@ class Jobs(Strict):
 
 
 class Config(Strict):
-    """One experiment, complete."""
+    """The complete configuration of one experiment."""
 
     name: str = Field(pattern=r"^[\w-]+$")
     title: str
@@ -134,17 +138,18 @@ class Config(Strict):
     @field_validator("seeds", "compressions", "finetune_epochs")
     @classmethod
     def _distinct(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) != len(values):
-            raise ValueError("the list names a value twice")
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                raise ValueError(f"it lists {value!r} twice; list each value once")
         return values
 
     @model_validator(mode="after")
     def _baseline_is_run(self) -> "Config":
-        names = {entry.name for entry in self.method.values()}
-        if self.statistics.baseline not in {*names, "svd"}:
+        names = {"svd", *(entry.name for entry in self.method.values())}
+        if self.statistics.baseline not in names:
             raise ValueError(
-                f"statistics.baseline = {self.statistics.baseline!r} is none of the methods "
-                f"({', '.join(sorted(names))})"
+                f"statistics.baseline = {self.statistics.baseline!r} is not a method of the "
+                f"experiment; use one of {', '.join(sorted(names))}"
             )
         return self
 
@@ -154,11 +159,14 @@ class Config(Strict):
             entry = self.method.get(name)
             if entry is None or entry.name != name or parameter not in entry.grid:
                 raise ValueError(
-                    f"select.{name} = {parameter!r} chooses among the values of "
-                    f"method.{name}.grid.{parameter}, which the experiment does not have"
+                    f"select.{name} = {parameter!r} has no values to choose from; list them in "
+                    f"method.{name}.grid.{parameter}, with method.{name}.name = {name!r}"
                 )
         if self.select and not self.evaluation.train_rows:
-            raise ValueError("select chooses by the training rows; set evaluation.train_rows")
+            raise ValueError(
+                "select compares settings on training rows, but evaluation.train_rows = 0; "
+                "set it to the number of rows to use"
+            )
         return self
 
     @model_validator(mode="after")
@@ -167,19 +175,20 @@ class Config(Strict):
         for name, model in self.model.items():
             if model.modality not in kinds:
                 raise ValueError(
-                    f"model.{name} takes {model.modality}, and no task of the experiment gives "
-                    "that; add such a task or leave the network out"
+                    f"model.{name}.modality = {model.modality!r}, but no task of the experiment "
+                    "has this modality; add such a task or remove the model"
                 )
             target = self.target_of(model)
             if (model.modality == "image") != (target == "conv"):
+                key = "target" if model.target is None else f"model.{name}.target"
                 raise ValueError(
-                    f"model.{name} takes {model.modality} and cannot have the target {target!r}; "
-                    "conv is for CNNs, embedding and linear are for texts"
+                    f"{key} = {target!r} does not fit model.{name}, whose modality is "
+                    f"{model.modality!r}; use conv for images, embedding or linear for texts"
                 )
         return self
 
     def target_of(self, model: Model) -> str:
-        """Return which layers of a network are compressed."""
+        """Return the kind of layers that are compressed in a network."""
         if model.target is None and model.modality == "image":
             return "conv"
         return model.target or self.target
@@ -189,11 +198,14 @@ class Config(Strict):
         if self.protocol == "iterative":
             if 0 in self.finetune_epochs:
                 raise ValueError(
-                    "protocol: iterative trains after every compression; take 0 out of "
-                    "finetune_epochs"
+                    "protocol = 'iterative' trains after every compression; take 0 out of "
+                    f"finetune_epochs = {self.finetune_epochs}"
                 )
             if any(self.target_of(model) == "embedding" for model in self.model.values()):
-                raise ValueError("protocol: iterative is for the targets conv and linear")
+                raise ValueError(
+                    "protocol = 'iterative' is only for the targets conv and linear, not for "
+                    "embedding; change the target, or set protocol to one_shot"
+                )
         return self
 
     @model_validator(mode="after")
@@ -204,7 +216,7 @@ class Config(Strict):
                 missing = [task for task in pairs if task not in model.published]
                 if missing:
                     raise ValueError(
-                        f"checkpoints: published, but model.{name}.published names none for "
-                        f"{', '.join(missing)}"
+                        f"checkpoints = 'published', but model.{name}.published has no entry for "
+                        f"{', '.join(missing)}; add one, or set checkpoints to finetune"
                     )
         return self

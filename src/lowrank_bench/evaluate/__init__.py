@@ -2,7 +2,7 @@
 
 from lowrank_bench.store.sources import Sources
 
-PREDICTING = Sources("lowrank_bench.evaluate.predict")
+PREDICTING = Sources("lowrank_bench.evaluate.predictions")
 RETRAINING = Sources("lowrank_bench.evaluate.retrain")
 MEASURING = Sources("lowrank_bench.evaluate.latency")
 _COUNTED = Sources("lowrank_bench.network.count")

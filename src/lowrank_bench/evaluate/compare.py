@@ -1,4 +1,4 @@
-"""A compressed network beside the dense one: seconds, memory and bytes on disk."""
+"""Compare a compressed network with the dense one: seconds, memory and bytes on disk."""
 
 import os
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ LEAST_WARM_UP = 3
 
 @dataclass(frozen=True)
 class Running:
-    """What one network costs.
+    """The costs of one network.
 
     Attributes
     ----------
     best, median, p95
         Seconds of one forward of the batch.
     stored_bytes, activation_bytes, file_bytes
-        Parameters and buffers; the peak beside them (`memory.activation_peak`); the folder
-        that `save` writes.
+        Parameters and buffers; the peak beside them (`memory.activation_peak`); the size of the
+        folder that `save` writes.
     """
 
     best: float
@@ -41,7 +41,7 @@ class Running:
 
     @property
     def peak_bytes(self) -> int:
-        """Return the bytes that a forward needs in all."""
+        """Return the total bytes that a forward needs."""
         return self.stored_bytes + self.activation_bytes
 
 
@@ -52,13 +52,13 @@ class Comparison:
     Attributes
     ----------
     dense, compressed
-        What each costs.
+        The costs of each.
     device, clock, threads
-        What computed, what was counted (`latency.clock.Clock`), and threads on the CPU.
+        The device, what was counted as seconds (`latency.clock.Clock`), and threads on the CPU.
     batch, repeats, warm_up
-        Rows of the batch, timed forwards of each network, and those before them.
+        Rows of the batch, timed forwards of each network, and untimed ones before them.
     load
-        The machine's load average over the last minute, after the run; None where not known.
+        The machine's load average over the last minute, after the run; None if not known.
     """
 
     dense: Running
@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Return best dense seconds over best compressed ones: above 1 is faster."""
+        """Return best dense seconds over best compressed ones; above 1 is faster."""
         return self.dense.best / self.compressed.best
 
     @property
@@ -82,7 +82,7 @@ class Comparison:
         return self.dense.median / self.compressed.median
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it with both ratios, as JSON can hold it."""
+        """Return all fields and both ratios, as JSON values."""
         return {**asdict(self), "ratio": self.ratio, "median_ratio": self.median_ratio}
 
 
@@ -95,27 +95,26 @@ def measure(
     warm_up: int = 5,
     threads: int = 1,
 ) -> Comparison:
-    """Return what two networks cost on the same batch, measured in turn.
+    """Return the costs of two networks on the same batch, measured in turn.
 
     Parameters
     ----------
     dense, compressed
-        On one device; both run in evaluation mode, and their training flags are as before on
-        return.
+        On one device. Both run in evaluation mode; on return, their training flags are as before.
     example
         Keyword arguments of a forward; one example is repeated to a batch.
     batch
-        How many times.
+        Rows of the batch.
     repeats, warm_up
-        Timed forwards of each network, and forwards before them, at least 3.
+        Timed forwards of each network, and untimed forwards before them, at least 3.
     threads
-        Of the CPU. Best and median of CPU seconds of one thread are robust against other work on
-        the machine; wall seconds of several threads need it to themselves.
+        Threads of the CPU. Best and median CPU seconds of one thread are robust against other load;
+        wall seconds of several threads need an idle machine.
 
     Raises
     ------
     LowRankError
-        When nothing is to be measured, or with too little warming up.
+        When there are no repeats or threads, or too few warm-up forwards.
     """
     if repeats < 1 or warm_up < LEAST_WARM_UP or threads < 1:
         raise LowRankError(
@@ -132,8 +131,17 @@ def measure(
             _running(model, inputs, times) for model, times in zip(models, seconds, strict=True)
         ]
     rows = max((len(value) for value in inputs.values() if value.ndim), default=1)
-    facts = {"device": str(device), "clock": clock.name, "threads": threads, "batch": rows}
-    return Comparison(*costs, **facts, repeats=repeats, warm_up=warm_up, load=_load())
+    return Comparison(
+        dense=costs[0],
+        compressed=costs[1],
+        device=str(device),
+        clock=clock.name,
+        threads=threads,
+        batch=rows,
+        repeats=repeats,
+        warm_up=warm_up,
+        load=_load(),
+    )
 
 
 def _running(model: nn.Module, inputs: Mapping[str, Tensor], seconds: list[float]) -> Running:

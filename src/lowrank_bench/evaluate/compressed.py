@@ -1,6 +1,7 @@
 """A network whose embedding is swapped for factors, one after another, and what they keep."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,11 @@ from torch import Tensor, nn
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
 from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
+from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.linalg.factors import Approximation
+
+if TYPE_CHECKING:
+    from lowrank_bench.methods import MatrixMethod
 
 
 class SwappedEmbedding:
@@ -41,12 +46,27 @@ class SwappedEmbedding:
             "factorize_seconds": 0.0,
         }
 
-    def swap(self, factors: Approximation) -> dict[str, Any]:
-        """Put factors in the place of the table, and return the facts about them."""
+    def restored(self, method: "MatrixMethod", tensors: Mapping[str, Tensor]) -> Decomposition:
+        """Return the decomposition of the table by a method, from its tensors."""
+        return method.decomposition_class().from_tensors(self.matrix, dict(tensors))
+
+    def swap(
+        self, method: "MatrixMethod", decomposition: Decomposition, compression: float
+    ) -> dict[str, Any]:
+        """Put the factors of a compression in the place of the table; return the facts about them.
+
+        Raises
+        ------
+        LowRankError
+            When the compression leaves no rank.
+        """
+        rank = method.rank_for(*self.matrix.shape, compression)
+        factors: Approximation = decomposition.factors(rank)
         swap_embedding(self.model, self.layer, factors)
         certificate = certify(self.matrix, factors, bounds=self._bounds, thorough=True)
         return {
             **self._sizes(factors.n_parameters),
+            "rank": rank,
             "index_bits": factors.index_bits,
             **certificate_columns(certificate),
         }

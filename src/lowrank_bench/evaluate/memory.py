@@ -1,4 +1,4 @@
-"""Bytes of a network: what it stores, what a forward needs at once, what it takes on disk."""
+"""The bytes of a network: stored tensors, the peak of a forward, and files on disk."""
 
 import tempfile
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from lowrank_bench.device import device_of
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Return the bytes of all parameters and buffers, shared memory once."""
+    """Return the bytes of all parameters and buffers; shared memory counts once."""
     tensors = [*model.parameters(), *model.buffers()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
     return sum(storage.nbytes() for storage in storages.values())
 
 
 def activation_peak(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
-    """Return the most bytes that a forward holds beside what the network stores.
+    """Return the peak memory of a forward, in bytes, beside the network's own tensors.
 
-    On CUDA what PyTorch's allocator had at its peak, all included. Elsewhere the largest sum over
-    the tensors that exist at one time, inputs not included; what a library's kernel takes for
-    itself while it runs, as rearranged weights, is not seen.
+    On CUDA this is the peak of PyTorch's allocator. Elsewhere it is the largest total size of the
+    tensors that exist at one time, without the inputs; memory that a kernel allocates internally,
+    such as for rearranged weights, is not visible.
     """
     device = device_of(model)
     with torch.inference_mode():
@@ -36,35 +36,41 @@ def activation_peak(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
             model(**inputs)
-            return torch.cuda.max_memory_allocated(device) - before
-        with _Alive([*model.parameters(), *model.buffers(), *inputs.values()]) as alive:
+            peak: int = torch.cuda.max_memory_allocated(device) - before
+            return peak
+        alive = _Alive([*model.parameters(), *model.buffers(), *inputs.values()])
+        with alive:
             model(**inputs)
         return alive.peak
 
 
 def file_bytes(model: nn.Module) -> int:
-    """Return the bytes of the folder that `save` writes."""
+    """Return the size in bytes of the folder that `save` writes."""
     with tempfile.TemporaryDirectory() as folder:
         place = save(model, Path(folder) / "network")
         return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
 
 
 class _Alive(TorchDispatchMode):
-    """Add up the tensors that exist after each operation, except those that existed before."""
+    """Adds up the tensors that exist after each operation, except those that existed before."""
 
     def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Return False: nothing is compiled here, and the compiler takes a second to import."""
+        """Return False: nothing is compiled here, and importing the compiler takes a second."""
         return False
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         gone = [key for key, (reference, _) in self.alive.items() if reference.expired()]

@@ -35,7 +35,7 @@ class Clock:
     def stamp(self) -> Any:
         """Return the time now."""
         if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
+            event = torch.cuda.Event(enable_timing=True)
             event.record(torch.cuda.current_stream(self.device))
             return event
         if self.device.type == "mps":

@@ -1,11 +1,10 @@
-"""Layers that replace dense ones; `LAYERS` names those that saved models can contain."""
+"""Layers that replace dense ones; `LAYERS` lists those that saved networks can contain."""
 
-from torch import nn
-
+from lowrank_bench.layers.base import ReplacementLayer
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.embedding import KINDS
 from lowrank_bench.layers.linear import FactorizedLinear
 
-LAYERS: dict[str, type[nn.Module]] = {
+LAYERS: dict[str, type[ReplacementLayer]] = {
     kind.__name__: kind for kind in (*KINDS.values(), FactorizedConv2d, FactorizedLinear)
 }

@@ -1,7 +1,7 @@
-"""What all embeddings with less in them than a table share."""
+"""What the layers that replace dense ones share, and what compressed embeddings share."""
 
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,18 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import Approximation
 
+AnyFactors = TypeVar("AnyFactors", bound=Approximation)
 
-class CompressedEmbedding(nn.Module):
+
+class ReplacementLayer(nn.Module):
+    """A layer that replaces a dense one; saved networks rebuild it from its `spec`."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
+
+
+class CompressedEmbedding(ReplacementLayer, Generic[AnyFactors]):
     """An embedding whose table n×d is never formed.
 
     As in `nn.Embedding`, positions that hold `padding_idx` contribute no gradient; with `sparse`
@@ -40,29 +50,27 @@ class CompressedEmbedding(nn.Module):
 
     @classmethod
     @abstractmethod
-    def empty(cls, factors: Approximation, **options: Any) -> Self:
-        """Return the layer for `factors`, on the meta device, with `options` of `__init__`."""
+    def empty(cls, factors: AnyFactors, **options: Any) -> Self:
+        """Return a layer that fits `factors`, on the meta device, with `options` of `__init__`."""
 
     @abstractmethod
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the rows of the table at `indices`, shape of `indices` × d."""
 
     @abstractmethod
-    def approximation(self) -> Approximation:
-        """Return the factors as they are now."""
-
-    @abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """Return what `__init__` needs to build this layer empty, as JSON can hold it."""
+    def approximation(self) -> AnyFactors:
+        """Return the current factors."""
 
     @classmethod
-    def from_dense(cls, embedding: nn.Module, factors: Approximation) -> Self:
+    def from_dense(
+        cls, embedding: "nn.Embedding | CompressedEmbedding[Any]", factors: AnyFactors
+    ) -> Self:
         """Return the layer that replaces `embedding`, on its device and in its precision.
 
         Parameters
         ----------
         embedding
-            An `nn.Embedding`, or a compressed one whose factors are to be replaced.
+            An `nn.Embedding`, or a compressed embedding that is to get other factors.
 
         Raises
         ------
@@ -81,13 +89,13 @@ class CompressedEmbedding(nn.Module):
                     f"a compressed embedding cannot honour {option}, which needs whole rows of the "
                     f"table; set {option} to {'None' if option == 'max_norm' else 'False'} first"
                 )
-        old = next(embedding.parameters())
+        like = next(embedding.parameters())
         layer = cls.empty(factors, padding_idx=embedding.padding_idx, sparse=embedding.sparse)
-        layer.take(factors, old)
+        layer.copy_values(factors, like)
         return layer.train(embedding.training)
 
-    def take(self, factors: Approximation, like: nn.Parameter) -> None:
-        """Take over the values of `factors`, on the device and in the precision of `like`."""
+    def copy_values(self, factors: Approximation, like: nn.Parameter) -> None:
+        """Copy the values of `factors` to the device of `like`, real numbers in its precision."""
         for name, value in factors.tensors().items():
             real = value.is_floating_point()
             dtype = like.dtype if real else value.dtype
@@ -97,7 +105,7 @@ class CompressedEmbedding(nn.Module):
             self.set_value(name, value)
 
     def set_value(self, name: str, value: Tensor) -> None:
-        """Put one tensor of the factors, by its name there, in its place in the layer."""
+        """Store one tensor of the factors under the name that it has there."""
         if isinstance(value, nn.Parameter):
             setattr(self, name, value)
         else:
@@ -117,7 +125,7 @@ class CompressedEmbedding(nn.Module):
         return rows
 
     def common_spec(self) -> dict[str, Any]:
-        """Return the part of `spec` that all such layers share."""
+        """Return the part of `spec` that all compressed embeddings share."""
         return {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
@@ -128,31 +136,37 @@ class CompressedEmbedding(nn.Module):
     def extra_repr(self) -> str:
         """Return the shapes shown by `print`."""
         common = self.common_spec()
-        own = {key: value for key, value in self.spec().items() if key not in common}
-        shown = own | {"padding_idx": self.padding_idx, "sparse": self.sparse or None}
-        words = [f"{key}={value}" for key, value in shown.items() if value not in (None, False)]
+        options = {key: value for key, value in self.spec().items() if key not in common}
+        options |= {"padding_idx": self.padding_idx, "sparse": self.sparse or None}
+        words = [f"{key}={value}" for key, value in options.items() if value not in (None, False)]
         return ", ".join([f"{self.num_embeddings}, {self.embedding_dim}", *words])
 
 
 def plain_copy(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a copy of a tensor whose strides are those of a new one, as it is after loading.
+    """Return a copy of a tensor with default strides, which it has after loading as well.
 
-    Along axes of length 1 `contiguous` leaves strides as they are; products then take another path
-    and round otherwise.
+    `contiguous` does not change the strides of axes of length 1, and with other strides matrix
+    products may take another path and round differently.
     """
     layout = torch.contiguous_format
     return value.detach().to(device, dtype, copy=True, memory_format=layout)
 
 
+def as_parameter(value: Tensor, like: Tensor) -> nn.Parameter:
+    """Return a copy of `value` as a parameter on the device and in the precision of `like`."""
+    value = plain_copy(value, like.device, like.dtype)
+    return nn.Parameter(value, requires_grad=like.requires_grad)
+
+
 def by_label(labels: Tensor, parts: int) -> list[Tensor]:
-    """Return for each of `parts` labels the places, in order, of a flat tensor that hold it."""
+    """Return for each label in 0..`parts`−1 the indices of its entries, in ascending order."""
     order = labels.argsort(stable=True)
-    return list(order.split(torch.bincount(labels, minlength=parts).tolist()))
+    return list(torch.split(order, torch.bincount(labels, minlength=parts).tolist()))
 
 
 def gather_parts(pieces: list[Tensor], places: list[Tensor]) -> Tensor:
-    """Return the rows of `pieces` at their `places`: a differentiable, out-of-place scatter."""
+    """Return the tensor whose rows at `places` are `pieces`: a differentiable scatter."""
     order = torch.cat(places)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    return torch.cat(pieces)[back]
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    return torch.cat(pieces)[inverse]

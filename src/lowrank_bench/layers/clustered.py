@@ -10,10 +10,10 @@ from lowrank_bench.layers.base import CompressedEmbedding, by_label, gather_part
 from lowrank_bench.linalg.factors import ClusteredFactors
 
 
-class ClusteredEmbedding(CompressedEmbedding):
+class ClusteredEmbedding(CompressedEmbedding[ClusteredFactors]):
     """An embedding with one table n×j in vocabulary order, a cluster for each row, and k bases.
 
-    Row i of the table that it stands for is `left[i]` @ `right[labels[i]]`.
+    Row i of the table is `left[i]` @ `right[labels[i]]`.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ class ClusteredEmbedding(CompressedEmbedding):
     ----------
     Maalouf, Lang, Rus, Feldman, "Deep Learning Meets Projective Clustering", ICLR 2021, section 2.
     """
+
+    labels: Tensor
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class ClusteredEmbedding(CompressedEmbedding):
 
     @classmethod
     def empty(cls, factors: ClusteredFactors, **options: Any) -> Self:
-        """Return the layer for `factors`, on the meta device, with `options` of `__init__`."""
+        """Return a layer that fits `factors`, on the meta device, with `options` of `__init__`."""
         return cls(*factors.shape, factors.rank, len(factors.right), device="meta", **options)
 
     def look_up(self, indices: Tensor) -> Tensor:
@@ -62,13 +64,13 @@ class ClusteredEmbedding(CompressedEmbedding):
         flat = indices.reshape(-1)
         left = functional.embedding(flat, self.left, self.padding_idx, sparse=self.sparse)
         places = by_label(self.labels.index_select(0, flat).long(), self.clusters)
-        pieces = [left[own] @ basis for own, basis in zip(places, self.right, strict=True)]
+        pieces = [left[rows] @ basis for rows, basis in zip(places, self.right, strict=True)]
         return gather_parts(pieces, places).reshape(*indices.shape, self.embedding_dim)
 
     def approximation(self) -> ClusteredFactors:
-        """Return the factors as they are now."""
+        """Return the current factors."""
         return ClusteredFactors(self.left, self.right, self.labels)
 
     def spec(self) -> dict[str, Any]:
-        """Return what `__init__` needs to build this layer empty, as JSON can hold it."""
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
         return {**self.common_spec(), "rank": self.rank, "clusters": self.clusters}

@@ -1,4 +1,6 @@
-"""Find the embedding of a network, and replace it by a compressed one."""
+"""Find the input embedding of a network, and replace it by a compressed one."""
+
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +18,7 @@ from lowrank_bench.linalg.factors import (
     SparseFactors,
 )
 
-KINDS: dict[type[Approximation], type[CompressedEmbedding]] = {
+KINDS: dict[type[Approximation], type[CompressedEmbedding[Any]]] = {
     Factors: FactorizedEmbedding,
     ClusteredFactors: ClusteredEmbedding,
     BlockFactors: BlockEmbedding,
@@ -24,14 +26,20 @@ KINDS: dict[type[Approximation], type[CompressedEmbedding]] = {
 }
 
 
-def compressed_embedding(embedding: nn.Module, factors: Approximation) -> CompressedEmbedding:
+def compressed_embedding(embedding: nn.Module, factors: Approximation) -> CompressedEmbedding[Any]:
     """Return the layer that replaces `embedding` by `factors`, on its device, in its precision.
+
+    Parameters
+    ----------
+    embedding
+        An `nn.Embedding` or a compressed one.
 
     Raises
     ------
     LowRankError
         When the shapes differ, or the embedding has an option that factors cannot honour.
     """
+    assert isinstance(embedding, nn.Embedding | CompressedEmbedding)
     return KINDS[type(factors)].from_dense(embedding, factors)
 
 
@@ -48,20 +56,20 @@ def find_embedding(model: nn.Module, layer: str | None = None) -> tuple[str, nn.
     Raises
     ------
     LowRankError
-        When there is none, several, or its table is shared with another layer.
+        When the network has no embedding or several, or its table is shared with another layer.
     """
     if layer is not None:
-        name, found = layer, _named(model, layer)
+        name, embedding = layer, _named(model, layer)
     else:
-        name, found = _input_embedding(model) or _only_embedding(model)
-    if found is model:
+        name, embedding = _input_embedding(model) or _only_embedding(model)
+    if embedding is model:
         raise LowRankError("the network is an embedding itself; wrap it in a module")
-    if isinstance(found, CompressedEmbedding):
+    if isinstance(embedding, CompressedEmbedding):
         raise LowRankError(f"layer {name!r} is already compressed; start from the dense network")
-    if not isinstance(found, nn.Embedding):
-        raise LowRankError(f"layer {name!r} is {type(found).__name__}, not nn.Embedding")
-    _refuse_tied(model, name, found)
-    return name, found
+    if not isinstance(embedding, nn.Embedding):
+        raise LowRankError(f"layer {name!r} is {type(embedding).__name__}, not nn.Embedding")
+    _refuse_tied(model, name, embedding)
+    return name, embedding
 
 
 def swap_embedding(model: nn.Module, name: str, factors: Approximation) -> None:
@@ -75,7 +83,7 @@ def swap_embedding(model: nn.Module, name: str, factors: Approximation) -> None:
     Raises
     ------
     LowRankError
-        When there is no such layer, or it does not fit the factors.
+        When the network has no such layer, or it does not fit the factors.
     """
     old = _named(model, name)
     if not isinstance(old, nn.Embedding | CompressedEmbedding):
@@ -101,26 +109,26 @@ def _named(model: nn.Module, name: str) -> nn.Module:
 
 def _input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
     """Return what a transformers model calls its input embedding."""
-    if not hasattr(model, "get_input_embeddings"):
+    get_embedding = getattr(model, "get_input_embeddings", None)
+    if get_embedding is None:
         return None
     try:
-        found = model.get_input_embeddings()
+        embedding = get_embedding()
     except NotImplementedError:
         return None
-    names = (name for name, module in model.named_modules() if module is found)
-    name = next(names, None)
-    return None if name is None else (name, found)
+    named = ((name, module) for name, module in model.named_modules() if module is embedding)
+    return next(named, None)
 
 
 def _only_embedding(model: nn.Module) -> tuple[str, nn.Module]:
     kinds = (nn.Embedding, CompressedEmbedding)
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, kinds)]
-    if not found:
+    embeddings = [(name, m) for name, m in model.named_modules() if isinstance(m, kinds)]
+    if not embeddings:
         raise LowRankError(f"{type(model).__name__} has no nn.Embedding to compress")
-    if len(found) > 1:
-        names = ", ".join(repr(name) for name, _ in found)
+    if len(embeddings) > 1:
+        names = ", ".join(repr(name) for name, _ in embeddings)
         raise LowRankError(f"the network has several embeddings: {names}; choose one with layer=")
-    return found[0]
+    return embeddings[0]
 
 
 def _refuse_tied(model: nn.Module, name: str, embedding: nn.Embedding) -> None:
@@ -129,6 +137,6 @@ def _refuse_tied(model: nn.Module, name: str, embedding: nn.Embedding) -> None:
             p is embedding.weight for p in module._parameters.values()
         ):
             raise LowRankError(
-                f"layer {name!r} shares its table with {other!r}; give {other!r} a copy of it "
-                "first, or the two would part"
+                f"layer {name!r} shares its table with {other!r}; give {other!r} a copy of its own "
+                "first, because compression would untie them"
             )

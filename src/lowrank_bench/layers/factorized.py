@@ -1,4 +1,4 @@
-"""An embedding kept as two factors."""
+"""An embedding stored as two factors."""
 
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.linalg.factors import Factors
 
 
-class FactorizedEmbedding(CompressedEmbedding):
+class FactorizedEmbedding(CompressedEmbedding[Factors]):
     """An embedding whose table n×d is `left` (n×k) @ `right` (k×d), plus `bias` in every row.
 
     Rows of `left` are looked up and multiplied by `right`.
@@ -51,7 +51,7 @@ class FactorizedEmbedding(CompressedEmbedding):
 
     @classmethod
     def empty(cls, factors: Factors, **options: Any) -> Self:
-        """Return the layer for `factors`, on the meta device, with `options` of `__init__`."""
+        """Return a layer that fits `factors`, on the meta device, with `options` of `__init__`."""
         has_bias = factors.bias is not None
         return cls(*factors.shape, factors.rank, bias=has_bias, device="meta", **options)
 
@@ -62,9 +62,9 @@ class FactorizedEmbedding(CompressedEmbedding):
         return rows if self.bias is None else rows + self.bias
 
     def approximation(self) -> Factors:
-        """Return the factors as they are now."""
+        """Return the current factors."""
         return Factors(self.left, self.right, self.bias)
 
     def spec(self) -> dict[str, Any]:
-        """Return what `__init__` needs to build this layer empty, as JSON can hold it."""
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
         return {**self.common_spec(), "rank": self.rank, "bias": self.bias is not None}

@@ -1,7 +1,6 @@
 """How the weight of a layer becomes matrices: folding schemes, channel groups and what they cost.
 
-Only shapes are computed here; the values are folded by `layers.convolution.fold`. A linear layer
-out×in is the convolution out×in×1×1, for which all schemes are one.
+A linear layer out×in is the convolution out×in×1×1, for which all schemes are the same.
 """
 
 from math import prod
@@ -9,21 +8,64 @@ from math import prod
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.convolution import SCHEMES, fold, split_kernel
 
-__all__ = [
-    "SCHEMES",
-    "divisors",
-    "fold",
-    "kernel_shape",
-    "matrix_shape",
-    "nearest_divisor",
-    "split_kernel",
-    "unfold",
-    "weights_per_rank",
-]
-
+SCHEMES = (0, 1, 2, 3)
 Shape = tuple[int, int, int, int]
+
+
+def split_kernel(kernel: tuple[int, int], scheme: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the kernel sizes of encoder and decoder for a folding scheme.
+
+    Parameters
+    ----------
+    kernel
+        (k1, k2) of the dense convolution.
+    scheme
+        0: the encoder takes the whole kernel; 1: the encoder takes k2, the decoder k1; 2: the
+        encoder takes k1, the decoder k2; 3: the decoder takes the whole kernel.
+
+    Raises
+    ------
+    LowRankError
+        When there is no such scheme.
+    """
+    if scheme not in SCHEMES:
+        raise LowRankError(f"unknown folding scheme {scheme!r}; known: 0, 1, 2, 3")
+    tall, wide = encoder_axes(scheme)
+    encoder = (kernel[0] if tall else 1, kernel[1] if wide else 1)
+    return encoder, (kernel[0] // encoder[0], kernel[1] // encoder[1])
+
+
+def encoder_axes(scheme: int) -> tuple[bool, bool]:
+    """Return whether the encoder runs along axis k1 of the kernel, and along axis k2."""
+    return scheme in (0, 2), scheme in (0, 1)
+
+
+def fold(weight: Tensor, scheme: int = 0, groups: int = 1) -> Tensor:
+    """Return the matrices to approximate: groups × (f·decoder kernel) × (c/groups·encoder kernel).
+
+    Parameters
+    ----------
+    weight
+        Tensor f×c×k1×k2.
+    scheme
+        Which of the two factors takes which part of the kernel (`split_kernel`).
+    groups
+        Number of consecutive slices of the c input channels; divides c.
+
+    References
+    ----------
+    Liebenwein, Maalouf, Gal, Feldman, Rus, "Compressing neural networks: towards determining the
+    optimal layer-wise decomposition", NeurIPS 2021, section 2.1: the channel slices, scheme 0.
+    """
+    f, c, k1, k2 = weight.shape
+    if groups < 1 or c % groups:
+        raise LowRankError(f"{groups} groups do not divide {c} input channels; take a divisor")
+    (e1, e2), (d1, d2) = split_kernel((k1, k2), scheme)
+    # One of d1 and e1 is 1, and one of d2 and e2: the reshape only names each axis's factor.
+    parts = weight.reshape(f, groups, c // groups, d1, e1, d2, e2)
+    parts = parts.permute(1, 0, 3, 5, 2, 4, 6)
+    return parts.reshape(groups, f * d1 * d2, c // groups * e1 * e2)
 
 
 def kernel_shape(shape: tuple[int, ...]) -> Shape:
@@ -66,11 +108,11 @@ def unfold(matrices: Tensor, shape: Shape, scheme: int) -> Tensor:
 
 
 def divisors(number: int) -> list[int]:
-    """Return the divisors of a positive number, rising."""
+    """Return the divisors of a positive number in ascending order."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
     return sorted({*small, *(number // d for d in small)})
 
 
 def nearest_divisor(number: int, wanted: int) -> int:
-    """Return the divisor of `number` nearest to `wanted`, the larger of two that are as near."""
+    """Return the divisor of `number` nearest to `wanted`; of two equally near, the larger."""
     return min(divisors(number), key=lambda d: (abs(d - wanted), -d))

@@ -1,4 +1,4 @@
-"""A linear layer kept as two factors."""
+"""A linear layer stored as two factors."""
 
 from typing import Any, Self
 
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.convolution import as_parameter
+from lowrank_bench.layers.base import ReplacementLayer, as_parameter
 
 
-class FactorizedLinear(nn.Module):
-    """A linear layer x ↦ `left` (`right` x) + `bias`, its inputs cut into groups if there are any.
+class FactorizedLinear(ReplacementLayer):
+    """A linear layer x ↦ `left` (`right` x) + `bias`; with groups, `right` acts on slices of x.
 
     Parameters
     ----------
     in_features, out_features
         Sizes of the dense layer.
     rank, groups
-        j for each of k consecutive slices of the inputs; k divides `in_features`.
+        j and k: each of k consecutive slices of the inputs has rank j; k divides `in_features`.
     bias
         Whether there is a bias.
     device, dtype
@@ -66,7 +66,7 @@ class FactorizedLinear(nn.Module):
             Tensors k×out×j and k×j×(in/k), one product for each of k consecutive slices of the
             inputs; without the first axis for k = 1.
         bias
-            Tensor out in place of the layer's own bias.
+            Tensor out that replaces the bias of `dense`.
 
         Raises
         ------
@@ -78,8 +78,8 @@ class FactorizedLinear(nn.Module):
         shape = (dense.out_features, dense.in_features)
         fits = right.shape[:2] == (groups, rank) and groups * right.shape[2] == shape[1]
         if not fits or outputs != shape[0]:
-            found = " and ".join("x".join(map(str, part.shape)) for part in (left, right))
-            raise LowRankError(f"factors {found} do not fit a linear layer {shape[0]}x{shape[1]}")
+            sizes = " and ".join("x".join(map(str, part.shape)) for part in (left, right))
+            raise LowRankError(f"factors {sizes} do not fit a linear layer {shape[0]}x{shape[1]}")
         bias = dense.bias if bias is None else bias
         layer = cls(shape[1], shape[0], rank, groups, bias is not None, device="meta")
         layer.right = as_parameter(right.reshape(groups * rank, -1), dense.weight)
@@ -89,7 +89,7 @@ class FactorizedLinear(nn.Module):
         return layer.train(dense.training)
 
     def dense_weight(self) -> Tensor:
-        """Return the matrix out×in that the factors amount to."""
+        """Return the product of the factors, out×in."""
         left = self.left.reshape(self.out_features, self.groups, self.rank)
         right = self.right.reshape(self.groups, self.rank, -1)
         return torch.einsum("ogr,gri->ogi", left, right).reshape(-1, self.in_features)
@@ -104,7 +104,7 @@ class FactorizedLinear(nn.Module):
         if self.groups == 1:
             inner = functional.linear(inputs, self.right)
         else:
-            # One product for each group, over all rows: broadcasting would copy `right` for each.
+            # One product per group over all rows: broadcasting would copy `right` for each row.
             right = self.right.reshape(self.groups, self.rank, -1).transpose(1, 2)
             sliced = inputs.reshape(-1, self.groups, right.shape[1]).transpose(0, 1)
             inner = torch.bmm(sliced, right).transpose(0, 1)
@@ -112,7 +112,7 @@ class FactorizedLinear(nn.Module):
         return functional.linear(inner, self.left, self.bias)
 
     def spec(self) -> dict[str, Any]:
-        """Return what `__init__` needs to build this layer empty, as JSON can hold it."""
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,

@@ -1,4 +1,4 @@
-"""Refuse embeddings that do more than look rows up, and tables that another layer shares."""
+"""Refuse embeddings that do more than look rows up, or share their table with another layer."""
 
 from torch import nn
 
@@ -11,8 +11,8 @@ def refuse_unusual(model: nn.Module, name: str, embedding: nn.Embedding) -> None
     Raises
     ------
     LowRankError
-        When its class scales or changes what it looks up, it has hooks, or another parameter of
-        the network lies in the same memory.
+        When its class scales or changes the rows, when it has hooks or no values, or when another
+        parameter of the network uses the same memory.
     """
     kind = type(embedding)
     if kind.forward is not nn.Embedding.forward:
@@ -29,5 +29,5 @@ def refuse_unusual(model: nn.Module, name: str, embedding: nn.Embedding) -> None
         if parameter is not table and parameter.data_ptr() == table.data_ptr() and table.numel():
             raise LowRankError(
                 f"layer {name!r} shares the memory of its table with {other!r}; give {other!r} a "
-                "copy of it first, or the two would part"
+                "copy of its own first, because compression would untie them"
             )

@@ -1,21 +1,20 @@
-"""The shortcut of residual networks without parameters."""
+"""The parameter-free shortcut of residual networks."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class PaddedShortcut(nn.Module):
-    """The parameter-free shortcut, option A: every second pixel, new channels filled with zeros.
+    """Shortcut option A: every second pixel, and new channels filled with zeros.
 
-    Half of the new channels stand before the old ones and half after them, as in the published
-    weights.
+    Published weights put half of the new channels before the old ones and half after them.
 
     Parameters
     ----------
     before, after
-        Channels that are added on either side.
+        Number of channels added before and after the old ones.
     stride
-        Step between the pixels that are kept.
+        Step between pixels that are kept.
     """
 
     def __init__(self, before: int, after: int, stride: int = 2) -> None:

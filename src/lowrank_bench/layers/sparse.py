@@ -1,4 +1,4 @@
-"""An embedding of which some rows are kept and the others are sparse combinations of these."""
+"""An embedding that keeps some rows and writes the others as sparse combinations of them."""
 
 from typing import Any, Self
 
@@ -9,15 +9,15 @@ from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.linalg.factors import SparseFactors, combine, term_starts
 
 
-class SparseEmbedding(CompressedEmbedding):
-    """An embedding with m whole rows, from which every other row is combined by a few numbers.
+class SparseEmbedding(CompressedEmbedding[SparseFactors]):
+    """An embedding with m whole rows; every other row is a combination of a few of them.
 
     Parameters
     ----------
     num_embeddings, embedding_dim
         n and d.
     kept, coefficients
-        m, and how many coefficients there are in all.
+        m, and the total number of coefficients.
     padding_idx
         Index that contributes no gradient; a negative one counts from the end.
     sparse
@@ -30,6 +30,9 @@ class SparseEmbedding(CompressedEmbedding):
     Chen, Mou, Xu, Li, Jin, "Compressing neural language models by sparse word representations", ACL
     2016: rare words as sparse combinations of common ones.
     """
+
+    terms: Tensor
+    indices: Tensor
 
     def __init__(
         self,
@@ -53,25 +56,25 @@ class SparseEmbedding(CompressedEmbedding):
 
     @classmethod
     def empty(cls, factors: SparseFactors, **options: Any) -> Self:
-        """Return the layer for `factors`, on the meta device, with `options` of `__init__`."""
+        """Return a layer that fits `factors`, on the meta device, with `options` of `__init__`."""
         sizes = (*factors.shape, len(factors.rows), len(factors.values))
         return cls(*sizes, device="meta", **options)
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         super()._load_from_state_dict(*args, **options)
-        self._starts = None  # it followed from the terms before
+        self._starts = None  # computed from the terms that have just been replaced
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the rows of the table at `indices`, shape of `indices` × d."""
         if self._starts is None or self._starts.device != self.terms.device:
-            self._starts = term_starts(self.terms)  # follows from the terms, so it is not stored
+            self._starts = term_starts(self.terms)  # follows from the terms, so it is not saved
         rows = combine(self.approximation(), self._starts, indices.reshape(-1))
         return rows.reshape(*indices.shape, self.embedding_dim)
 
     def approximation(self) -> SparseFactors:
-        """Return the factors as they are now."""
+        """Return the current factors."""
         return SparseFactors(self.rows, self.terms, self.indices, self.values)
 
     def spec(self) -> dict[str, Any]:
-        """Return what `__init__` needs to build this layer empty, as JSON can hold it."""
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
         return {**self.common_spec(), "kept": len(self.rows), "coefficients": len(self.values)}

@@ -1,1 +1,1 @@
-"""Low rank layer by layer: any approximation, any division of one budget."""
+"""Low rank layer by layer: any approximation, any rule to divide the budget."""

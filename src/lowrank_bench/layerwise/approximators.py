@@ -1,4 +1,4 @@
-"""The ways to approximate each layer of a network: by its weight alone, or in a metric of data."""
+"""How each layer's matrix is approximated: in a metric, by data or not, or by a matrix method."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def compress_layerwise(
     approximator: str | Approximator,
     rule: str,
 ) -> CompressedNetwork:
-    """Return the network with each layer approximated and the budget divided by a rule.
+    """Return the network with every layer approximated and the budget divided by a rule.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ def compress_layerwise(
     Raises
     ------
     LowRankError
-        When the approximator is unknown or needs data that are absent, a layer cannot be handled,
-        or the budget is out of reach.
+        When the approximator is unknown or needs data that are missing, a layer cannot be
+        approximated, or the budget is out of reach.
     """
     return compress_layers(problem, candidates(problem, approximator), rule, compression)
 
 
 def candidates(problem: NetworkProblem, approximator: str | Approximator) -> list[Candidate]:
-    """Return every targeted layer with its approximations of all ranks; computed once.
+    """Return the approximations of every rank for every targeted layer; computed once.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def candidates(problem: NetworkProblem, approximator: str | Approximator) -> lis
     Raises
     ------
     LowRankError
-        When there is no such metric, calibration data are absent, or the method needs more than
-        the weights or gives more than two factors.
+        When the metric is unknown, calibration data are missing, or the method needs more than the
+        weights or returns more than two factors.
     """
     if isinstance(approximator, str):
         name = approximator
@@ -65,7 +65,7 @@ def candidates(problem: NetworkProblem, approximator: str | Approximator) -> lis
 
 
 def _projected(problem: NetworkProblem, name: str) -> list[Candidate]:
-    """Return the candidates that are optimal in a metric."""
+    """Return the candidates that are optimal in the metric `name`."""
     if name not in METRICS:
         known = ", ".join(METRICS)
         raise LowRankError(f"unknown metric {name!r}; known: {known}, or give a matrix method")
@@ -78,7 +78,7 @@ def _projected(problem: NetworkProblem, name: str) -> list[Candidate]:
 
 
 def _fitted(problem: NetworkProblem, method: Approximator) -> list[Candidate]:
-    """Return the candidates that a matrix method gives."""
+    """Return the candidates that a matrix method computes."""
     if method.needs:
         raise unfit(method)
     return [
@@ -94,26 +94,26 @@ def _plain(problem: NetworkProblem, layer: Layer) -> tuple[Metric, Tensor | None
 def _whitened(problem: NetworkProblem, layer: Layer) -> tuple[Metric, Tensor | None]:
     """Return the metric of the layer's response, as a share of its variance."""
     if layer.kind == "embedding":
-        metric, mean = Metric(right=token_use(problem)), None
+        right, mean = token_use(problem), None
     else:
         moments = input_moments(problem)[layer.name]
-        metric, mean = Metric(right=moments.covariance()), moments.mean
-    return Metric(right=metric.right, scale=1 / _variance(problem, layer, metric)), mean
+        right, mean = moments.covariance(), moments.mean
+    return Metric(right=right, scale=1 / _variance(problem, layer, right)), mean
 
 
-def _variance(problem: NetworkProblem, layer: Layer, metric: Metric) -> float:
-    """Return the squared norm of the layer's matrix in the metric; 1 where it never varies."""
-    matrix, right = layer_matrix(problem, layer), metric.right
+def _variance(problem: NetworkProblem, layer: Layer, right: Tensor) -> float:
+    """Return the variance of the layer's response for the metric `right`; 1 if it is constant."""
+    matrix = layer_matrix(problem, layer)
     image = matrix * right if right.ndim == 1 else matrix @ right
     variance = float((image * matrix).sum())
     return variance if variance > 0 else 1.0
 
 
 def _two_sided(problem: NetworkProblem, layer: Layer) -> tuple[Metric, Tensor | None]:
-    """Return the metric whose squared error predicts how much the loss rises, in nats.
+    """Return the metric whose squared error predicts by how much the loss rises, in nats.
 
-    Half the Fisher information of the weight, in its Kronecker-factored form: positions times the
-    moments of input and output gradient.
+    It is half the Fisher information of the weight in its Kronecker-factored form: the number of
+    positions times the second moments of inputs and output gradients.
     """
     left = output_gradients(problem)[layer.name]
     if layer.kind == "embedding":

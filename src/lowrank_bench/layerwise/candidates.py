@@ -1,11 +1,12 @@
-"""Compress every layer of a network by low rank: an approximation each, one budget for all."""
+"""Choose a rank for every layer under one budget, and build the compressed network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
@@ -16,25 +17,27 @@ from lowrank_bench.layerwise.spectra import Spectrum
 from lowrank_bench.linalg.factors import Factors
 from lowrank_bench.network import allocate
 from lowrank_bench.network.allocate import Options
-from lowrank_bench.network.layers import Layer, replaced
+from lowrank_bench.network.layers import Layer, bias_of, replaced, weight_of
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
-SHARE_LEAST = 1e-12
+SHARE_LEAST = 1e-12  # of the energy kept, so that its logarithm is finite
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A layer with its approximations of every rank.
+    """A layer with an approximation of every rank.
 
     Attributes
     ----------
     layer
         The layer.
     spectrum
-        Of its matrix m×n: f×(c·k1·k2), out×in, or for an embedding d×n, turned.
+        The approximations of its matrix m×n: f×(c·k1·k2), out×in, or for an embedding d×n,
+        transposed.
     mean
-        Mean input n, whose response the compressed layer keeps through its bias; None to leave the
-        bias alone.
+        Mean input n; the bias of the compressed layer keeps the response to it. None to leave the
+        bias unchanged.
     """
 
     layer: Layer
@@ -43,23 +46,20 @@ class Candidate:
 
     @property
     def biases(self) -> int:
-        """Return the numbers of the compressed layer's bias."""
+        """Return the number of parameters of the compressed layer's bias."""
         has_bias = self.layer.has_bias or self.mean is not None
         return self.layer.shape[0] if has_bias else 0
 
 
-Approximate = Callable[[NetworkProblem], Sequence[Candidate]]
-
-
 def layer_matrix(problem: NetworkProblem, layer: Layer) -> Tensor:
-    """Return the weight as the matrix m×n float64 that is factorized, an embedding's turned."""
-    weight = problem.model.get_submodule(layer.name).weight.detach()
+    """Return the matrix m×n float64 that is factorized: the weight, transposed for an embedding."""
+    weight = weight_of(problem.model.get_submodule(layer.name)).detach()
     matrix = weight.reshape(layer.matrix_shape).to("cpu", torch.float64)
     return matrix.T.contiguous() if layer.kind == "embedding" else matrix
 
 
-def options_of(problem: NetworkProblem, candidate: Candidate, errors: np.ndarray) -> Options:
-    """Return what a layer can become: rank 1, 2, … with `errors` at each rank, and last dense.
+def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) -> Options:
+    """Return the options of a layer: rank 1, 2, … with `errors` at each rank, then dense.
 
     Parameters
     ----------
@@ -68,12 +68,14 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: np.ndarray
     """
     layer = candidate.layer
     ranks = np.arange(1, len(errors))
+    costs: NDArray[Any]
+    dense: float
     if problem.budget == "parameters":
         costs = ranks * sum(layer.matrix_shape) + candidate.biases
         dense = layer.parameters
     elif problem.budget == "macs":
         costs, dense = ranks * sum(layer.matrix_shape) * layer.positions, layer.macs
-        if layer.kind == "embedding":  # its left factor is looked up
+        if layer.kind == "embedding":  # the left factor is looked up, which multiplies nothing
             costs = ranks * layer.shape[1] * layer.positions
     else:
         costs = problem.timing.rank_seconds(problem, layer)
@@ -81,25 +83,30 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: np.ndarray
     return Options(np.append(costs, dense).astype(float), np.append(errors[1:], 0.0))
 
 
-def _share(spectrum: Spectrum) -> np.ndarray:
+def _share(spectrum: Spectrum) -> Floats:
     total = max(float(spectrum.squares[0]), 1e-300)
-    return (spectrum.squares / total).numpy()
+    shares: Floats = (spectrum.squares / total).numpy()
+    return shares
 
 
-def _peak(spectrum: Spectrum) -> np.ndarray:
-    return (spectrum.peaks / max(float(spectrum.peaks[0]), 1e-300)).sqrt().numpy()
+def _peak(spectrum: Spectrum) -> Floats:
+    peaks: Floats = (spectrum.peaks / max(float(spectrum.peaks[0]), 1e-300)).sqrt().numpy()
+    return peaks
 
 
-def _rank_share(spectrum: Spectrum) -> np.ndarray:
+def _rank_share(spectrum: Spectrum) -> Floats:
     return 1 - np.arange(len(spectrum.squares)) / (len(spectrum.squares) - 1)
 
 
-def _lost_energy(spectrum: Spectrum) -> np.ndarray:
-    return -np.log(np.clip(1 - _share(spectrum), SHARE_LEAST, 1))
+def _lost_energy(spectrum: Spectrum) -> Floats:
+    # The logarithm makes the sum over layers that of the product of the energies kept.
+    lost: Floats = -np.log(np.clip(1 - _share(spectrum), SHARE_LEAST, 1))
+    return lost
 
 
-# How the budget is divided: the rule, and the error of each rank that it looks at.
-RULES: dict[str, tuple[Callable[..., list[int]], Callable[[Spectrum], np.ndarray]]] = {
+# For each allocation the rule that divides the budget, and the error at each rank that it uses.
+RULES: dict[str, tuple[Callable[[list[Options], float], list[int]], Callable[[Spectrum], Floats]]]
+RULES = {
     "uniform": (allocate.uniform, _share),
     "rank": (allocate.energy, _rank_share),
     "energy": (allocate.energy, _share),
@@ -117,29 +124,29 @@ def compress_layers(
     Parameters
     ----------
     rule
-        `uniform`: the same share of each layer's cost; `rank`: of each layer's rank; `energy`: the
-        same share of squared error; `minimax`: the least largest relative spectral error; `sum`:
-        the least sum of squared errors, in the spectra's units; `product`: the largest product of
-        the shares of energy kept.
+        `uniform`: each layer keeps the same share of its cost; `rank`: of its rank; `energy`: each
+        loses the same share of squared error; `minimax`: the largest relative spectral error is
+        least; `sum`: the sum of squared errors is least, in the spectra's units; `product`: the
+        product of the shares of energy kept is largest.
 
     Raises
     ------
     LowRankError
-        When the budget is below the smallest that rank 1 everywhere reaches.
+        When the budget is below the cost of rank 1 in every layer.
     """
     choose, error_of = RULES[rule]
     errors = [error_of(candidate.spectrum) for candidate in candidates]
     options = [
-        options_of(problem, candidate, own)
-        for candidate, own in zip(candidates, errors, strict=True)
+        options_of(problem, candidate, layer_errors)
+        for candidate, layer_errors in zip(candidates, errors, strict=True)
     ]
     budget = problem.allowance(compression)
     _check_reachable(problem, options, budget)
     chosen = choose(options, budget)
     new: dict[str, nn.Module] = {}
     layers = []
-    for candidate, own, option in zip(candidates, options, chosen, strict=True):
-        rank = None if option == len(own.cost) - 1 else option + 1
+    for candidate, choices, option in zip(candidates, options, chosen, strict=True):
+        rank = None if option == len(choices.cost) - 1 else option + 1
         layers.append(_describe(candidate, rank))
         if rank is not None:
             new[candidate.layer.name] = build(problem, candidate, rank)
@@ -152,7 +159,7 @@ def compress_layers(
 
 
 def build(problem: NetworkProblem, candidate: Candidate, rank: int) -> nn.Module:
-    """Return the layer of that rank that replaces a dense one."""
+    """Return the layer of rank `rank` that replaces a dense one."""
     layer = candidate.layer
     dense = problem.model.get_submodule(layer.name)
     left, right = candidate.spectrum.factors(rank)
@@ -161,33 +168,37 @@ def build(problem: NetworkProblem, candidate: Candidate, rank: int) -> nn.Module
     bias = None
     if candidate.mean is not None:
         lost = layer_matrix(problem, layer) @ candidate.mean - left @ (right @ candidate.mean)
-        bias = lost if dense.bias is None else lost + dense.bias.detach().cpu().double()
-    kind = FactorizedConv2d if layer.kind == "conv" else FactorizedLinear
-    return kind.from_dense(dense, left, right, bias=bias)
+        old = bias_of(dense)
+        bias = lost if old is None else lost + old.detach().cpu().double()
+    if layer.kind == "conv":
+        assert isinstance(dense, nn.Conv2d)
+        return FactorizedConv2d.from_dense(dense, left, right, bias=bias)
+    assert isinstance(dense, nn.Linear)
+    return FactorizedLinear.from_dense(dense, left, right, bias=bias)
 
 
 def _describe(candidate: Candidate, rank: int | None) -> dict[str, Any]:
-    """Return what became of a layer, as JSON can hold it; rank None: it stays dense."""
+    """Return the row of a layer in the report, as JSON values; rank None: it stays dense."""
     layer = candidate.layer
-    about: Mapping[str, Any] = {"name": layer.name, "shape": list(layer.shape), "rank": rank}
+    row = {"name": layer.name, "shape": list(layer.shape), "rank": rank}
     if rank is None:
-        return {**about, "parameters": layer.parameters, "error": 0.0}
+        return {**row, "parameters": layer.parameters, "error": 0.0}
     kept = rank * sum(layer.matrix_shape) + candidate.biases
     error = float(_share(candidate.spectrum)[rank]) ** 0.5
-    return {**about, "parameters": kept, "error": error}
+    return {**row, "parameters": kept, "error": error}
 
 
-def _objective(rule: str, errors: Sequence[np.ndarray], chosen: Sequence[int]) -> float:
-    """Return the rule's own objective: the sum or the largest of the layers' errors."""
+def _objective(rule: str, errors: Sequence[Floats], chosen: Sequence[int]) -> float:
+    """Return the objective of the rule: the sum of the layers' errors, or the largest."""
     taken = [
-        float(own[option + 1]) if option + 1 < len(own) else 0.0
-        for own, option in zip(errors, chosen, strict=True)
+        float(layer_errors[option + 1]) if option + 1 < len(layer_errors) else 0.0
+        for layer_errors, option in zip(errors, chosen, strict=True)
     ]
     return sum(taken) if rule in ("sum", "product") else max(taken)
 
 
 def _check_reachable(problem: NetworkProblem, options: Sequence[Options], budget: float) -> None:
-    least = sum(own.cost.min() for own in options)
+    least = sum(layer.cost.min() for layer in options)
     if least > budget:
         what = "the fastest form of" if problem.budget == "latency" else "rank 1 in"
         raise LowRankError(

@@ -1,4 +1,4 @@
-"""The approximations of one layer's matrix that the registry's matrix methods give."""
+"""The approximations of one layer's matrix by a matrix method."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,12 +13,12 @@ from lowrank_bench.linalg.decomposition import Decomposition, Projection
 from lowrank_bench.linalg.factors import Approximation, Factors
 from lowrank_bench.problem import Problem
 
-# Ranks at which errors are measured where each costs much; between them they are interpolated.
+# Numbers of ranks at which spectral norms and whole fits are computed; others are interpolated.
 NORMS, FITS = 24, 6
 
 
 class Approximator(Protocol):
-    """What is asked of a matrix method, as those of the registry; its repr shows all parameters."""
+    """A matrix method, as `methods.MatrixMethod`; its `repr` shows all parameters."""
 
     @property
     def nested(self) -> bool:
@@ -40,47 +40,48 @@ class Approximator(Protocol):
 
 
 class FittedSpectrum(Spectrum):
-    """The approximations of an m×n matrix by a method, with their plain errors.
+    """The approximations of an m×n matrix by a method, with unweighted errors.
 
-    The method sees the matrix with the longer side as its rows. Where one decomposition serves all
-    ranks the Frobenius errors are exact and the spectral ones measured at `NORMS` ranks; otherwise
-    both are measured at `FITS` ranks, each by a fit of its own. Between them, the logarithms are
-    interpolated.
+    The method gets the matrix with its longer side as the rows. If one decomposition serves all
+    ranks, the Frobenius errors are exact and the spectral errors are computed at `NORMS` ranks.
+    Otherwise the matrix is fitted at `FITS` ranks, and both errors are computed there. In between,
+    logarithms are interpolated.
 
     Raises
     ------
     LowRankError
-        When the method's factors are not two matrices.
+        When the method returns more than two factors.
     """
 
     def __init__(self, matrix: Tensor, method: Approximator) -> None:
         self.turned = matrix.shape[0] < matrix.shape[1]
         self.matrix = matrix.T.contiguous() if self.turned else matrix
         self.method = method
+        self.projection: Projection | None = None
         if method.nested:
-            found = method.decompose(Problem(self.matrix))
-            if not isinstance(found, Projection) or found.mean is not None:
+            decomposition = method.decompose(Problem(self.matrix))
+            if not isinstance(decomposition, Projection) or decomposition.mean is not None:
                 raise unfit(method)
-            self.projection = found
-            self.squares, self.peaks = _projected_errors(found)
+            self.projection = decomposition
+            self.squares, self.peaks = _projected_errors(decomposition)
         else:
-            self.projection = None
             self.squares, self.peaks = self._fitted_errors()
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return the factors of the method, m×k and k×n."""
-        found = self._fit(rank)
-        left, right = (found.right.T, found.left.T) if self.turned else (found.left, found.right)
-        return balanced(left, right)
+        factors = self._fit(rank)
+        if self.turned:
+            return balanced(factors.right.T, factors.left.T)
+        return balanced(factors.left, factors.right)
 
     def _fit(self, rank: int) -> Factors:
         if self.projection is not None:
-            found: Approximation = self.projection.factors(rank)
+            factors: Approximation = self.projection.factors(rank)
         else:
-            found = self.method.decompose(Problem(self.matrix, rank)).factors(rank)
-        if not isinstance(found, Factors) or found.bias is not None:
+            factors = self.method.decompose(Problem(self.matrix, rank)).factors(rank)
+        if not isinstance(factors, Factors) or factors.bias is not None:
             raise unfit(self.method)
-        return found
+        return factors
 
     def _fitted_errors(self) -> tuple[Tensor, Tensor]:
         ranks = spread(self.matrix.shape[1], FITS)
@@ -99,11 +100,11 @@ def unfit(method: Approximator) -> LowRankError:
     )
 
 
-def _projected_errors(found: Projection) -> tuple[Tensor, Tensor]:
+def _projected_errors(projection: Projection) -> tuple[Tensor, Tensor]:
     """Return the squared Frobenius and spectral errors for ranks 0..n."""
-    images = found.matrix @ found.basis
+    images = projection.matrix @ projection.basis
     gram = images.T @ images
-    # What is left after rank k lies in the directions from k on.
+    # The error at rank k is the matrix in the directions from k on: a trailing block of the Gram.
     squares = torch.cat([gram.diagonal().flip(0).cumsum(0).flip(0), gram.new_zeros(1)])
     ranks = spread(len(gram), NORMS)
     peaks = [float(torch.linalg.eigvalsh(gram[k:, k:])[-1]) for k in ranks[:-1]]
@@ -111,13 +112,13 @@ def _projected_errors(found: Projection) -> tuple[Tensor, Tensor]:
 
 
 def spread(most: int, count: int) -> list[int]:
-    """Return about `count` whole numbers from 0 to `most` with both ends, closer at the low."""
+    """Return about `count` whole numbers from 0 to `most`, both included, denser at the low end."""
     inner = np.geomspace(1, max(most, 1), max(count, 2)).round().astype(int)
     return sorted({0, *inner.tolist(), most})
 
 
 def _between(ranks: Sequence[int], values: Sequence[float]) -> Tensor:
-    """Return values for ranks 0..last: logarithms interpolated, never rising, the last one kept."""
+    """Return falling values for ranks 0..last: logarithms interpolated, the last value exact."""
     floor = max(values[0], 1e-300) * 1e-16
     logs = np.log(np.maximum(np.minimum.accumulate(values), floor))
     full = np.exp(np.interp(np.arange(ranks[-1] + 1), ranks, logs))

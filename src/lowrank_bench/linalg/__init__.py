@@ -1,5 +1,5 @@
-"""Matrices: factors, decompositions that serve every rank, Gram matrices, Lewis weights.
+"""Matrices: factors, decompositions for all ranks, Gram matrices, Lewis weights.
 
-Import from the submodules: `code_digest` follows those, and a package that gathers names would
-tie every method to every file here.
+Import from the submodules. `code_digest` follows imports, so a package that re-exported names
+would make every method depend on every file in this folder.
 """

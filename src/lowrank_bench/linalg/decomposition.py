@@ -1,4 +1,4 @@
-"""Decompositions: computed once for a matrix, they give the factors of every rank."""
+"""Decompositions: computed once per matrix, they yield the factors of every rank."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,34 +14,34 @@ RANK = "rank"
 
 
 class Decomposition(ABC):
-    """What a method computes once for an n×d matrix, to serve all ranks.
+    """What a method computes once for an n×d matrix and then uses for all ranks.
 
     Attributes
     ----------
     info
-        Facts about the computation as JSON can hold them: iterations, residual.
+        Facts about the computation, serializable as JSON: iterations, residual.
     """
 
     info: dict[str, Any]
 
     @abstractmethod
     def factors(self, rank: int) -> Approximation:
-        """Return the factors of that rank.
+        """Return the factors of the given rank.
 
         Raises
         ------
         LowRankError
-            When `rank` is not in 1..min(n, d).
+            If `rank` is not in 1..min(n, d).
         """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is kept on disk; with the matrix itself it restores the decomposition."""
+        """Return the tensors to save; with the matrix they restore the decomposition."""
 
     @classmethod
     @abstractmethod
     def from_tensors(cls, matrix: Tensor, tensors: Mapping[str, Tensor]) -> Self:
-        """Return the decomposition of `matrix` that gave `tensors`."""
+        """Return the decomposition of `matrix` from its saved `tensors`."""
 
 
 class Projection(Decomposition):
@@ -54,9 +54,9 @@ class Projection(Decomposition):
     basis
         Tensor V, d×r with r ≤ min(n, d): orthonormal columns, the most important first.
     info
-        Facts about how the basis was found.
+        Facts about the computation of the basis.
     mean
-        Tensor d that is subtracted from the rows first and kept as a bias, or None.
+        Tensor d, subtracted from the rows before the projection and kept as a bias, or None.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Projection(Decomposition):
         self.info = dict(info or {})
 
     def factors(self, rank: int) -> Factors:
-        """Return (A V_k, V_kᵀ) for k = `rank`, with the mean as bias where there is one."""
+        """Return (A V_k, V_kᵀ) for k = `rank`, with the mean, if any, as bias."""
         limit = self.basis.shape[1]
         if not 1 <= rank <= limit:
             shape = "x".join(str(size) for size in self.matrix.shape)
@@ -78,13 +78,14 @@ class Projection(Decomposition):
         leading = self.basis[:, :rank]
         left = self.matrix @ leading
         if self.mean is not None:
+            # (A − 1mᵀ)V_k without an n×d copy of the centred matrix.
             left -= self.mean @ leading
         return Factors(left, leading.T.contiguous(), self.mean)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return basis and mean: the left factor follows from them and the matrix."""
-        found = {"basis": self.basis}
-        return found if self.mean is None else {**found, "mean": self.mean}
+        """Return the basis and the mean; the left factor follows from them and the matrix."""
+        stored = {"basis": self.basis}
+        return stored if self.mean is None else {**stored, "mean": self.mean}
 
     @classmethod
     def from_tensors(cls, matrix: Tensor, tensors: Mapping[str, Tensor]) -> Self:
@@ -99,14 +100,14 @@ class Projection(Decomposition):
 
 
 class Single(Decomposition):
-    """The decomposition of a method that is not nested: factors of one rank.
+    """The decomposition of a method whose ranks are not nested: factors of one rank.
 
     Parameters
     ----------
     factors
-        The factors, kept in float32 on disk.
+        The factors, stored as float32.
     rank
-        The rank for which the method was asked.
+        The rank that the factors were computed for.
     info
         Facts about the computation.
     """
@@ -117,13 +118,13 @@ class Single(Decomposition):
         self._factors, self.rank, self.info = factors, rank, dict(info or {})
 
     def factors(self, rank: int) -> Approximation:
-        """Return the factors, for the one rank that they were made for."""
+        """Return the factors; `rank` must be the one that they were computed for."""
         if rank != self.rank:
             raise LowRankError(f"this decomposition is for rank {self.rank}, not {rank}")
         return self._factors
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the factors and the rank."""
+        """Return the factors in float32 and the rank."""
         small = self._factors.to(dtype=torch.float32).tensors()
         return {**small, RANK: torch.tensor(self.rank)}
 
@@ -136,17 +137,19 @@ class Single(Decomposition):
 
 
 def orient(basis: Tensor) -> Tensor:
-    """Return the columns with signs such that the largest entry of each is positive."""
+    """Return the columns with signs that make the entry of largest magnitude positive."""
+    # Singular vectors are unique up to their sign; a fixed one makes results reproducible.
     largest = basis.abs().argmax(dim=0, keepdim=True)
     return basis * torch.where(basis.gather(0, largest) < 0, -1.0, 1.0).to(basis)
 
 
 def complete(basis: Tensor, count: int) -> Tensor:
-    """Return `basis`, d×r orthonormal, with orthonormal columns added up to `count` ≤ d."""
+    """Extend `basis`, d×r orthonormal, by orthonormal columns to `count` ≤ d of them."""
     dimension, rank = basis.shape
     if rank >= count:
         return basis
     identity = torch.eye(dimension, count - rank, dtype=basis.dtype, device=basis.device)
-    # Householder's Q is orthonormal whatever the columns added; its first r span the basis.
+    # A Householder Q is orthonormal even if the input columns are dependent, and its first r
+    # columns span the basis, so the remaining ones complete it.
     added = torch.linalg.qr(torch.cat([basis, identity], dim=1)).Q[:, rank:]
     return torch.cat([basis, added], dim=1)

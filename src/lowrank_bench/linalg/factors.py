@@ -1,46 +1,59 @@
-"""What replaces a weight: small matrices, and integers that say how they fit together."""
+"""Replacements for a weight: small matrices, and integers that say how they combine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 LABELS = "labels"
-KEPT = 255
-OFFSET = 1 << 15
+KEPT = 255  # in `SparseFactors.terms`: the row is kept whole
+OFFSET = 1 << 15  # subtracted from indices, so that int16 reaches 65,536 rows
 
 
 class Approximation(ABC):
-    """What replaces an n×d matrix: its rows can be computed a block at a time."""
+    """A replacement for an n×d matrix whose rows can be computed one block at a time."""
 
-    shape: tuple[int, int]
-    rank: int
-    index_bits: int = 0
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Return (n, d)."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """Return the rank, or the largest that the parts allow."""
+
+    @property
+    def index_bits(self) -> int:
+        """Return the bits of all integers stored beside the parameters; 0 if there are none."""
+        return 0
 
     @property
     def n_parameters(self) -> int:
-        """Return the numbers kept; the integers beside them are counted in `index_bits`."""
+        """Return how many numbers are stored; `index_bits` counts the integers."""
         return sum(value.numel() for value in self.tensors().values() if value.is_floating_point())
 
     @abstractmethod
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return rows `start` to `stop` of the matrix, all of them by default."""
+        """Return rows `start` to `stop` of the matrix, by default all of them."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that is kept, by name; `restore` reads it back."""
+        """Return all stored tensors by name; `restore` rebuilds the object from them."""
 
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Self:
-        """Return the same in another precision or on another device."""
+        """Return a copy in another precision or on another device."""
         moved = {
             name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
             for name, value in self.tensors().items()
         }
-        return restore(moved)
+        copy = restore(moved)
+        assert isinstance(copy, type(self))
+        return copy
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,9 @@ class Factors(Approximation):
         return rows if self.bias is None else rows + self.bias
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return `left`, `right` and, if there is one, `bias`."""
-        found = {"left": self.left, "right": self.right}
-        return found if self.bias is None else {**found, "bias": self.bias}
+        """Return `left`, `right` and, if present, `bias`."""
+        stored = {"left": self.left, "right": self.right}
+        return stored if self.bias is None else {**stored, "bias": self.bias}
 
 
 @dataclass(frozen=True)
@@ -91,9 +104,9 @@ class ClusteredFactors(Approximation):
     left
         Tensor n×j, in the order of the rows.
     right
-        Tensor k×j×d, a basis for each cluster.
+        Tensor k×j×d: the basis of each cluster.
     labels
-        Tensor n of whole numbers in 0..k−1.
+        Tensor n of integers in 0..k−1.
     """
 
     left: Tensor
@@ -112,7 +125,7 @@ class ClusteredFactors(Approximation):
 
     @property
     def index_bits(self) -> int:
-        """Return the bits that the labels need, n·⌈log₂ k⌉."""
+        """Return the bits of the labels, n·⌈log₂ k⌉."""
         return label_bits(len(self.labels), len(self.right))
 
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
@@ -120,8 +133,8 @@ class ClusteredFactors(Approximation):
         left, labels = self.left[start:stop], self.labels[start:stop]
         rows = left.new_empty(len(left), self.shape[1])
         for cluster, basis in enumerate(self.right):
-            own = labels == cluster
-            rows[own] = left[own] @ basis
+            members = labels == cluster
+            rows[members] = left[members] @ basis
         return rows
 
     def tensors(self) -> dict[str, Tensor]:
@@ -131,13 +144,13 @@ class ClusteredFactors(Approximation):
 
 @dataclass(frozen=True)
 class DenseRows:
-    """Rows kept as they are, n×d: what a block is where factors would be larger."""
+    """Rows stored as they are, n×d: used for a block whose factors would be larger."""
 
     rows: Tensor
 
     @property
     def rank(self) -> int:
-        """Return the most that the rank can be."""
+        """Return the largest possible rank."""
         return min(self.rows.shape)
 
     def dense(self) -> Tensor:
@@ -151,14 +164,14 @@ class DenseRows:
 
 @dataclass(frozen=True)
 class BlockFactors(Approximation):
-    """A matrix cut into blocks of rows, each with factors of its own rank, or kept dense.
+    """A matrix in blocks of rows, each with factors of its own rank or stored as it is.
 
     Attributes
     ----------
     labels
-        Tensor n of whole numbers: the block of each row. The rows of a block keep their order.
+        Tensor n of integers: the block of each row. The rows of a block keep their order.
     parts
-        What replaces each block.
+        The replacement for each block.
     """
 
     labels: Tensor
@@ -178,7 +191,7 @@ class BlockFactors(Approximation):
 
     @property
     def index_bits(self) -> int:
-        """Return the bits that the labels need; a row's place in its block follows from them."""
+        """Return the bits of the labels, from which a row's place in its block follows."""
         return label_bits(len(self.labels), len(self.parts))
 
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
@@ -187,35 +200,36 @@ class BlockFactors(Approximation):
         sample = next(iter(self.parts[0].tensors().values()))
         rows = sample.new_empty(len(labels), self.shape[1])
         for block, part in enumerate(self.parts):
+            # Rows of the block are stored in order, so earlier members give the first index.
             first = int((self.labels[:start] == block).sum())
-            own = labels == block
-            last = first + int(own.sum())
-            rows[own] = (
+            members = labels == block
+            last = first + int(members.sum())
+            rows[members] = (
                 part.rows[first:last] if isinstance(part, DenseRows) else part.dense(first, last)
             )
         return rows
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return `labels`, and the tensors of block b under `b.left`, `b.right` or `b.rows`."""
-        found = {LABELS: self.labels}
+        """Return `labels`, and the tensors of block b as `b.left`, `b.right` or `b.rows`."""
+        stored = {LABELS: self.labels}
         for block, part in enumerate(self.parts):
-            found |= {f"{block}.{name}": value for name, value in part.tensors().items()}
-        return found
+            stored |= {f"{block}.{name}": value for name, value in part.tensors().items()}
+        return stored
 
 
 @dataclass(frozen=True)
 class SparseFactors(Approximation):
-    """A matrix of which some rows are kept and the others are sparse combinations of these.
+    """A matrix with some rows kept whole and the others sparse combinations of them.
 
     Attributes
     ----------
     rows
-        Tensor m×d: the rows that are kept, in their order, m ≤ 65,536.
+        Tensor m×d: the kept rows in order, m ≤ 65,536.
     terms
-        Tensor n uint8: how many rows each row combines, 0 to 254; `KEPT` for those that are kept.
+        Tensor n uint8: number of terms in each row's combination, 0 to 254; `KEPT` for a kept row.
     indices
-        Tensor z int16: which of the kept rows, one combination after the other; kept row 0 is
-        −32,768, so that 16 bits reach them all.
+        Tensor z int16: the kept row of each term, all combinations in sequence. Kept row 0 has
+        index −32,768, so that 16 bits reach all of them.
     values
         Tensor z: the coefficients.
     """
@@ -227,7 +241,7 @@ class SparseFactors(Approximation):
 
     @property
     def rank(self) -> int:
-        """Return the largest rank that the matrix can have."""
+        """Return the largest possible rank."""
         return min(self.rows.shape)
 
     @property
@@ -256,21 +270,23 @@ class SparseFactors(Approximation):
 
 
 def term_starts(terms: Tensor) -> Tensor:
-    """Return where each row of `SparseFactors` starts, n int64: in `indices`, or in `rows`."""
+    """Return the first index of each row of `SparseFactors`, n int64: in `indices` or `rows`."""
     kept = terms == KEPT
     counts = torch.where(kept, 0, terms.long())
     return torch.where(kept, kept.cumsum(0) - 1, counts.cumsum(0) - counts)
 
 
 def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor) -> Tensor:
-    """Return the rows `wanted`, len(wanted)×d, of sparse factors; `starts` are their starts."""
-    terms = factors.terms.index_select(0, wanted)  # which refuses negative indices
+    """Return the rows `wanted`, len(wanted)×d, of sparse factors; see `term_starts`."""
+    terms = factors.terms.index_select(0, wanted)  # unlike indexing, rejects negative indices
     kept = terms == KEPT
     counts = torch.where(kept, 1, terms.long())
     offsets = counts.cumsum(0) - counts
+    # One bag per row, with one entry per term; a kept row is a bag of one entry with weight 1.
     bag = torch.repeat_interleave(counts)
     places = starts[wanted][bag] + torch.arange(len(bag), device=bag.device) - offsets[bag]
     whole = kept[bag]
+    # A kept row is addressed directly, a term through its stored index and coefficient.
     indices, weights = places.clone(), factors.values.new_ones(len(bag))
     indices[~whole] = factors.indices[places[~whole]].long() + OFFSET
     weights = weights.index_put((~whole,), factors.values[places[~whole]])
@@ -280,12 +296,12 @@ def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor) -> Tensor:
 
 
 def label_bits(rows: int, parts: int) -> int:
-    """Return the bits that say for each row which of `parts` it belongs to, n·⌈log₂ parts⌉."""
+    """Return the bits that assign each of n rows to one of `parts`, n·⌈log₂ parts⌉."""
     return rows * (parts - 1).bit_length()
 
 
-def restore(tensors: Mapping[str, Tensor]) -> Any:
-    """Return the approximation whose `tensors()` these are."""
+def restore(tensors: Mapping[str, Tensor]) -> Approximation:
+    """Rebuild an approximation from its `tensors()`; their names tell which kind it is."""
     if "terms" in tensors:
         return SparseFactors(**tensors)
     if LABELS not in tensors:
@@ -298,5 +314,5 @@ def restore(tensors: Mapping[str, Tensor]) -> Any:
         if part:
             blocks.setdefault(int(block), {})[part] = value
     parts = (blocks[number] for number in range(len(blocks)))
-    made = (DenseRows(**part) if "rows" in part else Factors(**part) for part in parts)
-    return BlockFactors(tensors[LABELS], tuple(made))
+    restored = (DenseRows(**part) if "rows" in part else Factors(**part) for part in parts)
+    return BlockFactors(tensors[LABELS], tuple(restored))

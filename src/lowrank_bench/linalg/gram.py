@@ -1,7 +1,8 @@
-"""Products with a tall matrix, a block of rows at a time, and its right singular vectors.
+"""Products with a tall matrix, one block of rows at a time, and its right singular vectors.
 
-A tall n×d matrix is read through its d×d Gram matrix where that is accurate, at a third of the
-cost of its SVD and without a second copy of it; through a QR factorization where it is not.
+The singular vectors of a tall n×d matrix come from its d×d Gram matrix if that is accurate
+enough: a third of the cost of an SVD, and no second copy of the matrix. Otherwise they come from
+a QR factorization.
 """
 
 import math
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024
-BLOCK_BYTES = 1 << 20  # of a block that is scaled first; it then stays in the cache
-PANELS = 8
-# The Gram matrix squares the condition number. Down to this ratio of its eigenvalues the smallest
-# of them still has eight correct digits.
+BLOCK_BYTES = 1 << 20  # size of a scaled block of rows, small enough to stay in the cache
+PANELS = 8  # column panels of a Gram matrix
+# The Gram matrix squares the condition number. Down to this ratio of smallest to largest
+# eigenvalue, the smallest still has eight correct digits.
 STEEP = 1e-8
 
 
 def _blocks(matrix: Tensor, scale: Tensor | float | None, size: int = CHUNK) -> Iterator[Tensor]:
-    """Yield blocks of rows; each row times its entry of `scale`."""
+    """Yield blocks of rows, each row multiplied by its entry of `scale`."""
     for start in range(0, len(matrix), size):
         block = matrix[start : start + size]
         if isinstance(scale, Tensor):
@@ -30,7 +31,7 @@ def _blocks(matrix: Tensor, scale: Tensor | float | None, size: int = CHUNK) -> 
 
 
 def _panels(width: int) -> list[tuple[int, int]]:
-    """Return column ranges; only those on one side of the diagonal need computing."""
+    """Return the column ranges of the panels; narrow matrices have a single one."""
     step = width if width < 16 * PANELS else math.ceil(width / PANELS)
     return [(start, min(start + step, width)) for start in range(0, width, step)]
 
@@ -38,12 +39,13 @@ def _panels(width: int) -> list[tuple[int, int]]:
 def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
     """Return (DA)ᵀ(DA), d×d, for A n×d and D = diag(`scale`), in the precision of A.
 
-    Costs 9/16 of the full product, n·d²·9/8 operations, and one block of rows of memory.
+    Costs n·d²·9/8 operations, 9/16 of the full product, and memory for one block of rows.
     """
     width = matrix.shape[1]
     total = matrix.new_zeros(width, width)
     size = min(CHUNK, max(256, BLOCK_BYTES // (matrix.element_size() * max(width, 1))))
     for block in _blocks(matrix, scale, size):
+        # The result is symmetric: compute the panels on and right of the diagonal, then mirror.
         for low, high in _panels(width):
             total[low:high, low:].addmm_(block[:, low:high].T, block[:, low:])
     return total.triu() + total.triu(1).T
@@ -51,10 +53,11 @@ def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
 
 def squared_norms(matrix: Tensor, triangle: Tensor, scale: Tensor | None = None) -> Tensor:
     """Return ‖T (s_i a_i)‖² for each row a_i of A n×d, T lower triangular d×d, s = `scale`."""
-    parts = []
+    parts: list[Tensor] = []
     upper = triangle.T.contiguous()
     for block in _blocks(matrix, scale):
         total = block.new_zeros(len(block))
+        # Entries j of T a need only a_1..a_j, so each panel multiplies the columns up to its end.
         for low, high in _panels(matrix.shape[1]):
             image = block[:, :high] @ upper[:high, low:high]
             total += torch.linalg.vecdot(image, image)
@@ -64,6 +67,7 @@ def squared_norms(matrix: Tensor, triangle: Tensor, scale: Tensor | None = None)
 
 def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:
     """Return R of a QR factorization of `scale`·A, d×d for A n×d with n ≥ d."""
+    # R of [R₁; next block] is R of all rows so far: memory for one block is enough.
     factor = matrix.new_zeros(0, matrix.shape[1])
     for block in _blocks(matrix, scale, max(CHUNK, 4 * matrix.shape[1])):
         factor = torch.linalg.qr(torch.cat([factor, block]), mode="r").R
@@ -71,12 +75,12 @@ def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:
 
 
 def power_of_two(value: float) -> float:
-    """Return the power of two next above `value` > 0; scaling by it rounds nothing."""
+    """Return the smallest power of two above `value` > 0; scaling by it is exact."""
     return math.ldexp(1.0, math.frexp(value)[1])
 
 
 def largest_entry(matrix: Tensor) -> float:
-    """Return max |a_ij|, without a copy of the matrix; NaN when an entry is."""
+    """Return max |a_ij| without a copy of the matrix; NaN if any entry is NaN."""
     if matrix.numel() == 0:
         return 0.0
     low, high = torch.aminmax(matrix)
@@ -84,9 +88,9 @@ def largest_entry(matrix: Tensor) -> float:
 
 
 def unit_of(matrix: Tensor) -> float:
-    """Return a power of two by which a matrix divides to entries of at most one; 1 for zeros.
+    """Return a power of two that scales all entries to at most one; 1 for a zero matrix.
 
-    It keeps squares of very large and very small entries in range, and rounds nothing.
+    After a division by it, squares of entries do not overflow. The division is exact.
     """
     return power_of_two(largest_entry(matrix) or 0.5)
 
@@ -104,10 +108,11 @@ def right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:
     values
         Tensor of m = min(n, d).
     vectors
-        Tensor d×m with orthonormal columns, whatever the rank of A.
+        Tensor d×m with orthonormal columns, even if A is rank deficient.
     """
     rows, columns = matrix.shape
     if rows < columns:
+        # With Aᵀ = QR, A = Rᵀ Qᵀ: the small Rᵀ has the same singular values.
         rotation, factor = torch.linalg.qr(matrix.T)
         values, vectors = right_singular(factor.T)
         return values, rotation @ vectors
@@ -115,18 +120,21 @@ def right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:
     if peak == 0:
         return matrix.new_zeros(columns), torch.eye(columns).to(matrix)
     unit = power_of_two(peak)
+    # Scale only if the squares of entries could leave the range of float64.
     scale = None if 1e-100 < unit < 1e100 else 1 / unit
+    # AᵀA = V Σ² Vᵀ
     squares, vectors = torch.linalg.eigh(gram(matrix, scale))
     if squares[0] >= STEEP * squares[-1]:
         values, vectors = squares.flip(0).sqrt(), vectors.flip(1)
     else:
+        # Too ill-conditioned for AᵀA: R of A = QR has the same singular values and vectors.
         _, values, rows_v = torch.linalg.svd(triangular_factor(matrix, scale))
         vectors = rows_v.T
     return values if scale is None else values * unit, vectors
 
 
 def numerical_rank(values: Tensor, rows: int, columns: int) -> int:
-    """Return how many singular values of an n×d matrix stand out of rounding, as numpy does."""
+    """Return how many singular values exceed rounding error, as NumPy's `matrix_rank` does."""
     if len(values) == 0:
         return 0
     floor = values[0] * max(rows, columns) * torch.finfo(values.dtype).eps

@@ -1,1 +1,1 @@
-"""Compress all layers of a network under one budget: low rank per layer, ranks chosen globally."""
+"""Whole networks: their layers, statistics on calibration data, budgets and sizes."""

@@ -1,4 +1,4 @@
-"""Check what a user gives for a whole network, before methods rely on it."""
+"""Check a user's example and calibration batches before methods rely on them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,12 +11,13 @@ from lowrank_bench.network.problem import Batches, Inputs
 
 
 def check_example(model: nn.Module, example: Any) -> None:
-    """Check that the keyword arguments of one forward fit the network, which runs once.
+    """Check that the network runs on the keyword arguments of one forward.
 
     Raises
     ------
     LowRankError
-        When they are no tensors by name, hold several examples, or the network fails on them.
+        When they are not a mapping from names to tensors, hold several examples, or the network
+        fails on them.
     """
     _check_inputs("example", example)
     name, size = _first(example)
@@ -26,29 +27,29 @@ def check_example(model: nn.Module, example: Any) -> None:
 
 
 def checked_batches(model: nn.Module, batches: Any, labelled: bool) -> Batches:
-    """Return the calibration batches so that each is checked when it is taken.
+    """Return the calibration batches, each of which is checked when it is used.
 
     Parameters
     ----------
     labelled
-        Whether labels are looked at.
+        Whether the method uses labels.
 
     Raises
     ------
     LowRankError
-        When it is no function; later, when a batch is no pair of inputs by name and labels, the
-        network fails on the first of it, labels are not one for each example, or a further call
-        gives nothing.
+        When `batches` is not a function. Later, when a batch is not a pair of named inputs and
+        labels, the network fails on the first batch, there is not one label for each example, or
+        a further call returns no data.
     """
     if not callable(batches):
         raise LowRankError(
-            "batches must be a function that gives pairs of keyword arguments and labels, anew at "
-            f"each call, not {type(batches).__name__}; as batches=lambda: pairs"
+            "batches must be a function that returns pairs of keyword arguments and labels, the "
+            f"same at each call, not {type(batches).__name__}; as batches=lambda: pairs"
         )
-    given = False
+    had_data = False  # in an earlier call
 
     def _checked() -> Iterator[tuple[Inputs, Tensor | None]]:
-        nonlocal given
+        nonlocal had_data
         count = 0
         for item in batches():
             if not isinstance(item, tuple | list) or len(item) != 2:
@@ -66,17 +67,20 @@ def checked_batches(model: nn.Module, batches: Any, labelled: bool) -> Batches:
             count += size
             if size:
                 yield inputs, labels
-        if given and not count:
+        if had_data and not count:
             raise LowRankError(
                 "batches gave data once and then none; make a new generator at each call"
             )
-        given = True
+        had_data = True
 
     return _checked
 
 
 def take_modes(model: nn.Module, like: nn.Module) -> None:
-    """Give each module the training mode of the one of its name, or of what that is a part of."""
+    """Give each module the training mode of the module of its name in `like`.
+
+    The parts of a new layer take the mode of the layer that it replaces.
+    """
     modes = {name: module.training for name, module in like.named_modules()}
     for name, module in model.named_modules():
         while name not in modes:
@@ -95,8 +99,8 @@ def _check_inputs(what: str, inputs: Any) -> None:
 
 def _check_labels(labels: Any, size: int) -> None:
     if not isinstance(labels, Tensor) or labels.ndim < 1 or len(labels) != size:
-        found = f"{len(labels)}" if isinstance(labels, Tensor) and labels.ndim else "other things"
-        raise LowRankError(f"labels must be a tensor, one for each of {size} inputs, not {found}")
+        count = f"{len(labels)}" if isinstance(labels, Tensor) and labels.ndim else "other things"
+        raise LowRankError(f"labels must be a tensor, one for each of {size} inputs, not {count}")
 
 
 def _first(inputs: Inputs) -> tuple[str, int]:

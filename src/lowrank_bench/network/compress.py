@@ -1,4 +1,4 @@
-"""Run a method on a whole network and count what is left, on the result itself."""
+"""Run a method on a whole network and count the sizes of the result."""
 
 from functools import partial
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ COUNTED = (
 
 
 class WholeNetworkMethod(Protocol):
-    """What is asked of a method here; `methods.NetworkMethod` is one."""
+    """A method that compresses networks, as `methods.NetworkMethod` is."""
 
     def label(self) -> str:
         """Return the name of the method with its parameters."""
@@ -35,9 +35,9 @@ class WholeNetworkMethod(Protocol):
 def compress_within(
     problem: NetworkProblem, method: WholeNetworkMethod, compression: float
 ) -> CompressedNetwork:
-    """Return what a method makes of a network; `info` has the counts of `counted` as well.
+    """Return the network as a method compresses it; `info` has the facts of `counted` as well.
 
-    A budget of latency is kept as measured on the network that is made (`SecondsModel.within`).
+    A budget of latency is checked by measuring the compressed network (`SecondsModel.within`).
 
     Raises
     ------
@@ -45,36 +45,36 @@ def compress_within(
         When the method refuses the network or the budget, or no network is fast enough.
     """
     if problem.budget == "latency":
-        found = problem.timing.within(problem, compression, partial(method.compress, problem))
+        network = problem.timing.within(problem, compression, partial(method.compress, problem))
     else:
-        found = method.compress(problem, compression)
-    facts = counted(problem, found.model)
+        network = method.compress(problem, compression)
+    facts = counted(problem, network.model)
     left = skipped_layers(problem.model, problem.target, problem.layers)
     if left:
-        found.info["left_dense"] = left
+        network.info["left_dense"] = left
     if problem.budget != "latency" and facts["achieved_compression"] < compression - 1e-9:
         raise AssertionError(f"{method.label()} keeps more than {1 - compression:g}: {facts}")
-    return CompressedNetwork(found.model, found.layers, {**found.info, **facts})
+    return CompressedNetwork(network.model, network.layers, {**network.info, **facts})
 
 
 def counted(problem: NetworkProblem, model: nn.Module) -> dict[str, Any]:
-    """Return what a compressed copy of a problem's network keeps.
+    """Return the sizes of a compressed copy of a problem's network, and of the dense network.
 
-    `parameters_*` are those of the targeted layers, `network_parameters_*` of all; `macs_*` are
-    multiply-adds of one example; `achieved_compression` is of what the budget limits, for a
-    budget of latency of the parameters.
+    `parameters_*` are those of the targeted layers, `network_parameters_*` those of all layers,
+    `macs_*` the multiply-adds of one example. `achieved_compression` is in units of the budget; for
+    a budget of latency it is that of the parameters.
     """
     problem = problem.origin or problem
     dense = problem.cached("count", lambda: count(problem.model, problem.example))
     kept = count(model, problem.example)
     layers = [model.get_submodule(layer.name) for layer in problem.layers]
-    own = [
+    targeted = [
         sum(layer.parameters for layer in problem.layers),
         sum(p.numel() for layer in layers for p in layer.parameters()),
         0,
     ]
     whole = [dense.parameters, kept.parameters, dense.macs, kept.macs]
-    facts = dict(zip(COUNTED, [*own, *whole], strict=True))
+    facts = dict(zip(COUNTED, [*targeted, *whole], strict=True))
     if problem.budget == "macs":
         names = [layer.name for layer in problem.layers]
         used = sum(macs for name, macs in kept.by_module.items() if _inside(name, names))

@@ -1,8 +1,7 @@
-"""Count what a network stores and multiplies, on the modules that really run."""
+"""Count the parameters of a network and the multiply-adds of the modules that run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,10 @@ from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
 from lowrank_bench.layers.factorized import FactorizedEmbedding
 from lowrank_bench.layers.linear import FactorizedLinear
-from lowrank_bench.network.hooks import watching
+from lowrank_bench.network.hooks import Watcher, watching
+from lowrank_bench.network.layers import weight_of
 
-Counter = Callable[[nn.Module, Tensor, Tensor], int]
+Counter = Callable[[Tensor, Tensor], int]  # of a module's input and output
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Counts:
     Attributes
     ----------
     parameters
-        Numbers of all distinct parameters; buffers are not counted.
+        Number of parameters, shared ones counted once; buffers are not counted.
     macs
-        Multiply-adds of the forward, those of products with stored weights: `by_module` summed.
-        Products between activations, as in attention, normalisations and activation functions
-        are not counted.
+        Multiply-adds of all products with stored weights: the sum of `by_module`. Products between
+        activations, as in attention, are not counted, nor are normalisations and activation
+        functions.
     by_module
         Multiply-adds by dotted name, for each module that ran.
     uncounted
-        Names of modules that hold weight matrices of a kind that is not counted here.
+        Names of modules with weight matrices whose multiply-adds are not known.
     """
 
     parameters: int
@@ -41,32 +41,31 @@ class Counts:
 
 
 def count(model: nn.Module, example: Mapping[str, Tensor]) -> Counts:
-    """Return the parameters that a network stores and the multiply-adds of one forward.
+    """Return the number of parameters of a network and the multiply-adds of one forward.
 
     Parameters
     ----------
     model
-        Any network; it runs once, in evaluation mode, and is left as it was.
+        Any network; it runs once, in evaluation mode, and is not changed.
     example
-        Keyword arguments of a forward; a batch of one counts one example.
+        Keyword arguments of a forward; the counts are those of the whole batch.
     """
-    counters: dict[str, tuple[nn.Module, Counter]] = {}
+    counters: dict[str, Counter] = {}
     uncounted = []
     for name, module in model.named_modules():
         counter = _counter(module)
         if counter is not None:
-            counters[name] = module, counter
+            counters[name] = counter
         elif _has_matrices(module):
             uncounted.append(name)
     totals = dict.fromkeys(counters, 0)
 
-    def watcher(name: str) -> Any:
-        """Return what adds a module's multiply-adds to its total."""
-        module, counter = counters[name]
+    def watcher(name: str) -> Watcher:
+        """Return the watcher that adds a module's multiply-adds to its total."""
 
-        def add(given: Tensor, output: Tensor) -> None:
-            """Add what one run of the module costs."""
-            totals[name] += counter(module, given, output)
+        def add(inputs: Tensor, output: Tensor) -> None:
+            """Add the multiply-adds of one call of the module."""
+            totals[name] += counters[name](inputs, output)
 
         return add
 
@@ -77,32 +76,32 @@ def count(model: nn.Module, example: Mapping[str, Tensor]) -> Counts:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the numbers of all parameters, each counted once whatever names it has."""
+    """Return the number of all parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _counter(module: nn.Module) -> Counter | None:
-    """Return how to count a module's own multiply-adds, or None for one that has none."""
+    """Return what counts a module's own multiply-adds, or None if it has none."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return lambda m, given, output: given.numel() * m.weight[0].numel()
+        return lambda inputs, output: inputs.numel() * module.weight[0].numel()
     if isinstance(module, nn.modules.conv._ConvNd):
-        return lambda m, given, output: output.numel() * m.weight[0].numel()
+        return lambda inputs, output: output.numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear):
-        return lambda m, given, output: output.numel() * m.in_features
+        return lambda inputs, output: output.numel() * module.in_features
     if isinstance(module, FactorizedLinear):
-        # `right` has k·j rows over in/k inputs each: a group multiplies its own slice alone.
-        return lambda m, given, output: (
-            (output.numel() // m.out_features) * (m.right.numel() + m.left.numel())
+        # `right` has k·j rows of in/k entries: a group multiplies its own slice of the inputs only.
+        return lambda inputs, output: (
+            (output.numel() // module.out_features) * (module.right.numel() + module.left.numel())
         )
     if isinstance(module, FactorizedEmbedding | ClusteredEmbedding):
-        return lambda m, given, output: output.numel() * m.rank
-    if type(module).__name__ == "Conv1D":  # transformers' linear layer, its weight in×out
-        return lambda m, given, output: output.numel() * m.weight.shape[0]
+        return lambda inputs, output: output.numel() * module.rank
+    if type(module).__name__ == "Conv1D":  # transformers' linear layer, whose weight is in×out
+        return lambda inputs, output: output.numel() * len(weight_of(module))
     return None
 
 
 def _has_matrices(module: nn.Module) -> bool:
     if isinstance(module, nn.Embedding):  # a look-up multiplies nothing
         return False
-    many = isinstance(module, CompressedEmbedding)
-    return many or any(p is not None and p.ndim > 1 for p in module._parameters.values())
+    compressed = isinstance(module, CompressedEmbedding)
+    return compressed or any(p is not None and p.ndim > 1 for p in module._parameters.values())

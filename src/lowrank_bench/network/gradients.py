@@ -1,4 +1,4 @@
-"""How much a network's output depends on what each layer gives: gradients on calibration data."""
+"""Gradients at the outputs of each layer of a network, on calibration data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,22 +9,23 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.forward import logits_of
 from lowrank_bench.network.hooks import watching
+from lowrank_bench.network.layers import weight_of
 from lowrank_bench.network.moments import check_examples, check_finite, check_seen
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.rows import input_rows, output_rows, real_positions
 
-# Sees a layer's name, the batch's inputs, the layer's input, and the gradient at its output.
+# Called with a layer's name, the batch's inputs, the layer's input, and the gradient at its output.
 Visit = Callable[[str, Mapping[str, Tensor], Tensor, Tensor], None]
 # Returns the gradient of the loss with respect to the logits b×k, given the labels.
 LossGradient = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
-    """Return E[g gᵀ] of every targeted layer by name: f×f float64, an embedding's d×d.
+    """Return E[g gᵀ] of every targeted layer by name: f×f float64, d×d for an embedding.
 
     g is the gradient, at one position of a layer's output, of the loss of one example under the
-    network's own prediction (`drawn_gradient`), as the Fisher information asks for. The draws
-    follow the problem's seed. Padded tokens do not count.
+    network's own prediction (`drawn_gradient`), as the Fisher information requires. The draws use
+    the problem's seed. Padding does not count.
 
     Raises
     ------
@@ -42,13 +43,13 @@ def output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
 def column_information(problem: NetworkProblem) -> dict[str, Tensor]:
     """Return Σ_i E[(∂L/∂W_ij)²] for each column j of every layer's matrix W: d float64, by name.
 
-    For an embedding n×d it is Σ_j of each row, n. L is the loss with the true labels, each example
-    squared for itself: the empirical Fisher information.
+    For an embedding n×d it is the sum over each row, n. L is the loss of one example with its true
+    label: the empirical Fisher information.
 
     Raises
     ------
     LowRankError
-        When there are no calibration data, or they have no labels.
+        When there are no calibration data or no labels.
 
     References
     ----------
@@ -61,18 +62,18 @@ def column_information(problem: NetworkProblem) -> dict[str, Tensor]:
 def visit_gradients(problem: NetworkProblem, gradient_of: LossGradient, visit: Visit) -> int:
     """Run all calibration data forward and backward; return the number of examples.
 
-    The gradients are taken at probes, zeros that are added to the outputs: layers that overwrite
-    their input then do no harm, and no parameter needs a gradient.
+    The gradients are taken at probes, zeros that are added to the outputs: this also works if the
+    next layer overwrites its input, and no parameter needs a gradient.
     """
     caught: list[tuple[str, Tensor, Tensor]] = []
 
     def watcher(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return what lets a layer's output gradient be asked for."""
+        """Return the watcher that adds a probe to a layer's output."""
 
-        def probe(given: Tensor, output: Tensor) -> Tensor:
+        def probe(inputs: Tensor, output: Tensor) -> Tensor:
             """Return the output plus zeros, whose gradient is that of the output."""
             zeros = torch.zeros_like(output, requires_grad=True)
-            caught.append((name, given.detach(), zeros))
+            caught.append((name, inputs.detach(), zeros))
             return output + zeros
 
         return probe
@@ -84,11 +85,12 @@ def visit_gradients(problem: NetworkProblem, gradient_of: LossGradient, visit: V
             caught.clear()
             logits = logits_of(problem.model(**inputs))
             examples += len(logits)
+            # The gradient of this product is the one of the loss, for any gradient of the logits.
             loss = (gradient_of(logits.detach(), labels) * logits).sum()
             probes = [zeros for *_, zeros in caught]
             gradients = torch.autograd.grad(loss, probes, materialize_grads=True, allow_unused=True)
-            for (name, given, _), gradient in zip(caught, gradients, strict=True):
-                visit(name, inputs, given, gradient)
+            for (name, layer_inputs, _), gradient in zip(caught, gradients, strict=True):
+                visit(name, inputs, layer_inputs, gradient)
     check_examples(examples)
     return examples
 
@@ -98,10 +100,10 @@ def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     counts = dict.fromkeys(modules, 0)
 
-    def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+    def visit(name: str, batch: Mapping[str, Tensor], inputs: Tensor, gradient: Tensor) -> None:
         """Add the second moment of a layer's output gradients."""
         rows = output_rows(modules[name], gradient)
-        mask = real_positions(inputs, given)
+        mask = real_positions(batch, inputs)
         rows = (rows.flatten(0, 1) if mask is None else rows[mask]).double()
         totals[name] = totals.get(name, 0) + (rows.T @ rows).cpu()
         counts[name] += len(rows)
@@ -115,9 +117,9 @@ def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
 def drawn_gradient(seed: int) -> LossGradient:
     """Return random gradients v of the logits with E[v vᵀ] = diag(p) − p pᵀ, p the prediction.
 
-    That is their Fisher information, as for labels drawn from p. A normal vector takes the place
-    of the label: on examples of which the network is sure, a label is nearly always the likely one
-    and its gradient nearly zero, so that few draws would hold all the information. A single output,
+    This is the Fisher information of the logits, as for labels drawn from p. A normal vector
+    replaces the label: where the network is sure, nearly every drawn label is the likely one and
+    its gradient is nearly zero, so a few draws would carry all the information. A single output, as
     of a regression, has variance one.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -127,6 +129,7 @@ def drawn_gradient(seed: int) -> LossGradient:
         normal = torch.randn(logits.shape, generator=generator).to(logits)
         if logits.shape[-1] == 1:
             return normal
+        # With z normal, √p z − p ⟨√p, z⟩ has the covariance diag(p) − p pᵀ.
         shares = logits.softmax(dim=-1)
         roots = shares.sqrt()
         return roots * normal - shares * (roots * normal).sum(dim=-1, keepdim=True)
@@ -140,7 +143,7 @@ def true_labels(logits: Tensor, labels: Tensor | None) -> Tensor:
     Raises
     ------
     LowRankError
-        When there are no labels, or they are none of this network's task.
+        When there are no labels, or they do not fit the network's task.
     """
     if labels is None:
         raise LowRankError("the method needs labels; give them with the calibration batches")
@@ -152,7 +155,7 @@ def true_labels(logits: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def _check_task(logits: Tensor, labels: Tensor) -> None:
-    """Check that labels are of a task that the network's outputs b×k are for.
+    """Check that labels fit the network's outputs b×k.
 
     Raises
     ------
@@ -162,7 +165,7 @@ def _check_task(logits: Tensor, labels: Tensor) -> None:
     """
     outputs = logits.shape[-1]
     if outputs == 1:
-        fits = labels.numel() == logits.numel() and labels.isfinite().all()
+        fits = labels.numel() == logits.numel() and bool(labels.isfinite().all())
         wanted = "one finite number for each example of a regression"
     else:
         whole = not labels.is_floating_point() and not labels.is_complex()
@@ -171,9 +174,10 @@ def _check_task(logits: Tensor, labels: Tensor) -> None:
         wanted = f"whole numbers in 0..{outputs - 1}, one for each example"
     if not fits:
         raise LowRankError(
-            f"the labels are not of the network's task: {outputs} output{'s'[: outputs > 1]} ask "
-            f"for {wanted}, given are {_described(labels)}; mend the labels of the task, or take "
-            "a network that was trained for it"
+            f"the labels do not fit the network: {outputs} "
+            f"{'outputs need' if outputs > 1 else 'output needs'} {wanted}, "
+            f"not {_described(labels)}; correct the labels, or use a network that was "
+            "trained for this task"
         )
 
 
@@ -190,16 +194,16 @@ def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
     totals: dict[str, Any] = dict.fromkeys(kinds, 0)
     runs = dict.fromkeys(kinds, 0)
 
-    def visit(name: str, inputs: Mapping[str, Tensor], given: Tensor, gradient: Tensor) -> None:
+    def visit(name: str, _: Mapping[str, Tensor], inputs: Tensor, gradient: Tensor) -> None:
         """Add a layer's squared gradients."""
         runs[name] += 1
         module = problem.model.get_submodule(name)
         if kinds[name] == "embedding":
-            totals[name] = totals[name] + _row_squares(module, given, gradient)
+            totals[name] = totals[name] + _row_squares(module, inputs, gradient)
             return
-        pairs = zip(input_rows(module, given), output_rows(module, gradient), strict=True)
-        for rows, own in pairs:
-            totals[name] = totals[name] + (own.T @ rows).square().sum(dim=0).double().cpu()
+        pairs = zip(input_rows(module, inputs), output_rows(module, gradient), strict=True)
+        for rows, slopes in pairs:  # one example each; squares come after the sum over positions
+            totals[name] = totals[name] + (slopes.T @ rows).square().sum(dim=0).double().cpu()
 
     examples = visit_gradients(problem, true_labels, visit)
     check_seen(runs)
@@ -209,9 +213,10 @@ def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
 
 def _row_squares(module: nn.Module, tokens: Tensor, gradient: Tensor) -> Tensor:
     """Return the squared gradient of each row of an embedding, summed over examples and columns."""
-    total = torch.zeros(module.num_embeddings, dtype=torch.float64)
-    for ids, own in zip(tokens, gradient, strict=True):
+    total = torch.zeros(len(weight_of(module)), dtype=torch.float64)
+    for ids, slopes in zip(tokens, gradient, strict=True):
+        # A token that occurs several times in an example has one gradient, the sum.
         rows, place = torch.unique(ids, return_inverse=True)
-        sums = own.new_zeros(len(rows), own.shape[-1]).index_add_(0, place, own)
+        sums = slopes.new_zeros(len(rows), slopes.shape[-1]).index_add_(0, place, slopes)
         total[rows.cpu()] += sums.square().sum(dim=1).double().cpu()
     return total

@@ -1,4 +1,4 @@
-"""Means and second moments of what each layer of a network multiplies, on calibration data."""
+"""Means and second moments of the inputs of each layer of a network, on calibration data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.geometry import OPTIONS
 from lowrank_bench.network.hooks import watching
+from lowrank_bench.network.layers import weight_of
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.network.rows import choose_positions, input_rows, real_positions
 
-# Of one image: neighbouring patches overlap, more of them say little that is new.
+# Patches of one image that are used: neighbours overlap, so more of them add little.
 MOST_POSITIONS = 256
-GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+# Layers with the same input and the same of these attributes multiply the same rows.
+GEOMETRY = ("kernel_size", *OPTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +31,9 @@ class Moments:
     second
         E[x xᵀ], float64 d×d.
     count
-        Rows that were looked at.
+        Number of rows.
     positions
-        Positions of an example, on average: patches, or tokens without padding.
+        Mean number of positions of an example: patches, or tokens without padding.
     """
 
     mean: Tensor
@@ -43,6 +46,10 @@ class Moments:
         return self.second - torch.outer(self.mean, self.mean)
 
 
+# Σ x, Σ x xᵀ, the number of rows x, and the number of positions they represent.
+Part = tuple[Tensor, Tensor, int, int]
+
+
 class _Sums:
     """Running sums of one layer."""
 
@@ -51,52 +58,53 @@ class _Sums:
         self.second = torch.zeros(width, width, dtype=torch.float64)
         self.rows = self.positions = 0
 
-    def add(self, part: tuple[Tensor, Tensor, int, int]) -> None:
-        """Add Σ x, Σ x xᵀ, how many rows these are, and how many positions they stand for."""
+    def add(self, part: Part) -> None:
+        """Add Σ x, Σ x xᵀ, the number of rows, and the number of positions they represent."""
         self.first += part[0]
         self.second += part[1]
         self.rows += part[2]
         self.positions += part[3]
 
     def moments(self, examples: int) -> Moments:
-        """Return the means over what was added, for so many examples."""
+        """Return the means over all rows, which come from this number of examples."""
         count = max(self.rows, 1)
         positions = self.positions / examples
         return Moments(self.first / count, self.second / count, self.rows, positions)
 
 
 class _Collector:
-    """Sums up the rows of all layers while the network runs."""
+    """Sums over the rows of all layers, collected while the network runs."""
 
     def __init__(self, modules: Mapping[str, nn.Module], seed: int) -> None:
         self.modules, self.sums = modules, {name: _Sums(_width(m)) for name, m in modules.items()}
         self.generator = torch.Generator().manual_seed(seed)
         self.inputs: Mapping[str, Tensor] = {}
-        self.last: tuple[Tensor, tuple, Any] | None = None
+        self.last: tuple[Tensor, tuple[Any, ...], Part] | None = None
 
     def begin(self, inputs: Mapping[str, Tensor]) -> None:
-        """Take note of the inputs of the next forward."""
+        """Remember the inputs of the next forward."""
         self.inputs, self.last = inputs, None
 
     def watcher(self, name: str) -> Callable[[Tensor, Tensor], None]:
-        """Return what adds a layer's inputs to its sums."""
-        return lambda given, _: self.sums[name].add(self._part(self.modules[name], given))
+        """Return the watcher that adds a layer's inputs to its sums."""
+        return lambda inputs, _: self.sums[name].add(self._part(self.modules[name], inputs))
 
-    def _part(self, module: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, int, int]:
+    def _part(self, module: nn.Module, inputs: Tensor) -> Part:
         """Return the sums over one input; queries, keys and values share theirs."""
-        key = (given._version, *(getattr(module, name, None) for name in GEOMETRY))
-        if self.last is None or self.last[0] is not given or self.last[1] != key:
-            rows, positions = self._rows(module, given)
+        # A layer may overwrite its input, which raises the version.
+        key = (inputs._version, *(getattr(module, name, None) for name in GEOMETRY))
+        if self.last is None or self.last[0] is not inputs or self.last[1] != key:
+            rows, positions = self._rows(module, inputs)
             # Products in float32 are exact to 1e-6 of the largest entry.
             first = rows.sum(dim=0, dtype=torch.float64)
             part = first.cpu(), (rows.T @ rows).cpu(), len(rows), positions
-            self.last = given, key, part
+            self.last = inputs, key, part
         return self.last[2]
 
-    def _rows(self, module: nn.Module, given: Tensor) -> tuple[Tensor, int]:
-        """Return rows n×d of a layer's input, and of how many positions they are a sample."""
-        rows = input_rows(module, given)
-        mask = real_positions(self.inputs, given)
+    def _rows(self, module: nn.Module, inputs: Tensor) -> tuple[Tensor, int]:
+        """Return rows n×d of a layer's input, and the number of positions that they represent."""
+        rows = input_rows(module, inputs)
+        mask = real_positions(self.inputs, inputs)
         if mask is not None:
             rows = rows[mask]
             return rows, len(rows)
@@ -107,10 +115,10 @@ class _Collector:
 
 
 def input_moments(problem: NetworkProblem) -> dict[str, Moments]:
-    """Return the moments of the inputs of every targeted layer but the embedding, by its name.
+    """Return the moments of the inputs of every targeted layer but the embedding, by name.
 
-    One pass over the calibration data. Padded tokens do not count. Of images with more patches than
-    `MOST_POSITIONS`, so many are drawn by the problem's seed, anew for each batch.
+    Takes one pass over the calibration data. Padding does not count. If an image has more than
+    `MOST_POSITIONS` patches, that many are drawn with the problem's seed, new ones for each batch.
 
     Raises
     ------
@@ -121,10 +129,10 @@ def input_moments(problem: NetworkProblem) -> dict[str, Moments]:
 
 
 def token_use(problem: NetworkProblem) -> Tensor:
-    """Return how often an example may be expected to look each row of the embedding up, n float64.
+    """Return the expected number of look-ups of each embedding row per example, n float64.
 
-    Counted on the calibration data, where padding does not count. Rows that these never use share
-    the use that Good and Turing foretell for them: that of the rows used once, at most half of all.
+    Counted on the calibration data without padding. Rows that do not occur there share the
+    probability that the Good-Turing estimate gives them: that of the rows seen once, at most half.
 
     Raises
     ------
@@ -140,6 +148,7 @@ def token_use(problem: NetworkProblem) -> Tensor:
     total, unseen = float(counts.sum()), counts == 0
     if not total or not unseen.any():
         return counts / examples
+    # Good-Turing: rows seen once are as probable together as rows never seen.
     share = min((float((counts == 1).sum()) + 1) / (total + 1), 0.5)
     use = (1 - share) * counts
     use[unseen] = share * total / int(unseen.sum())
@@ -151,9 +160,9 @@ def run_batches(
     watchers: Mapping[str, Callable[[Tensor, Tensor], None]],
     before: Callable[[Mapping[str, Tensor]], None],
 ) -> int:
-    """Run the network on all calibration data under `watchers`; return the number of examples.
+    """Run the network on all calibration data with `watchers`; return the number of examples.
 
-    `before` sees the inputs of each batch first.
+    `before` is called with the inputs of each batch before its forward.
     """
     examples = 0
     with torch.no_grad(), watching(problem.model, watchers):
@@ -172,7 +181,7 @@ def check_examples(examples: int) -> None:
 
 
 def check_seen(rows: Mapping[str, int]) -> None:
-    """Refuse layers of whose inputs or outputs no calibration batch gave a single row."""
+    """Refuse layers that did not run on any calibration batch."""
     unseen = [name for name, count in rows.items() if not count]
     if unseen:
         raise LowRankError(
@@ -181,9 +190,9 @@ def check_seen(rows: Mapping[str, int]) -> None:
         )
 
 
-def check_finite(found: Mapping[str, Tensor], what: str) -> None:
+def check_finite(statistics: Mapping[str, Tensor], what: str) -> None:
     """Refuse statistics with NaN or infinite entries, naming the layer."""
-    for name, value in found.items():
+    for name, value in statistics.items():
         if not value.isfinite().all():
             raise LowRankError(
                 f"{what} layer {name!r} are NaN or infinite on the calibration data; check that "
@@ -197,28 +206,28 @@ def _input_moments(problem: NetworkProblem) -> dict[str, Moments]:
     collector = _Collector(modules, problem.seed)
     watchers = {name: collector.watcher(name) for name in names}
     examples = run_batches(problem, watchers, collector.begin)
-    check_seen({name: found.rows for name, found in collector.sums.items()})
-    check_finite({name: found.second for name, found in collector.sums.items()}, "inputs of")
-    return {name: found.moments(examples) for name, found in collector.sums.items()}
+    check_seen({name: sums.rows for name, sums in collector.sums.items()})
+    check_finite({name: sums.second for name, sums in collector.sums.items()}, "inputs of")
+    return {name: sums.moments(examples) for name, sums in collector.sums.items()}
 
 
 def _width(module: nn.Module) -> int:
-    return module.weight[0].numel()
+    return weight_of(module)[0].numel()
 
 
 def _token_counts(problem: NetworkProblem) -> tuple[Tensor, int]:
-    """Return how often the calibration data look each row up, and the number of examples."""
+    """Return how often the calibration data look up each row, and the number of examples."""
     layer = next(layer for layer in problem.layers if layer.kind == "embedding")
     total = torch.zeros(layer.shape[0], dtype=torch.float64)
     current: Mapping[str, Tensor] = {}
 
     def before(inputs: Mapping[str, Tensor]) -> None:
-        """Keep the inputs of the forward that begins."""
+        """Remember the inputs of the next forward."""
         nonlocal current
         current = inputs
 
     def add(tokens: Tensor, _: Tensor) -> None:
-        """Count the tokens that are no padding."""
+        """Count the tokens that are not padding."""
         mask = real_positions(current, tokens)
         tokens = tokens.reshape(-1) if mask is None else tokens[mask]
         total.add_(torch.bincount(tokens.cpu(), minlength=len(total)))

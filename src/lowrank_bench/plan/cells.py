@@ -66,6 +66,8 @@ class Checkpoint:
         Names of the splits on which the network is evaluated, or of a part (`rows_of`).
     modality
         `text` or `image`: what its inputs are (`inputs.modality`).
+    code, encoding
+        Digests of the code that makes it, and of the code that encodes its rows.
     """
 
     model: str
@@ -78,6 +80,7 @@ class Checkpoint:
     evaluation: tuple[str, ...]
     code: str
     modality: str = "text"
+    encoding: str = ""
 
     @cached_property
     def key(self) -> str:

@@ -6,7 +6,7 @@ from lowrank_bench.config.schema import Config, Model, Task
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.splits import held_out_of, rows_of, split_and_range
 from lowrank_bench.plan.cells import Checkpoint, Source
-from lowrank_bench.plan.code import checkpoint_code, source_code
+from lowrank_bench.plan.code import checkpoint_code, encoding_code, source_code
 
 OFFICIAL = {"rows", "sha256", "encoding"}  # what is known of the official file of a split
 
@@ -39,6 +39,7 @@ def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Chec
             evaluation=_evaluated(config, task),
             code=checkpoint_code(task.modality, published),
             modality=task.modality,
+            encoding=encoding_code(task.modality),
         )
         for seed in config.seeds
     ]

@@ -1,19 +1,23 @@
-"""Provable filter pruning: sensitivities, one error for all pools, and the channels that stay."""
+"""Provable filter pruning (PFP): sensitivities, one error for all pools, the channels kept."""
+
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.prune.draw import draw
-from lowrank_bench.prune.graph import ChannelGraph
+from lowrank_bench.prune.examples import examples_in, first_examples
+from lowrank_bench.prune.graph import ChannelGraph, Units
 from lowrank_bench.prune.sample_size import Pool, images_needed, least_error, log_factor
 from lowrank_bench.prune.select import Budget, graph_of, pruned, ranked
-from lowrank_bench.prune.sensitivity import first_examples, sensitivities
+from lowrank_bench.prune.sensitivity import sensitivities
 
 
 def prune(
     problem: NetworkProblem, compression: float, variant: str, delta: float, samples: int | None
 ) -> CompressedNetwork:
-    """Return a network pruned by PFP within the budget.
+    """Return a network pruned by provable filter pruning within the budget.
 
     Parameters
     ----------
@@ -23,7 +27,8 @@ def prune(
     Raises
     ------
     LowRankError
-        When the budget is out of reach, there are no data, or a layer cannot be pruned around.
+        When the budget is out of reach, when there are no data, or when the filters around a layer
+        cannot be pruned.
     """
     graph = graph_of(problem)
     wanted = samples or images_needed(problem.layers, delta)
@@ -37,39 +42,48 @@ def prune(
     kept, scale = [], np.ones(graph.n_units)
     for place, (units, count) in enumerate(zip(graph.pools, counts, strict=True)):
         rng = np.random.default_rng([problem.seed, place])
-        found, factors = draw(pools[place].probabilities, count, variant, rng)
-        kept.append(units[found])
-        scale[units[found]] = factors
+        drawn, factors = draw(pools[place].probabilities, count, variant, rng)
+        kept.append(units[drawn])
+        scale[units[drawn]] = factors
     info = {"error": error, "images": images, "images_wanted": wanted}
     return pruned(problem, kept, info, scale)
 
 
-def unit_sensitivities(graph: ChannelGraph, found: dict[str, np.ndarray]) -> np.ndarray:
-    """Return for each unit the largest sensitivity in any layer that reads it, float64."""
+def unit_sensitivities(
+    graph: ChannelGraph, by_layer: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Return for each unit the largest sensitivity in any layer that reads it, float64.
+
+    Parameters
+    ----------
+    by_layer
+        For each layer the sensitivities of its input channels.
+    """
     scores = np.zeros(graph.n_units)
-    for name, values in found.items():
+    for name, values in by_layer.items():
         np.maximum.at(scores, graph.reads[name], values)
     return scores
 
 
-def _scores(problem: NetworkProblem, wanted: int) -> tuple[np.ndarray, int]:
-    """Return the sensitivity of each unit, and the number of images that it rests on."""
+def _scores(problem: NetworkProblem, wanted: int) -> tuple[NDArray[np.float64], int]:
+    """Return the sensitivity of each unit, and the number of images that it is computed from."""
     graph = graph_of(problem)
     targeted = {layer.name for layer in problem.layers}
     names = [name for name, units in graph.reads.items() if units.any() and name in targeted]
     batches = list(first_examples(problem.data(), wanted))
-    found = sensitivities(problem.model, names, batches)
-    scores = unit_sensitivities(graph, {name: part.numpy() for name, part in found.items()})
-    return scores, sum(len(next(iter(batch.values()))) for batch in batches)
+    by_layer = sensitivities(problem.model, names, batches)
+    scores = unit_sensitivities(graph, {name: part.numpy() for name, part in by_layer.items()})
+    return scores, examples_in(batches)
 
 
 def _pool(
     problem: NetworkProblem,
     graph: ChannelGraph,
-    units: np.ndarray,
-    scores: np.ndarray,
+    units: Units,
+    scores: NDArray[np.float64],
     delta: float,
 ) -> Pool:
+    """Return the sensitivities of a pool, with the sample size that its targeted readers need."""
     readers = set(graph.readers(units))
     layers = [layer for layer in problem.layers if layer.name in readers]
     return Pool(scores[units], log_factor(layers or problem.layers, delta))

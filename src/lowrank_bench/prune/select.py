@@ -1,23 +1,26 @@
-"""What all filter-pruning methods share: the units of a network, the budget, the sliced copy."""
+"""The common parts of filter pruning: the units of a network, the budget, the sliced copy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.prune.graph import ChannelGraph, channels_of, kept_cost, slice_network, trace
 
+Units = NDArray[np.int64]  # indices of units
+
 
 def graph_of(problem: NetworkProblem) -> ChannelGraph:
-    """Return the units of a problem's network, found once.
+    """Return the units of a problem's network; traced once.
 
     Raises
     ------
     LowRankError
-        When a layer cannot be pruned around.
+        When a layer of the network cannot be handled.
     """
     return problem.cached("channel graph", lambda: _traced(problem))
 
@@ -27,41 +30,39 @@ def _traced(problem: NetworkProblem) -> ChannelGraph:
     unseen = [layer.name for layer in problem.layers if layer.name not in graph.reads]
     if unseen:
         raise LowRankError(
-            f"layer {unseen[0]!r} is no convolution or linear layer whose filters can be pruned"
+            f"layer {unseen[0]!r} is not a convolution or linear layer whose filters can be pruned"
         )
     return graph
 
 
-def ranked(pools: Sequence[np.ndarray], scores: np.ndarray) -> list[np.ndarray]:
-    """Return the units of each pool, the highest score first; of equal ones the first."""
+def ranked(pools: Sequence[Units], scores: NDArray[np.floating[Any]]) -> list[Units]:
+    """Return the units of each pool by falling score; ties keep their order."""
     return [pool[np.argsort(-scores[pool], kind="stable")] for pool in pools]
 
 
 class Budget:
-    """What is left of the budget's unit when each pool keeps its first units.
+    """The cost of a pruned network in units of the budget, if each pool keeps its first units.
 
     Parameters
     ----------
     problem, compression
-        What is compressed, and by how much.
+        The network and the share of the budget to save.
     order
-        The units of each pool, those first that stay longest.
+        The units of each pool, the most important first.
     """
 
-    def __init__(
-        self, problem: NetworkProblem, compression: float, order: Sequence[np.ndarray]
-    ) -> None:
+    def __init__(self, problem: NetworkProblem, compression: float, order: Sequence[Units]) -> None:
         self.graph, self.problem, self.order = graph_of(problem), problem, order
         self.allowance = problem.allowance(compression)
         self.compression = compression
 
     def cost(self, counts: Sequence[int]) -> float:
-        """Return the cost of keeping so many units of each pool."""
+        """Return the cost if each pool keeps this number of units."""
         kept = [pool[:count] for pool, count in zip(self.order, counts, strict=True)]
         return self.cost_of(kept)
 
-    def cost_of(self, kept: Sequence[np.ndarray]) -> float:
-        """Return the cost of keeping these units of each pool."""
+    def cost_of(self, kept: Sequence[Units]) -> float:
+        """Return the cost if each pool keeps these units."""
         mask, layers = self.graph.mask(kept), self.problem.layers
         if self.problem.budget == "latency":
             sliced_seconds = self.problem.timing.sliced_seconds
@@ -72,16 +73,16 @@ class Budget:
         return kept_cost(self.graph, layers, mask, self.problem.budget)
 
     def whole_blocks(self, counts: Sequence[int]) -> list[int]:
-        """Return the counts with those that run no slower where larger raised, for latency."""
-        found = list(counts)
+        """Return the counts rounded up to whole blocks of channels where that fits, for latency."""
+        kept = list(counts)
         if self.problem.budget != "latency":
-            return found
+            return kept
         for place, pool in enumerate(self.order):
-            raised = [*found]
-            raised[place] = self.problem.timing.rounded_up(found[place], len(pool))
-            if self.cost(raised) <= max(self.cost(found), self.allowance):
-                found = raised
-        return found
+            raised = [*kept]
+            raised[place] = self.problem.timing.rounded_up(kept[place], len(pool))
+            if self.cost(raised) <= max(self.cost(kept), self.allowance):
+                kept = raised
+        return kept
 
     def check(self) -> None:
         """Check that one unit in each pool fits.
@@ -89,7 +90,7 @@ class Budget:
         Raises
         ------
         LowRankError
-            When it does not: with the largest compression that is possible.
+            When it does not; the message names the largest compression that is possible.
         """
         least = self.cost([1] * len(self.order))
         if least > self.allowance:
@@ -102,19 +103,19 @@ class Budget:
 
 
 def uniform_counts(budget: Budget) -> list[int]:
-    """Return how many units each pool keeps when all keep the same share, the largest that fits.
+    """Return how many units each pool keeps if all keep the same share, the largest that fits.
 
     Raises
     ------
     LowRankError
-        When one unit in each pool is too much.
+        When one unit in each pool exceeds the budget.
     """
     budget.check()
     sizes = [len(pool) for pool in budget.order]
     levels = np.unique(np.concatenate([np.arange(1, size + 1) / size for size in sizes]))
 
     def at(level: float) -> list[int]:
-        """Return how many filters this share of each pool is."""
+        """Return the number of units that this share of each pool is, at least one."""
         return [max(1, int(level * size + 1e-9)) for size in sizes]
 
     last = last_that_fits(len(levels), lambda i: _fits(budget, at(levels[i])))
@@ -122,7 +123,7 @@ def uniform_counts(budget: Budget) -> list[int]:
 
 
 def last_that_fits(count: int, fits: Callable[[int], bool]) -> int:
-    """Return the last of 0..count − 1 that fits, where fitting ends once; 0 if none does."""
+    """Return the last of 0..count − 1 that fits, if all before it fit as well; 0 if none fits."""
     low, high = 0, count
     while high - low > 1:
         middle = (low + high) // 2
@@ -136,25 +137,25 @@ def _fits(budget: Budget, counts: list[int]) -> bool:
 
 def pruned(
     problem: NetworkProblem,
-    kept: Sequence[np.ndarray],
+    kept: Sequence[Units],
     info: dict[str, Any],
-    scale: np.ndarray | None = None,
+    scale: NDArray[np.floating[Any]] | None = None,
 ) -> CompressedNetwork:
-    """Return the network with the units that stay.
+    """Return a copy of the network without the other units.
 
     Parameters
     ----------
     kept
-        Units of each pool.
+        Units of each pool that stay.
     info
-        What is reported with it.
+        Facts to report with the result.
     scale
-        Factors of the units, for their readers' weights.
+        A factor for each unit, applied to the weights that read it.
 
     Raises
     ------
     LowRankError
-        When the network's own code relies on the number of channels.
+        When the code of the network depends on the number of channels.
     """
     graph = graph_of(problem)
     mask = graph.mask(kept)
@@ -164,14 +165,14 @@ def pruned(
             model(**problem.example)
     except RuntimeError as error:
         raise LowRankError(
-            f"{type(model).__name__} does not run without the pruned channels; its code relies on "
+            f"{type(model).__name__} does not run without the pruned channels; its code depends on "
             f"their number ({f'{error}'.splitlines()[0]})"
         ) from None
     layers = []
     for layer in problem.layers:
         inputs, outputs = channels_of(graph, layer, mask)
-        one = {"name": layer.name, "shape": list(layer.shape)}
-        one |= {"inputs": inputs, "outputs": outputs}
-        one["kept"] = np.flatnonzero(mask[graph.writes[layer.name]]).tolist()
-        layers.append(one | {"parameters": kept_cost(graph, [layer], mask)})
+        row: dict[str, Any] = {"name": layer.name, "shape": list(layer.shape)}
+        row |= {"inputs": inputs, "outputs": outputs}
+        row["kept"] = np.flatnonzero(mask[graph.writes[layer.name]]).tolist()
+        layers.append(row | {"parameters": kept_cost(graph, [layer], mask)})
     return CompressedNetwork(model, layers, info)

@@ -1,11 +1,12 @@
-"""The baselines: one score for each unit of channels, and the same share of every pool."""
+"""The baselines: one score for each unit of channels, and the same share kept of every pool."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+from lowrank_bench.prune.examples import examples_in, first_examples
 from lowrank_bench.prune.scores import filter_norms, removal_order, sampled_products
 from lowrank_bench.prune.select import Budget, graph_of, pruned, ranked, uniform_counts
-from lowrank_bench.prune.sensitivity import first_examples
 
 
 def prune_by_norm(problem: NetworkProblem, compression: float, power: int) -> CompressedNetwork:
@@ -14,7 +15,7 @@ def prune_by_norm(problem: NetworkProblem, compression: float, power: int) -> Co
     Raises
     ------
     LowRankError
-        When the budget is out of reach, or a layer cannot be pruned around.
+        When the budget is out of reach, or the filters around a layer cannot be pruned.
     """
     graph = graph_of(problem)
     scores = problem.cached(("norms", power), lambda: filter_norms(problem.model, graph, power))
@@ -24,19 +25,20 @@ def prune_by_norm(problem: NetworkProblem, compression: float, power: int) -> Co
 def prune_by_products(
     problem: NetworkProblem, compression: float, samples: int
 ) -> CompressedNetwork:
-    """Return a network without the units that sampled outputs miss least.
+    """Return a network without the units whose removal changes sampled outputs least (ThiNet).
 
     Raises
     ------
     LowRankError
-        When the budget is out of reach, there are no data, or a layer cannot be pruned around.
+        When the budget is out of reach, when there are no data, or when the filters around a layer
+        cannot be pruned.
     """
     scores, images = problem.cached(("thinet", samples), lambda: _thinet(problem, samples))
     return _prune(problem, compression, scores, {"images": images})
 
 
-def _thinet(problem: NetworkProblem, samples: int) -> tuple[np.ndarray, int]:
-    """Return when each unit is removed, later being larger, and the number of images."""
+def _thinet(problem: NetworkProblem, samples: int) -> tuple[NDArray[np.float64], int]:
+    """Return the rank of each unit in the order of removal, and the number of images."""
     graph = graph_of(problem)
     batches = list(first_examples(problem.data(), samples))
     products = sampled_products(problem.model, graph, batches, samples, problem.seed)
@@ -45,11 +47,14 @@ def _thinet(problem: NetworkProblem, samples: int) -> tuple[np.ndarray, int]:
         rows = [products[name][:, pool] for name in graph.readers(pool) if name in products]
         order = removal_order(np.concatenate(rows or [np.zeros((1, len(pool)))]))
         scores[pool[order]] = np.arange(1, len(order) + 1)
-    return scores, sum(len(next(iter(batch.values()))) for batch in batches)
+    return scores, examples_in(batches)
 
 
 def _prune(
-    problem: NetworkProblem, compression: float, scores: np.ndarray, info: dict[str, int]
+    problem: NetworkProblem,
+    compression: float,
+    scores: NDArray[np.float64],
+    info: dict[str, int],
 ) -> CompressedNetwork:
     order = ranked(graph_of(problem).pools, scores)
     counts = uniform_counts(Budget(problem, compression, order))

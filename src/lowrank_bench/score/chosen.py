@@ -1,4 +1,4 @@
-"""A series that picks a parameter by the training rows, as a user without a test set would."""
+"""A series whose parameter is chosen on training rows, as a user without a test set would."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.score.metrics import compute, kind_of, predict_labels
 from lowrank_bench.score.scored_cell import IDENTITY, ScoredCell
@@ -18,23 +19,23 @@ CHOSEN = "chosen"
 
 def chosen_by_training(
     cells: Sequence[ScoredCell],
-    references: Mapping[tuple[str, str], np.ndarray],
+    references: Mapping[tuple[str, str], NDArray[np.number[Any]]],
     tasks: Mapping[str, Mapping[str, Any]],
     method: str,
     parameter: str,
 ) -> list[ScoredCell]:
-    """Return one more cell per checkpoint and budget: the best on the training rows.
+    """Return one more cell for each checkpoint and budget: the best on the training rows.
 
     Parameters
     ----------
     cells
-        Cells of the experiment, with predictions of a part of the training split.
+        Cells of the experiment, with predictions for part of the training split.
     references
         From (task, split) to the labels, those of the training rows included.
     method, parameter
         Cells of `method` that differ in `parameter` only are compared by the task's headline
-        metric on the training rows; the first of equals is taken. In the new cell's parameters it
-        is `"chosen"`.
+        metric on the training rows; of equal ones the first is taken. In the parameters of the
+        new cell the value of `parameter` is `"chosen"`.
 
     References
     ----------
@@ -47,15 +48,15 @@ def chosen_by_training(
             params = {**json.loads(cell.meta["params"]), parameter: CHOSEN}
             others = tuple(cell.meta.get(name) for name in IDENTITY if name != "params")
             groups[(*others, canonical(params))].append(cell)
-    found = []
+    best_cells = []
     for key, group in groups.items():
         trained = [cell for cell in group if _training_split(cell)]
         if not trained:
             continue
         best = max(trained, key=lambda cell: _training_metric(cell, references, tasks))
         label = _label(best.meta["label"], parameter)
-        found.append(replace(best, meta={**best.meta, "params": key[-1], "label": label}))
-    return found
+        best_cells.append(replace(best, meta={**best.meta, "params": key[-1], "label": label}))
+    return best_cells
 
 
 def _label(label: str, parameter: str) -> str:
@@ -64,12 +65,13 @@ def _label(label: str, parameter: str) -> str:
 
 
 def _training_split(cell: ScoredCell) -> str:
+    """Return the split with a range of rows, such as `train[:500]`; empty where there is none."""
     return next((name for name in cell.predictions if "[:" in name), "")
 
 
 def _training_metric(
     cell: ScoredCell,
-    references: Mapping[tuple[str, str], np.ndarray],
+    references: Mapping[tuple[str, str], NDArray[np.number[Any]]],
     tasks: Mapping[str, Mapping[str, Any]],
 ) -> float:
     task = tasks[cell.meta["task"]]

@@ -1,6 +1,7 @@
 """A metric of a cell with its bootstrap draws, beside the dense network's and the baseline's.
 
-Everything here is linear, so the mean over tasks or seeds of such comparisons is one again.
+All quantities are linear in the samples, so the mean of comparisons over tasks or seeds is again a
+comparison.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.score.bootstrap import interval
 from lowrank_bench.score.paired_test import p_value
@@ -17,10 +19,10 @@ POINTS = 100.0
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A value in [−1, 1] and its bootstrap draws, on the resamples that its peers share."""
+    """A value in [−1, 1] and its bootstrap draws, on resamples that all cells of a split share."""
 
     value: float
-    draws: np.ndarray
+    draws: NDArray[np.float64]
 
     def __sub__(self, other: "Sample") -> "Sample":
         return Sample(self.value - other.value, self.draws - other.draws)
@@ -35,43 +37,43 @@ class Versus:
     """The baseline's sample, and draws of cell − baseline under the null hypothesis."""
 
     sample: Sample
-    null: np.ndarray
+    null: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A cell's sample, and what it is compared with where that exists."""
+    """A cell's sample, and the samples that it is compared with where they exist."""
 
-    own: Sample
+    cell: Sample
     dense: Sample | None = None
     versus: Versus | None = None
 
     def drop(self) -> Sample | None:
-        """Return dense − own."""
-        return self.dense - self.own if self.dense else None
+        """Return dense − cell; None without a dense network."""
+        return self.dense - self.cell if self.dense else None
 
     def columns(self) -> dict[str, float]:
         """Return the columns of `schema.SCORES` that hold numbers of this comparison, points."""
-        low, high = self.own.interval()
-        found = {"value": POINTS * self.own.value, "ci_low": low, "ci_high": high}
+        low, high = self.cell.interval()
+        numbers = {"value": POINTS * self.cell.value, "ci_low": low, "ci_high": high}
         drop = self.drop()
         if self.dense and drop:
-            found |= {"dense_value": POINTS * self.dense.value, "drop": POINTS * drop.value}
-            found["drop_ci_low"], found["drop_ci_high"] = drop.interval()
+            numbers |= {"dense_value": POINTS * self.dense.value, "drop": POINTS * drop.value}
+            numbers["drop_ci_low"], numbers["drop_ci_high"] = drop.interval()
         if self.versus:
-            gain = self.own - self.versus.sample
-            found["vs_svd"] = POINTS * gain.value
-            found["vs_svd_ci_low"], found["vs_svd_ci_high"] = gain.interval()
-            found["vs_svd_p"] = p_value(gain.value, self.versus.null)
-        return found
+            gain = self.cell - self.versus.sample
+            numbers["vs_svd"] = POINTS * gain.value
+            numbers["vs_svd_ci_low"], numbers["vs_svd_ci_high"] = gain.interval()
+            numbers["vs_svd_p"] = p_value(gain.value, self.versus.null)
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A row of the table of scores: what it is about, and its numbers if it has any.
+    """A row of the table of scores: the cell, split and metric, and their numbers if any.
 
-    `meta` holds columns of `schema.SCORES`: the cell's own, and at least `split`, `metric`,
-    `status`, `reason`, `note` and `n_examples`.
+    `meta` holds columns of `schema.SCORES`: those that describe the cell, and at least `split`,
+    `metric`, `status`, `reason`, `note` and `n_examples`.
     """
 
     meta: dict[str, Any]
@@ -81,15 +83,15 @@ class Row:
 def mean(comparisons: Sequence[Comparison]) -> Comparison:
     """Return the unweighted mean.
 
-    The dense network and the baseline are part of it only where every comparison has them, so
-    that differences are always between means over the same things.
+    The dense network and the baseline take part only where every comparison has them, so that
+    every difference is between means over the same tasks and seeds.
     """
-    dense = [comparison.dense for comparison in comparisons]
-    versus = [comparison.versus for comparison in comparisons]
+    dense = [comparison.dense for comparison in comparisons if comparison.dense]
+    versus = [comparison.versus for comparison in comparisons if comparison.versus]
     return Comparison(
-        _mean([comparison.own for comparison in comparisons]),
-        _mean(dense) if all(dense) else None,
-        _mean_versus(versus) if all(versus) else None,
+        _mean([comparison.cell for comparison in comparisons]),
+        _mean(dense) if len(dense) == len(comparisons) else None,
+        _mean_versus(versus) if len(versus) == len(comparisons) else None,
     )
 
 

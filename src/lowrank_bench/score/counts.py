@@ -6,36 +6,22 @@ resamples; they are integers below 2^24 and therefore exact in float32.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def resampled(
     metrics: Sequence[str],
-    block: np.ndarray,
-    predictions: np.ndarray,
-    references: np.ndarray,
+    block: NDArray[np.float32],
+    predictions: NDArray[np.number[Any]],
+    references: NDArray[np.number[Any]],
     n_labels: int,
-) -> dict[str, np.ndarray]:
-    """Return the metrics of every cell on every resample.
+) -> dict[str, NDArray[np.float64]]:
+    """Return the metrics of every cell on every resample, as `kernels.resampled` does.
 
-    Parameters
-    ----------
-    metrics
-        Among `accuracy`, `f1` (two labels) and `matthews_correlation`.
-    block
-        Counts of each example in each resample, rows×n.
-    predictions
-        Labels, cells×n.
-    references
-        Labels, n.
-    n_labels
-        Number of labels of the task.
-
-    Returns
-    -------
-    dict
-        From metric to values, cells×rows, float64, in [−1, 1].
+    `metrics` are among `accuracy`, `f1` (two labels) and `matthews_correlation`.
     """
     columns = _columns(metrics, n_labels)
     sums = _product(block, _features(predictions, references, columns))
@@ -45,32 +31,22 @@ def resampled(
 
 def swapped(
     metrics: Sequence[str],
-    block: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    references: np.ndarray,
+    block: NDArray[np.float32],
+    first: NDArray[np.number[Any]],
+    second: NDArray[np.number[Any]],
+    references: NDArray[np.number[Any]],
     n_labels: int,
-) -> dict[str, np.ndarray]:
-    """Return metric of `first` − metric of `second` after every swap.
+) -> dict[str, NDArray[np.float64]]:
+    """Return metric of `first` − metric of `second` after every swap, as `kernels.swapped` does.
 
-    Parameters
-    ----------
-    metrics, references, n_labels
-        As in `resampled`.
-    block
-        1 where the predictions of an example are swapped, rows×n.
-    first, second
-        Labels predicted by the two systems, pairs×n.
-
-    Returns
-    -------
-    dict
-        From metric to differences, pairs×rows, float64.
+    `metrics` are those of `resampled`.
     """
     columns = _columns(metrics, n_labels)
     of_first = _features(first, references, columns)
     of_second = _features(second, references, columns)
+    # A swapped example moves its counts from one system to the other: one product serves both.
     moved = _product(block, of_second - of_first)
+    # The labels stay where they are; their counts are those of the whole split.
     true = _is_label(references[None], columns).sum(axis=2, dtype=np.float64)[:, None]
     left = of_first.sum(axis=2, dtype=np.float64)[:, None] + moved
     right = of_second.sum(axis=2, dtype=np.float64)[:, None] - moved
@@ -79,52 +55,66 @@ def swapped(
 
 
 def _columns(metrics: Sequence[str], n_labels: int) -> int:
-    """Return for how many labels, from 1 on, the metrics need counts of their own."""
+    """Return the number of labels, from 1 on, whose counts the metrics need; 0 has the rest."""
     if "matthews_correlation" in metrics:
         return n_labels - 1
     return 1 if "f1" in metrics else 0
 
 
-def _features(predictions: np.ndarray, references: np.ndarray, columns: int) -> np.ndarray:
+def _features(
+    predictions: NDArray[np.number[Any]], references: NDArray[np.number[Any]], columns: int
+) -> NDArray[np.float32]:
+    """Return cells×(1 + columns)×n indicators: predicted right, then predicted as each label."""
     right = (predictions == references)[:, None].astype(np.float32)
     return np.concatenate([right, _is_label(predictions, columns)], axis=1)
 
 
-def _is_label(labels: np.ndarray, columns: int) -> np.ndarray:
+def _is_label(labels: NDArray[np.number[Any]], columns: int) -> NDArray[np.float32]:
     """Return cells×columns×n indicators of the labels 1 … columns."""
-    return (labels[:, None] == np.arange(1, columns + 1)[:, None]).astype(np.float32)
+    indicators: NDArray[np.float32] = (
+        labels[:, None] == np.arange(1, columns + 1)[:, None]
+    ).astype(np.float32)
+    return indicators
 
 
-def _product(block: np.ndarray, features: np.ndarray) -> np.ndarray:
+def _product(block: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the weighted sums of cells×f×n features, cells×rows×f."""
     cells, size, n = features.shape
     sums = features.reshape(cells * size, n) @ block.T
     return sums.reshape(cells, size, len(block)).transpose(0, 2, 1).astype(np.float64)
 
 
-def _accuracy(sums: np.ndarray, true: np.ndarray, n: int) -> np.ndarray:
+def _accuracy(sums: NDArray[np.float64], true: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     return sums[..., 0] / n
 
 
-def _f1(sums: np.ndarray, true: np.ndarray, n: int) -> np.ndarray:
+def _f1(sums: NDArray[np.float64], true: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     predicted, labelled = sums[..., 1], true[..., 0]
-    # right = hits + (n - predicted - labelled + hits) with two labels, hence the hits.
+    # With two labels, right = hits + (n − predicted − labelled + hits); solve for the hits.
     hits = (sums[..., 0] - n + predicted + labelled) / 2
     either = predicted + labelled
-    return np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
+    value: NDArray[np.float64] = np.divide(
+        2 * hits, either, out=np.zeros_like(hits), where=either > 0
+    )
+    return value
 
 
-def _matthews(sums: np.ndarray, true: np.ndarray, n: int) -> np.ndarray:
-    # Gorodkin, Comput. Biol. Chem. 28 (2004), the R_K statistic.
+def _matthews(sums: NDArray[np.float64], true: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    # The R_K statistic for any number of labels: Gorodkin, Comput. Biol. Chem. 28 (2004).
     right, predicted = sums[..., 0], _with_label_zero(sums[..., 1:], n)
     true = _with_label_zero(true, n)
     covariance = right * n - (predicted * true).sum(axis=-1)
     spread = [np.sqrt(n * n - (part * part).sum(axis=-1)) for part in (predicted, true)]
+    # A constant prediction, or constant labels, have no spread: the correlation is 0 by convention.
     norm = spread[0] * spread[1]
-    return np.divide(covariance, norm, out=np.zeros_like(covariance), where=norm > 0)
+    value: NDArray[np.float64] = np.divide(
+        covariance, norm, out=np.zeros_like(covariance), where=norm > 0
+    )
+    return value
 
 
-def _with_label_zero(counts: np.ndarray, n: int) -> np.ndarray:
+def _with_label_zero(counts: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Put the count of label 0, which is what the others leave of n, before theirs."""
     return np.concatenate([n - counts.sum(axis=-1, keepdims=True), counts], axis=-1)
 
 

@@ -1,14 +1,15 @@
 """Random resamples and swaps of a split's examples, in blocks that fit in memory.
 
-A block holds one resample or swap a row. The rows are drawn one after another, so they do not
-depend on the block size; their seed is a digest of names (task, split), so that all cells of a
-split share them and nothing else does.
+Each row of a block is one resample or swap. Rows are drawn one after another, so they do not
+depend on the block size. Their seed is a digest of names (task, split), so that all cells of a
+split share them and different splits are independent.
 """
 
 import hashlib
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 # 64 MiB as float32; work arrays of a few times this size keep the whole below 500 MB.
 BLOCK_ELEMENTS = 1 << 24
@@ -20,8 +21,10 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256(text.encode()).digest()))
 
 
-def resample_blocks(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Draw bootstrap resamples: how often each of `n` examples is drawn, n draws a row.
+def resample_blocks(
+    n: int, resamples: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float32]]:
+    """Draw bootstrap resamples: how often each of `n` examples occurs among n draws.
 
     Yields
     ------
@@ -35,8 +38,8 @@ def resample_blocks(n: int, resamples: int, rng: np.random.Generator) -> Iterato
         yield block
 
 
-def swap_blocks(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Draw swaps: 1 where the two systems' predictions of an example change places.
+def swap_blocks(n: int, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
+    """Draw swaps: 1 where the two systems exchange their predictions of an example.
 
     Yields
     ------
@@ -57,7 +60,7 @@ def _block_rows(n: int, resamples: int) -> Iterator[int]:
 
 
 def chunks(cells: int, elements: int) -> Iterator[slice]:
-    """Cut `cells` cells into slices whose work arrays, `elements` a cell, fill half a block."""
+    """Cut `cells` into slices whose work arrays, `elements` for each cell, fill half a block."""
     size = max(1, BLOCK_ELEMENTS // 2 // elements)
     for start in range(0, cells, size):
         yield slice(start, min(start + size, cells))

@@ -2,16 +2,18 @@
 
 Load it by its path: `evaluate.load(path, "classification")` for labels, `"regression"` for scores.
 The configurations `classification-rows` and `regression-rows` take one vector per system instead of
-one number per example, and give a list for each metric: `evaluate` spends some ten milliseconds a
-call and some microseconds a number, so it is called once for many systems.
+one number per example, and return a list for each metric: `evaluate` needs some ten milliseconds
+for each call and some microseconds for each number, so one call serves many systems.
 
 `evaluate` copies this file into HF_MODULES_CACHE, in a folder named by a digest of the source and
-behind a file lock, so that processes that load it at once share one copy. It also reads the
-imports below line by line: one module a line, none relative, and `evaluate` as a module, because
-the first metric class found here is taken for the module's own.
+behind a file lock, so that processes that load it at the same time share one copy. It also reads
+the imports below line by line: one module to a line, none relative. `evaluate` is imported as a
+module, because the first metric class in this namespace is taken for the one to load.
 """
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -30,23 +32,23 @@ Returns:
 """
 
 
-def f1(references, predictions):
-    """Return the F1 of label 1; 0 when nobody says 1."""
-    return sklearn.metrics.f1_score(references, predictions, zero_division=0)
+def f1(references: np.ndarray, predictions: np.ndarray) -> float:
+    """Return the F1 of label 1; 0 when no example is labelled or predicted 1."""
+    return float(sklearn.metrics.f1_score(references, predictions, zero_division=0))
 
 
-def pearson(references, predictions):
+def pearson(references: np.ndarray, predictions: np.ndarray) -> float:
     """Return Pearson's correlation; 0 where it is undefined."""
     if len(references) < 2 or np.ptp(references) == 0 or np.ptp(predictions) == 0:
         return 0.0
-    return scipy.stats.pearsonr(references, predictions).statistic
+    return float(scipy.stats.pearsonr(references, predictions).statistic)
 
 
-def spearmanr(references, predictions):
+def spearmanr(references: np.ndarray, predictions: np.ndarray) -> float:
     """Return Pearson's correlation of the mid-ranks; 0 where it is undefined."""
     if len(references) < 2 or np.ptp(references) == 0 or np.ptp(predictions) == 0:
         return 0.0
-    return scipy.stats.spearmanr(references, predictions).statistic
+    return float(scipy.stats.spearmanr(references, predictions).statistic)
 
 
 FUNCTIONS = {
@@ -58,10 +60,10 @@ FUNCTIONS = {
 }
 
 
-class GlueMetric(evaluate.Metric):
+class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # `evaluate` ships no types
     """The metrics of GLUE by name, of labels (`classification`) or scores (`regression`)."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         kind, _, shape = self.config_name.partition("-")
         scalar = datasets.Value("float64" if kind == "regression" else "int64")
         feature = datasets.Sequence(scalar) if shape == "rows" else scalar
@@ -70,20 +72,19 @@ class GlueMetric(evaluate.Metric):
             citation="",
             inputs_description=USAGE,
             features=datasets.Features({"predictions": feature, "references": feature}),
-            format=None if shape else "numpy",  # of vectors, `evaluate` forbids it
+            format=None if shape else "numpy",  # `evaluate` forbids it for vectors
         )
 
-    def _compute(self, predictions, references, metrics):
-        predictions, references = np.asarray(predictions), np.asarray(references)
+    def _compute(
+        self, predictions: Sequence[Any], references: Sequence[Any], metrics: Sequence[str]
+    ) -> dict[str, float | list[float]]:
+        guesses, truth = np.asarray(predictions), np.asarray(references)
         with warnings.catch_warnings():
-            # A network that always gives the same label is a result here, not an accident.
+            # A network that always predicts the same label is a result here, not a mistake.
             warnings.simplefilter("ignore")
-            if predictions.ndim == 1:
-                return {name: float(FUNCTIONS[name](references, predictions)) for name in metrics}
+            if guesses.ndim == 1:
+                return {name: float(FUNCTIONS[name](truth, guesses)) for name in metrics}
             return {
-                name: [
-                    float(FUNCTIONS[name](*pair))
-                    for pair in zip(references, predictions, strict=True)
-                ]
+                name: [float(FUNCTIONS[name](*pair)) for pair in zip(truth, guesses, strict=True)]
                 for name in metrics
             }

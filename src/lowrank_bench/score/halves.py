@@ -1,4 +1,4 @@
-"""Scores on two halves of every split: one to choose a method by, one to confirm the choice."""
+"""Scores on two halves of every split: one to choose a method on, one to confirm the choice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lowrank_bench.score.scored_cell import ScoredCell
 from lowrank_bench.score.scores import build_scores
@@ -17,15 +18,15 @@ AVERAGE = "glue"
 def score_halves(
     cells: Sequence[ScoredCell],
     tasks: Mapping[str, Mapping[str, Any]],
-    references: Mapping[tuple[str, str], np.ndarray],
+    references: Mapping[tuple[str, str], NDArray[np.number[Any]]],
     seed: int = 0,
     **settings: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the averages over tasks on each half, and all scores on each half.
 
-    The averages have the columns of `schema.SUMMARY` and `half`; a network outside of GLUE has its
-    only task's headline metric in their place. The scores have those of `schema.SCORES`, with the
-    half as their `split`.
+    The averages have the columns of `schema.SUMMARY` and `half`. A network with a single task
+    outside GLUE is represented by the headline metric of that task. The scores have the columns of
+    `schema.SCORES`, with the half as their `split`.
 
     Parameters
     ----------
@@ -37,6 +38,7 @@ def score_halves(
     parts, whole = [], []
     first = {(task, entry["evaluation"][0]["split"]) for task, entry in tasks.items()}
     for number, half in enumerate(HALVES):
+        # One permutation for each split, cut in the middle: halves share no row and omit none.
         rows = {
             place: np.random.default_rng(seed).permutation(len(labels))[
                 number * len(labels) // 2 : (number + 1) * len(labels) // 2
@@ -47,13 +49,13 @@ def score_halves(
         labels = {place: references[place][chosen] for place, chosen in rows.items()}
         scores, summary = build_scores(some, tasks, labels, seed=seed, **settings)
         parts.append(_headlines(summary, tasks).assign(half=half))
-        own = [place in first for place in zip(scores["task"], scores["split"], strict=True)]
-        whole.append(scores[own].assign(split=half))
+        wanted = [place in first for place in zip(scores["task"], scores["split"], strict=True)]
+        whole.append(scores[wanted].assign(split=half))
     return pd.concat(parts, ignore_index=True), pd.concat(whole, ignore_index=True)
 
 
 def _headlines(summary: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the GLUE averages, and for networks without one their only task's headline metric."""
+    """Return the GLUE averages, or the headline metric of networks with one task outside GLUE."""
     averages = summary["task"] == AVERAGE
     others = ~summary["model"].isin(set(summary.loc[averages, "model"]))
     counts = summary[others].groupby("model")["task"].nunique()
@@ -66,8 +68,13 @@ def _headlines(summary: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) ->
     return summary[averages | lonely]
 
 
-def _restricted(cell: ScoredCell, rows: Mapping[tuple[str, str], np.ndarray]) -> ScoredCell:
-    """Return the cell with the predictions of these rows alone."""
+def _restricted(
+    cell: ScoredCell, rows: Mapping[tuple[str, str], NDArray[np.integer[Any]]]
+) -> ScoredCell:
+    """Return the cell with its predictions for these rows alone.
+
+    Predictions for fewer rows than the split has stay as they are; scoring then reports them.
+    """
     task = cell.meta["task"]
     kept = {
         split: logits[rows[task, split]] if len(logits) > rows[task, split].max() else logits

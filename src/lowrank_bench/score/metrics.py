@@ -1,6 +1,6 @@
 """Metrics by name, computed through Hugging Face `evaluate` and the module `glue_metric`.
 
-Degenerate cases have a value, so that a network that a method broke is still scored:
+Degenerate cases have a value, so that even a network ruined by compression gets a score:
 
 - a constant prediction, or constant labels: Matthews, Pearson and Spearman correlation 0;
 - no example labelled or predicted 1: F1 0;
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import evaluate
 
 Kind = Literal["classification", "regression"]
-# Numbers in one call: `evaluate` turns them into Python objects.
+# Most numbers in one call; `evaluate` makes a Python object of each.
 CALL_ELEMENTS = 1 << 20
 
 
@@ -49,7 +50,7 @@ def kind_of(n_labels: int) -> Kind:
 
 
 def check_metrics(metric_names: Sequence[str], n_labels: int) -> None:
-    """Check that a task with `n_labels` labels (0: regression) can have these metrics.
+    """Check that these metrics fit a task with `n_labels` labels (0: regression).
 
     Raises
     ------
@@ -66,7 +67,9 @@ def check_metrics(metric_names: Sequence[str], n_labels: int) -> None:
             raise LowRankError(f"metric 'f1' needs two labels, the task has {n_labels}")
 
 
-def predict_labels(logits: np.ndarray, kind: Kind) -> np.ndarray:
+def predict_labels(
+    logits: NDArray[np.number[Any]], kind: Kind
+) -> NDArray[np.int64] | NDArray[np.float64]:
     """Turn a network's outputs into predictions.
 
     Parameters
@@ -79,15 +82,18 @@ def predict_labels(logits: np.ndarray, kind: Kind) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        n labels, int64, the first one of equal logits; or n scores, float64.
+        n labels, int64, the lowest where logits are equal; or n scores, float64.
     """
     if kind == "classification":
-        return logits.argmax(axis=1)
+        labels: NDArray[np.int64] = logits.argmax(axis=1)
+        return labels
     return logits.reshape(len(logits)).astype(np.float64)
 
 
 def compute(
-    metric_names: Sequence[str], predictions: np.ndarray, references: np.ndarray
+    metric_names: Sequence[str],
+    predictions: NDArray[np.number[Any]],
+    references: NDArray[np.number[Any]],
 ) -> dict[str, float]:
     """Compute metrics through `evaluate`.
 
@@ -113,9 +119,11 @@ def compute(
 
 
 def compute_rows(
-    metric_names: Sequence[str], predictions: np.ndarray, references: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Compute metrics of many systems through few calls of `evaluate`.
+    metric_names: Sequence[str],
+    predictions: NDArray[np.number[Any]],
+    references: NDArray[np.number[Any]],
+) -> dict[str, NDArray[np.float64]]:
+    """Compute metrics of many systems in few calls of `evaluate`.
 
     Parameters
     ----------
@@ -149,22 +157,23 @@ def compute_rows(
     parts = []
     for start in range(0, len(predictions), size):
         rows = list(predictions[start : start + size])
-        found = module.compute(
+        values = module.compute(
             predictions=rows, references=[references] * len(rows), metrics=list(metric_names)
         )
-        parts.append([found[name] for name in metric_names])
+        parts.append([values[name] for name in metric_names])
     return dict(zip(metric_names, np.concatenate(parts, axis=1), strict=True))
 
 
 def _import_evaluate() -> None:
-    """Import `evaluate`, without transformers unless that is there already.
+    """Import `evaluate`, without transformers unless that is imported already.
 
-    It asks transformers for pipelines, which nothing here uses and which bring torch along, and
-    does without when transformers is not installed: a fifth of the seconds.
+    `evaluate` imports pipelines from transformers where that is installed, and with them torch.
+    Nothing here uses them, and without them the import takes a fifth of the time.
     """
     if "transformers" in sys.modules:
         return
-    sys.modules["transformers"] = None  # what Python takes for a module that is not there
+    # None makes Python raise ImportError for the module, as if it were not installed.
+    sys.modules["transformers"] = None  # type: ignore[assignment]  # typed as holding modules only
     try:
         import evaluate  # noqa: F401
     finally:
@@ -173,9 +182,9 @@ def _import_evaluate() -> None:
 
 @cache
 def _module(kind: Kind) -> "evaluate.EvaluationModule":
-    _import_evaluate()  # here, so that only those who compute pay for it
+    _import_evaluate()  # takes seconds: only where a metric is computed
     import evaluate
 
     path = Path(__file__).with_name("glue_metric.py")
-    # In memory: files in the metrics cache would be shared with other processes.
+    # In memory, because files in the metrics cache are shared with other processes.
     return evaluate.load(str(path), f"{kind}-rows", keep_in_memory=True)

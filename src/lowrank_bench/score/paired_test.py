@@ -7,21 +7,23 @@ as observed (approximate randomisation: Noreen, Computer-Intensive Methods for T
 p = (1 + count) / (1 + draws) is valid at any number of draws (Phipson and Smyth, Stat. Appl. Genet.
 Mol. Biol. 9, 2010).
 
-For accuracy, swaps matter only where just one system is right, and the test is McNemar's exact test
-up to the sampling of swaps. With several seeds, the swaps of an example are the same in all of
+For accuracy, swaps matter only where exactly one system is right, and the test is McNemar's exact
+test up to the sampling of swaps. With several seeds, the swaps of an example are the same in all of
 them: the example is the unit, as it is in the bootstrap. For a correlation, exchangeable also means
 on the same scale: two systems that differ by a factor are told apart by more than their ranks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.score import counts, pearson, spearman
-from lowrank_bench.score.draws import chunks, generator, swap_blocks
-from lowrank_bench.score.metrics import METRICS, check_metrics
+from lowrank_bench.score.draws import generator, swap_blocks
+from lowrank_bench.score.kernels import on_blocks, swapped
+from lowrank_bench.score.metrics import check_metrics
 
 # Differences that would be equal in exact arithmetic count as equal.
 TOLERANCE = 1e-10
@@ -37,8 +39,8 @@ class PairedTest:
 
 def paired_test(
     metric: str,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    references: np.ndarray,
+    pairs: Sequence[tuple[NDArray[np.number[Any]], NDArray[np.number[Any]]]],
+    references: NDArray[np.number[Any]],
     n_labels: int,
     *,
     resamples: int = 999,
@@ -51,7 +53,7 @@ def paired_test(
     metric
         Name among `metrics.METRICS`.
     pairs
-        Predictions (labels or finite scores, n each) of the two systems, one pair a seed.
+        Predictions (labels or finite scores, n each) of the two systems, one pair for each seed.
     references
         Labels or finite scores, n.
     n_labels
@@ -64,14 +66,14 @@ def paired_test(
     Raises
     ------
     LowRankError
-        For a metric that the task cannot have, or without a pair.
+        If the metric does not fit the task, or without a pair.
     """
     check_metrics([metric], n_labels)
     if not pairs:
         raise LowRankError("a paired test needs at least one pair of predictions")
     first, second = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
     none = np.zeros((1, references.size), np.float32)
-    observed = _swapped([metric], none, first, second, references, n_labels)[metric].mean()
+    observed = swapped([metric], none, first, second, references, n_labels)[metric].mean()
     draws = permute(
         [metric], first, second, references, n_labels, resamples=resamples, rng=generator(seed)
     )
@@ -80,22 +82,20 @@ def paired_test(
 
 def permute(
     metrics: Sequence[str],
-    first: np.ndarray,
-    second: np.ndarray,
-    references: np.ndarray,
+    first: NDArray[np.number[Any]],
+    second: NDArray[np.number[Any]],
+    references: NDArray[np.number[Any]],
     n_labels: int,
     *,
     resamples: int,
     rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[np.float64]]:
     """Draw differences of two systems' metrics under the null hypothesis, for many pairs.
 
     Parameters
     ----------
-    metrics, references, n_labels
-        As in `bootstrap.bootstrap`.
-    first, second
-        Predictions of the two systems, pairs×n.
+    metrics, first, second, references, n_labels
+        As in `kernels.swapped`.
     resamples, rng
         Number and source of the swaps, the same for all pairs.
 
@@ -105,37 +105,18 @@ def permute(
         From metric to differences, pairs×resamples. The draws of pairs, splits and tasks may be
         averaged: the average is a draw of the averaged difference.
     """
-    n, start = references.size, 0
-    out = {name: np.empty((len(first), resamples)) for name in metrics}
-    for block in swap_blocks(n, resamples, rng):
-        rows = slice(start, start + len(block))
-        start = rows.stop
-        for pairs in chunks(len(first), 2 * (n + len(block)) * max(3, n_labels)):
-            values = _swapped(metrics, block, first[pairs], second[pairs], references, n_labels)
-            for name, value in values.items():
-                out[name][pairs, rows] = value
-    return out
+    return on_blocks(
+        metrics,
+        swap_blocks(references.size, resamples, rng),
+        resamples,
+        len(first),
+        2 * max(3, n_labels),
+        lambda block, pairs: swapped(
+            metrics, block, first[pairs], second[pairs], references, n_labels
+        ),
+    )
 
 
-def p_value(observed: float, draws: np.ndarray) -> float:
+def p_value(observed: float, draws: NDArray[np.float64]) -> float:
     """Return the two-sided p-value of an observed difference against its null draws."""
     return float((1 + np.count_nonzero(abs(draws) >= abs(observed) - TOLERANCE)) / (1 + draws.size))
-
-
-def _swapped(
-    metrics: Sequence[str],
-    block: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    references: np.ndarray,
-    n_labels: int,
-) -> dict[str, np.ndarray]:
-    counted = [name for name in metrics if METRICS[name].kind == "classification"]
-    values = {}
-    if counted:
-        values |= counts.swapped(counted, block, first, second, references, n_labels)
-    if "pearson" in metrics:
-        values["pearson"] = pearson.swapped(block, first, second, references)
-    if "spearmanr" in metrics:
-        values["spearmanr"] = spearman.swapped(block, first, second, references)
-    return values

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.store.digest import canonical
 
 DENSE = "dense"
-# Columns that tell cells apart. The label only names the method and its parameters.
+# Columns that identify a cell. The label is not one: it only renders the method's parameters.
 IDENTITY = (
     "experiment",
     "model",
@@ -45,7 +46,7 @@ class ScoredCell:
     """
 
     meta: dict[str, Any]
-    predictions: dict[str, np.ndarray]
+    predictions: dict[str, NDArray[np.floating[Any]]]
     status: str = "ok"
     reason: str = ""
 
@@ -59,7 +60,7 @@ class ScoredCell:
 
 
 def check_cells(cells: Sequence[ScoredCell], tasks: Sequence[str]) -> None:
-    """Check that the cells differ and belong to `tasks`.
+    """Check that all cells are different and belong to `tasks`.
 
     Raises
     ------
@@ -78,27 +79,28 @@ def check_cells(cells: Sequence[ScoredCell], tasks: Sequence[str]) -> None:
 
 
 def dense_partners(cells: Sequence[ScoredCell]) -> list[int | None]:
-    """Return for every cell which one is the dense network of its checkpoint, as trained."""
-    found = {
+    """Return for every cell the place of its checkpoint's dense network as trained, else None."""
+    places = {
         cell.key(CHECKPOINT): place
         for place, cell in enumerate(cells)
         if cell.meta["method"] == DENSE and not cell.meta.get("finetune_epochs")
     }
-    return [found.get(cell.key(CHECKPOINT)) for cell in cells]
+    return [places.get(cell.key(CHECKPOINT)) for cell in cells]
 
 
 def baseline_partners(cells: Sequence[ScoredCell], baseline: str) -> list[int | None]:
-    """Return for every cell which one is the baseline, without parameters, at its budget.
+    """Return for every cell the place of the baseline at its budget, else None.
 
-    The dense network and the baseline itself have none.
+    The baseline counts without parameters only. The dense network and the baseline itself have
+    no partner.
     """
     plain = canonical({})
-    found = {
+    places = {
         cell.key(BUDGET): place
         for place, cell in enumerate(cells)
         if cell.meta["method"] == baseline and cell.meta.get("params", plain) == plain
     }
     partners = [
-        None if cell.meta["method"] == DENSE else found.get(cell.key(BUDGET)) for cell in cells
+        None if cell.meta["method"] == DENSE else places.get(cell.key(BUDGET)) for cell in cells
     ]
     return [None if partner == place else partner for place, partner in enumerate(partners)]

@@ -1,7 +1,7 @@
 """From evaluated cells to the two result tables, `scores` and `summary`.
 
 Metrics and differences in the tables are in points (0 to 100). All cells of a task share its
-resamples, so the interval of a drop is paired. How tasks are averaged stands in `averages`.
+resamples, so the interval of a drop is paired. `averages` says how tasks are averaged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lowrank_bench.score.averages import average_rows
 from lowrank_bench.score.comparison import Row
@@ -25,8 +26,10 @@ from lowrank_bench.score.summary import summary_records
 
 __all__ = ["ScoredCell", "build_scores"]
 
-WHOLE = ("seed", "n_examples", "n_seeds", "parameters_dense", "parameters_kept", "index_bits")
-WHOLE += ("network_parameters_dense", "network_parameters_kept", "macs_dense", "macs_kept")
+INTEGERS = (
+    *("seed", "n_examples", "n_seeds", "parameters_dense", "parameters_kept", "index_bits"),
+    *("network_parameters_dense", "network_parameters_kept", "macs_dense", "macs_kept"),
+)
 TEXT = (
     *("experiment", "model", "task", "split", "method", "params", "label", "data_used"),
     *("target", "budget", "metric"),
@@ -38,7 +41,7 @@ TEXT = (
 def build_scores(
     cells: Sequence[ScoredCell],
     tasks: Mapping[str, Mapping[str, Any]],
-    references: Mapping[tuple[str, str], np.ndarray],
+    references: Mapping[tuple[str, str], NDArray[np.number[Any]]],
     *,
     missing: Mapping[tuple[str, str], str] | None = None,
     resamples: int = 1000,
@@ -57,41 +60,41 @@ def build_scores(
         From name to task: `labels` (names, empty for a regression), `evaluation` (a list of
         `split` and its `metrics`), and optionally `glue`, the GLUE task that it stands for.
     references
-        From (task, split) to the labels 0 … or scores, n.
+        From (task, split) to n labels (0, 1, …) or n scores.
     missing
-        From (task, split) to the reason why it has no labels.
+        From (task, split) to the reason why the labels are missing.
     resamples, permutations
-        Number of bootstrap resamples, and of random swaps of the paired test.
+        Numbers of bootstrap resamples and of random swaps for the paired test.
     seed
         Seed of both; the same for all cells.
     baseline
-        Method with which the columns `vs_svd` compare, at the same checkpoint and budget.
+        Method to compare with in the columns `vs_svd`, at the same checkpoint and budget.
     progress
-        Called with one line per task and split before it is scored.
+        Called with one line for each task and split before it is scored.
 
     Returns
     -------
     scores, summary
-        Tables with the columns of `schema.SCORES` and `schema.SUMMARY`. What could not be scored
-        is a row with a status and a reason.
+        Tables with the columns of `schema.SCORES` and `schema.SUMMARY`. A cell that could not
+        be scored has a row with a status and a reason.
 
     Raises
     ------
     LowRankError
-        For a cell of an unknown task or given twice, a metric that does not fit its task, or
-        two tasks that stand for the same GLUE task.
+        If a cell belongs to an unknown task or occurs twice, a metric does not fit its task, or
+        two tasks stand for the same GLUE task.
     """
     check_cells(cells, list(tasks))
     statistics = Statistics(resamples, permutations, seed)
     rows: list[list[Row]] = [[] for _ in cells]
     for split in _splits(tasks, references, missing or {}):
-        own = [place for place, cell in enumerate(cells) if cell.meta["task"] == split.task]
-        if progress and own:
-            progress(f"{split.task} · {split.name}: {len(own)} cells")
-        found = _split_rows([cells[place] for place in own], split, statistics, baseline)
-        for place, more in zip(own, found, strict=True):
-            rows[place] += more
-    flat = [row for more in rows for row in more]
+        places = [place for place, cell in enumerate(cells) if cell.meta["task"] == split.task]
+        if progress and places:
+            progress(f"{split.task} · {split.name}: {len(places)} cells")
+        parts = _split_rows([cells[place] for place in places], split, statistics, baseline)
+        for place, part in zip(places, parts, strict=True):
+            rows[place] += part
+    flat = [row for part in rows for row in part]
     flat += average_rows(flat, tasks)
     scores = [row.meta | (row.comparison.columns() if row.comparison else {}) for row in flat]
     return _table(scores, SCORES), _table(summary_records(flat), SUMMARY)
@@ -99,7 +102,7 @@ def build_scores(
 
 def _splits(
     tasks: Mapping[str, Mapping[str, Any]],
-    references: Mapping[tuple[str, str], np.ndarray],
+    references: Mapping[tuple[str, str], NDArray[np.number[Any]]],
     missing: Mapping[tuple[str, str], str],
 ) -> list[Split]:
     splits = []
@@ -138,21 +141,16 @@ def _split_rows(
         status, reason = problem or ("ok", "")
         meta = {"note": "", **cell.meta, "split": split.name, "status": status, "reason": reason}
         meta["n_examples"] = None if split.references is None else len(split.references)
-        comparisons = None if problem else next(scored)
-        rows.append(
-            [
-                Row(meta | {"metric": name}, comparisons and comparisons[name])
-                for name in split.metrics
-            ]
-        )
+        comparisons = {} if problem else next(scored)
+        rows.append([Row(meta | {"metric": name}, comparisons.get(name)) for name in split.metrics])
     return rows
 
 
 def _table(records: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return records as a table: whole numbers nullable, text with None, the rest float."""
+    """Return records as a table: nullable integers, text with None, all other columns float."""
     table = pd.DataFrame(list(records), columns=list(columns))
     for name in columns:
-        if name in WHOLE:
+        if name in INTEGERS:
             table[name] = table[name].astype("Int64")
         elif name in TEXT:
             table[name] = table[name].astype(object).where(table[name].notna(), None)

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.score.bootstrap import bootstrap
 from lowrank_bench.score.comparison import Comparison, Sample, Versus
@@ -15,7 +17,7 @@ from lowrank_bench.score.scored_cell import ScoredCell
 
 @dataclass(frozen=True)
 class Statistics:
-    """How many bootstrap resamples and random swaps are drawn, and their seed."""
+    """Numbers of bootstrap resamples and of random swaps, and the seed of both."""
 
     resamples: int
     permutations: int
@@ -24,7 +26,7 @@ class Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A split of a task: what is measured, its labels, and why they are missing if they are.
+    """A split of a task: its metrics and labels, or the reason why the labels are missing.
 
     Attributes
     ----------
@@ -40,11 +42,11 @@ class Split:
     name: str
     metrics: Sequence[str]
     n_labels: int
-    references: np.ndarray | None
+    references: NDArray[np.number[Any]] | None
     missing: str = ""
 
     def problem(self, cell: ScoredCell) -> tuple[str, str] | None:
-        """Return the status and reason of a cell that cannot be scored here; None if it can."""
+        """Return why a cell cannot be scored on this split (status, reason); None if it can."""
         if cell.status != "ok":
             return cell.status, cell.reason or "no reason was given"
         if self.references is None:
@@ -63,12 +65,13 @@ class Split:
             return "failed", f"{broken} of {len(logits)} predictions are not finite"
         return None
 
-    def logits(self, cell: ScoredCell) -> np.ndarray:
+    def logits(self, cell: ScoredCell) -> NDArray[np.floating[Any]]:
         """Return the cell's outputs on this split as a matrix."""
         logits = np.asarray(cell.predictions[self.name])
         return logits[:, None] if logits.ndim == 1 else logits
 
-    def _labelled(self, references: np.ndarray) -> bool:
+    def _labelled(self, references: NDArray[np.number[Any]]) -> bool:
+        """Say whether every example has a label of the task; hidden labels are -1."""
         top = self.n_labels - 1 if self.n_labels else np.inf
         known = np.isfinite(references) & (references <= top)
         if self.n_labels:
@@ -83,18 +86,18 @@ def score_split(
     split: Split,
     statistics: Statistics,
 ) -> list[dict[str, Comparison]]:
-    """Measure all cells of a task on a split, and compare them.
+    """Compute the metrics of all cells of a task on a split, and compare the cells.
 
     Parameters
     ----------
     cells
         Cells of the split's task that can be scored on it.
     dense, baseline
-        Places in `cells` of each cell's dense network and baseline; None where there is none.
+        For each cell the places in `cells` of its dense network and its baseline, or None.
     split
         The split, with labels.
     statistics
-        Numbers of draws. Resamples and swaps depend on the seed, the task and the split alone.
+        Numbers of draws. Resamples and swaps depend only on the seed, the task and the split.
 
     Returns
     -------
@@ -118,29 +121,33 @@ def score_split(
         for place in range(len(cells))
     ]
     null = _null(predictions, baseline, references, split, statistics)
-    return [
-        {
-            name: Comparison(
-                own,
-                None if dense[place] is None else samples[dense[place]][name],
-                Versus(samples[baseline[place]][name], null[place][name])
-                if place in null
-                else None,
-            )
-            for name, own in sample.items()
-        }
-        for place, sample in enumerate(samples)
-    ]
+    comparisons = []
+    for place, (sample, dense_place, baseline_place) in enumerate(
+        zip(samples, dense, baseline, strict=True)
+    ):
+        dense_sample = {} if dense_place is None else samples[dense_place]
+        versus = {} if baseline_place is None else _versus(samples[baseline_place], null[place])
+        comparisons.append(
+            {
+                name: Comparison(value, dense_sample.get(name), versus.get(name))
+                for name, value in sample.items()
+            }
+        )
+    return comparisons
+
+
+def _versus(baseline: dict[str, Sample], null: dict[str, NDArray[np.float64]]) -> dict[str, Versus]:
+    return {name: Versus(sample, null[name]) for name, sample in baseline.items()}
 
 
 def _null(
-    predictions: np.ndarray,
+    predictions: NDArray[np.number[Any]],
     baseline: Sequence[int | None],
-    references: np.ndarray,
+    references: NDArray[np.number[Any]],
     split: Split,
     statistics: Statistics,
-) -> dict[int, dict[str, np.ndarray]]:
-    """Return, for each cell with a baseline, null draws of its metrics' differences."""
+) -> dict[int, dict[str, NDArray[np.float64]]]:
+    """Return null draws of the differences from the baseline, for each cell that has one."""
     pairs = [(place, other) for place, other in enumerate(baseline) if other is not None]
     if not pairs:
         return {}

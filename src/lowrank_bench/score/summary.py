@@ -10,8 +10,8 @@ from lowrank_bench.score.comparison import POINTS, Row, mean
 from lowrank_bench.score.scored_cell import IDENTITY
 
 PLACE = (*(name for name in IDENTITY if name != "seed"), "split", "metric")
-# Columns of a comparison that the summary leaves out.
-OWN_INTERVAL = ("ci_low", "ci_high")
+# Columns of a comparison that the summary leaves out: the interval of the value itself.
+VALUE_INTERVAL = ("ci_low", "ci_high")
 
 
 def summary_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -26,9 +26,9 @@ def summary_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     -------
     list of dict
         Columns of `schema.SUMMARY`. Means, intervals and tests are over the seeds that could be
-        scored: the same examples are resampled and swapped in all of them. The comparison with
-        the dense network or the baseline is empty where one of these seeds lacks it. What could
-        not be scored in any seed is a row with `n_seeds` 0; `note` says which seeds are lacking.
+        scored, all of them on the same resamples and swaps of the examples. The comparison with
+        the dense network or the baseline is empty if any of these seeds lacks it. A row that
+        could not be scored for any seed has `n_seeds` 0; `note` names the seeds that are missing.
     """
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -44,18 +44,20 @@ def _record(rows: Sequence[Row]) -> dict[str, Any]:
         return record
     comparisons = [row.comparison for row in scored if row.comparison]
     numbers = mean(comparisons).columns()
-    record |= {name: value for name, value in numbers.items() if name not in OWN_INTERVAL}
+    record |= {name: value for name, value in numbers.items() if name not in VALUE_INTERVAL}
     drops = [POINTS * drop.value for one in comparisons if (drop := one.drop())]
     if len(drops) == len(scored) > 1:
         record["drop_seed_std"] = float(np.std(drops, ddof=1))
-    reached = [row.meta.get("achieved_compression") for row in scored]
-    if None not in reached:
-        record["achieved_compression"] = float(np.mean(reached))
+    achieved = [row.meta.get("achieved_compression") for row in scored]
+    known = [value for value in achieved if value is not None]
+    if len(known) == len(achieved):
+        record["achieved_compression"] = float(np.mean(known))
     record["n_examples"] = scored[0].meta["n_examples"]
     return record
 
 
 def _note(rows: Sequence[Row], scored: Sequence[Row]) -> str:
+    """Return which seeds are missing, and why, then the distinct notes of the others."""
     parts = []
     lost = [row for row in rows if not row.comparison]
     if lost:

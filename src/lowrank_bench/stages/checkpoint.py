@@ -9,7 +9,7 @@ from torch import nn
 
 from lowrank_bench.checkpoint.train import train_checkpoint
 from lowrank_bench.device import best_device
-from lowrank_bench.inputs.modality import Encoded, modality_of
+from lowrank_bench.inputs.modality import Encoded, Modality, modality_of
 from lowrank_bench.inputs.rows import held_out_loss, with_outputs
 from lowrank_bench.inputs.training_loop import OnStep, Watch
 from lowrank_bench.plan.cells import Checkpoint
@@ -17,7 +17,7 @@ from lowrank_bench.stages.download import NetworkStep
 from lowrank_bench.stages.encode import EncodedStep, training_rows
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.provenance import provenance
-from lowrank_bench.store.store import Store
+from lowrank_bench.store.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class CheckpointStep:
     checkpoint: Checkpoint
     on_step: OnStep | None = None
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder with network, processor and manifest."""
-        return store.folder("checkpoint", self.checkpoint.key, deep=True)
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return network and processor."""
+        return store.artifact("checkpoint", self.checkpoint.key)
 
     def make(self, runner: Runner) -> None:
         """Train the network, or take the published one.
@@ -75,8 +75,8 @@ class CheckpointStep:
         model, processor = modality.initial_network(
             checkpoint.network.spec, folder, checkpoint.inputs, seed
         )
-        rows = training_rows(checkpoint, runner, processor)
-        watch = watch_for(checkpoint, runner, processor, checkpoint.key, self.on_step)
+        rows = training_rows(checkpoint, runner, modality, processor)
+        watch = watch_for(checkpoint, runner, (modality, processor), checkpoint.key, self.on_step)
         settings = (checkpoint.recipe, seed, best_device(), watch)
         facts |= train_checkpoint(modality, model, processor, rows, *settings)
         return model, processor
@@ -86,7 +86,7 @@ def _network_folder(checkpoint: Checkpoint, runner: Runner) -> Path | None:
     """Return the files of the network that training starts from; None for one built in place."""
     if not checkpoint.network.is_fetched:
         return None
-    return runner.ensure(NetworkStep(checkpoint.network))
+    return runner.ensure(NetworkStep(checkpoint.network)).folder
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class LoadedCheckpoint:
 
     Attributes
     ----------
+    modality
+        What loads, encodes, predicts and trains for its kind of input.
     model
         Float32, in evaluation mode, on the CPU.
     processor
@@ -104,28 +106,30 @@ class LoadedCheckpoint:
     """
 
     checkpoint: Checkpoint
+    modality: Modality
     model: nn.Module
     processor: Any
     output_order: Sequence[int] | None
 
     def training_rows(self, runner: Runner, limit: int | None = None) -> Encoded:
         """Return the rows it was trained on, with labels as its outputs are numbered."""
-        rows = training_rows(self.checkpoint, runner, self.processor, limit)
+        rows = training_rows(self.checkpoint, runner, self.modality, self.processor, limit)
         return with_outputs(rows, self.checkpoint.inputs["labels"], self.output_order)
 
 
 def load_checkpoint(checkpoint: Checkpoint, runner: Runner) -> LoadedCheckpoint:
     """Read a checkpoint from the store."""
-    folder = runner.ensure(CheckpointStep(checkpoint))
-    order = runner.store.manifest(folder).get("output_order")
-    model, processor = modality_of(checkpoint.modality).load_network(folder)
-    return LoadedCheckpoint(checkpoint, model, processor, order)
+    stored = runner.ensure(CheckpointStep(checkpoint))
+    modality = modality_of(checkpoint.modality)
+    model, processor = modality.load_network(stored.folder)
+    order = stored.manifest.get("output_order")
+    return LoadedCheckpoint(checkpoint, modality, model, processor, order)
 
 
 def watch_for(
     checkpoint: Checkpoint,
     runner: Runner,
-    processor: Any,
+    inputs: tuple[Modality, Any],
     key: str,
     on_step: OnStep | None = None,
     output_order: Sequence[int] | None = None,
@@ -134,6 +138,8 @@ def watch_for(
 
     Parameters
     ----------
+    inputs
+        The modality, and the tokenizer or how images are prepared.
     key
         Of what the training makes; it decides every number of it.
     output_order
@@ -143,7 +149,7 @@ def watch_for(
     file = runner.store.place("unfinished", key, ".pt")
     if not recipe.get("patience"):
         return Watch(on_step, file=file)
-    rows = EncodedStep(checkpoint, processor, recipe["held_out_split"]).read(runner)
+    rows = EncodedStep(checkpoint, *inputs, recipe["held_out_split"]).read(runner)
     rows = with_outputs(rows, checkpoint.inputs["labels"], output_order)
-    held_out = held_out_loss(modality_of(checkpoint.modality), processor, rows)
+    held_out = held_out_loss(*inputs, rows)
     return Watch(on_step, held_out, recipe["patience"], file)

@@ -1,11 +1,11 @@
 """The download stage: splits of tasks, and files of networks."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from lowrank_bench.plan.cells import Source
 from lowrank_bench.stages.runner import Runner
-from lowrank_bench.store.store import Store
+from lowrank_bench.store.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -13,26 +13,31 @@ class DataStep:
     """The splits of a task, one `<split>.parquet` each.
 
     The manifest says which splits are missing and which are not the official files.
+
+    Attributes
+    ----------
+    check
+        Whether files that are not the official ones are refused (unless `hub.unofficial` accepts
+        them); the download stage has done so before any other stage runs.
     """
 
     source: Source
+    check: bool = True
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder when it holds all splits that are asked for.
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return the splits when all that are asked for are there.
 
         Raises
         ------
         LowRankError
             When a file is not the official one and `hub.unofficial` is false.
         """
-        folder = store.folder("data", self.source.key, deep=True)
-        if folder is None:
+        data = store.artifact("data", self.source.key)
+        if data is None or not self._wanted() <= _held(data):
             return None
-        manifest = store.manifest(folder)
-        if not self._wanted() <= {*manifest["splits"], *manifest["missing"]}:
-            return None
-        self._check(manifest)
-        return folder
+        if self.check:
+            self._refuse_unofficial(data.manifest)
+        return data
 
     def make(self, runner: Runner) -> None:
         """Fetch or generate the splits, those that other experiments asked for among them.
@@ -46,20 +51,18 @@ class DataStep:
         from lowrank_bench.download.data import DataRequest, fetch_data
 
         store, source, wanted = runner.store, self.source, self._wanted()
-        folder = store.folder("data", source.key, deep=True)
-        if folder is not None:
-            manifest = store.manifest(folder)
-            held = {*manifest["splits"], *manifest["missing"]}
-            wanted |= held
-            store.discard(folder, f"holds {', '.join(sorted(held))} only")
+        data = store.artifact("data", source.key)
+        if data is not None:  # another experiment asked for other splits of the same source
+            wanted |= _held(data)
+            store.discard(data.folder, f"holds {', '.join(sorted(_held(data)))} only")
         checks = source.checks
         request = DataRequest(
             source.name, source.spec, checks["columns"], checks["train"], sorted(wanted)
         )
-        facts: dict[str, object] = {"source": dict(source.spec)}
+        facts: dict[str, Any] = {"source": dict(source.spec)}
         with store.new_folder("data", source.key, facts) as fresh:
             facts |= fetch_data(request, fresh)
-            self._check(facts)
+            self._refuse_unofficial(facts)
 
     def title(self) -> str:
         """Return a short name for messages."""
@@ -68,11 +71,16 @@ class DataStep:
     def _wanted(self) -> set[str]:
         return set(self.source.checks["splits"])
 
-    def _check(self, manifest: dict) -> None:
+    def _refuse_unofficial(self, manifest: dict[str, Any]) -> None:
         from lowrank_bench.download.data import check_data
 
         checks = self.source.checks
         check_data(self.source.name, manifest["splits"], checks["splits"], checks["unofficial"])
+
+
+def _held(data: Artifact) -> set[str]:
+    """Return the splits that a folder holds, or knows to be missing at the source."""
+    return {*data.manifest["splits"], *data.manifest["missing"]}
 
 
 @dataclass(frozen=True)
@@ -81,18 +89,18 @@ class NetworkStep:
 
     source: Source
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder.
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return the files.
 
         Raises
         ------
         LowRankError
             When a checksum is not the expected one.
         """
-        folder = store.folder("network", self.source.key, deep=True)
-        if folder is not None:
-            self._check(store.manifest(folder)["sha256"])
-        return folder
+        network = store.artifact("network", self.source.key)
+        if network is not None:
+            self._check(network.manifest["sha256"])
+        return network
 
     def make(self, runner: Runner) -> None:
         """Fetch the files.
@@ -105,7 +113,7 @@ class NetworkStep:
         from lowrank_bench.download.network import fetch_network
 
         spec = self.source.spec
-        facts: dict[str, object] = {}
+        facts: dict[str, Any] = {}
         with runner.store.new_folder("network", self.source.key, facts) as fresh:
             fetched = fetch_network(spec["repo"], spec["revision"], spec.get("file"), fresh)
             facts |= fetched

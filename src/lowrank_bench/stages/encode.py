@@ -1,16 +1,15 @@
 """Rows as networks take them, encoded once for all jobs that read them."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-from lowrank_bench.inputs.modality import Encoded, Modality, modality_of
+from lowrank_bench.inputs.modality import Encoded, Modality
 from lowrank_bench.plan.cells import Checkpoint
-from lowrank_bench.plan.code import encoding_code
 from lowrank_bench.stages.download import DataStep
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.digest import digest
-from lowrank_bench.store.store import Store
+from lowrank_bench.store.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -26,49 +25,57 @@ class EncodedStep:
     """
 
     checkpoint: Checkpoint
+    modality: Modality
     processor: Any
     split: str
     limits: tuple[int | None, ...] = ()
 
     def read(self, runner: Runner) -> Encoded:
         """Return the rows, with labels as the task numbers them."""
-        modality = modality_of(self.checkpoint.modality)
-        if modality.processor_name(self.processor) is None:  # encoded anew in every job
-            return self._encode(runner, modality)
-        return modality.read_encoded(runner.ensure(self))
+        if self._key is None:  # encoded anew in every job
+            return self._encode(runner)
+        return self.modality.read_encoded(runner.ensure(self).folder)
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder with the encoded rows."""
-        return store.folder("encoded", self._key(), deep=True)
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return the encoded rows."""
+        assert self._key is not None
+        return store.artifact("encoded", self._key)
 
     def make(self, runner: Runner) -> None:
         """Read the rows, encode and write them."""
-        modality = modality_of(self.checkpoint.modality)
+        assert self._key is not None
         facts = {"task": self.checkpoint.task, "split": self.split}
-        encoded = self._encode(runner, modality)
-        with runner.store.new_folder("encoded", self._key(), facts) as fresh:
-            modality.write_encoded(encoded, fresh)
+        encoded = self._encode(runner)
+        with runner.store.new_folder("encoded", self._key, facts) as fresh:
+            self.modality.write_encoded(encoded, fresh)
 
     def title(self) -> str:
         """Return a short name for messages."""
         return f"rows of {self.checkpoint.task} · {self.split}"
 
-    def _encode(self, runner: Runner, modality: Modality) -> Encoded:
+    def _encode(self, runner: Runner) -> Encoded:
         from lowrank_bench.inputs.rows import read_split
 
-        rows = read_split(runner.ensure(DataStep(self.checkpoint.data)), self.split, self.limits)
-        return modality.encode(rows, self.processor, self.checkpoint.inputs)
+        data = runner.ensure(DataStep(self.checkpoint.data, check=False))
+        rows = read_split(data.folder, self.split, self.limits)
+        return self.modality.encode(rows, self.processor, self.checkpoint.inputs)
 
-    def _key(self) -> str:
-        checkpoint = self.checkpoint
-        modality = modality_of(checkpoint.modality)
+    @cached_property
+    def _key(self) -> str | None:
+        """Key in the store; None for what is encoded in less time than it is read."""
+        checkpoint, name = self.checkpoint, self.modality.processor_name(self.processor)
+        if name is None:
+            return None
         parts = [checkpoint.data.key, self.split, self.limits, dict(checkpoint.inputs)]
-        name, code = modality.processor_name(self.processor), encoding_code(checkpoint.modality)
-        return digest([*parts, name, code])
+        return digest([*parts, name, checkpoint.encoding])
 
 
 def training_rows(
-    checkpoint: Checkpoint, runner: Runner, processor: Any, limit: int | None = None
+    checkpoint: Checkpoint,
+    runner: Runner,
+    modality: Modality,
+    processor: Any,
+    limit: int | None = None,
 ) -> Encoded:
     """Return the rows that a checkpoint is trained on, with labels as the task numbers them.
 
@@ -81,4 +88,4 @@ def training_rows(
     """
     recipe = checkpoint.training_recipe
     limits = (recipe["train_limit"], limit)
-    return EncodedStep(checkpoint, processor, recipe["train_split"], limits).read(runner)
+    return EncodedStep(checkpoint, modality, processor, recipe["train_split"], limits).read(runner)

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,9 +9,9 @@ from torch import nn
 from lowrank_bench.artifact import load, save
 from lowrank_bench.device import best_device, device_of
 from lowrank_bench.evaluate.compressed import SwappedEmbedding
-from lowrank_bench.evaluate.predict import predict_splits
+from lowrank_bench.evaluate.predictions import predict_splits
 from lowrank_bench.evaluate.retrain import retrain
-from lowrank_bench.inputs.modality import Encoded, modality_of
+from lowrank_bench.inputs.modality import Encoded
 from lowrank_bench.inputs.splits import split_and_range
 from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.methods import MatrixMethod, make_method, network_method
@@ -24,13 +23,13 @@ from lowrank_bench.stages.encode import EncodedStep
 from lowrank_bench.stages.factorize import (
     NETWORK,
     read_compressed,
-    read_decomposition,
     read_problem,
+    read_tensors,
 )
-from lowrank_bench.stages.record import Record, read_record, record_place, write_record
+from lowrank_bench.stages.record import Record, read_record, write_record
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.provenance import provenance
-from lowrank_bench.store.store import Store
+from lowrank_bench.store.store import Artifact, Store
 
 TRAINED = "trained"  # kind of networks that were compressed and trained, where that is iterated
 
@@ -49,7 +48,7 @@ class CheckpointEvaluator:
     def __init__(self, checkpoint: Checkpoint, runner: Runner) -> None:
         loaded = load_checkpoint(checkpoint, runner)
         self.loaded, self.checkpoint, self.runner = loaded, checkpoint, runner
-        self.modality = modality_of(checkpoint.modality)
+        self.modality = loaded.modality
         self.device = best_device(runner.settings.device)
         self.model: nn.Module = loaded.model.to(self.device)
         self.splits = self._splits()
@@ -110,14 +109,14 @@ class CheckpointEvaluator:
             return self.model, table.dense_facts()
         method = make_method(cell.spec.method, **cell.spec.params)
         assert isinstance(method, MatrixMethod)
-        rank = method.rank_for(*table.matrix.shape, cell.compression)
         # One decomposition serves all compressions of a nested method: it is read once.
         if self._decomposition is None or self._decomposition[0] != cell.spec_key:
-            read = read_decomposition(cell, method, table.matrix, self.runner)
-            self._decomposition = (cell.spec_key, *read)
+            tensors, manifest = read_tensors(cell, self.runner)
+            restored = table.restored(method, tensors)
+            self._decomposition = (cell.spec_key, restored, manifest)
         _, decomposition, manifest = self._decomposition
-        facts = table.swap(decomposition.factors(rank))
-        return self.model, {**facts, "rank": rank, "factorize_seconds": manifest["seconds"]}
+        facts = table.swap(method, decomposition, cell.compression)
+        return self.model, {**facts, "factorize_seconds": manifest["seconds"]}
 
     def _compressed_again(self, cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
         """Return the trained network of the compression before, compressed once more."""
@@ -125,8 +124,8 @@ class CheckpointEvaluator:
 
         assert cell.path
         before = replace(cell, compression=cell.path[-1], path=cell.path[:-1])
-        folder = self.runner.ensure(TrainedStep(before, self))
-        trained = load(folder / NETWORK, model=self.model)
+        stored = self.runner.ensure(TrainedStep(before, self))
+        trained = load(stored.folder / NETWORK, model=self.model)
         origin = read_problem(cell.checkpoint, cell.spec, self.runner)
         method = network_method(make_method(cell.spec.method, **cell.spec.params), cell.spec.target)
         return compress_trained(trained, origin, method, cell.compression)
@@ -137,7 +136,9 @@ class CheckpointEvaluator:
         if self._training_rows is None:
             self._training_rows = loaded.training_rows(runner)
         start, order = time.perf_counter(), loaded.output_order
-        watch = watch_for(checkpoint, runner, loaded.processor, cell.key, output_order=order)
+        watch = watch_for(
+            checkpoint, runner, (loaded.modality, loaded.processor), cell.key, output_order=order
+        )
         settings = (checkpoint.training_recipe, cell.finetune_epochs, checkpoint.seed)
         network = (self.modality, model, loaded.processor, self._training_rows)
         trained, history = retrain(*network, *settings, self.device, watch)
@@ -150,10 +151,10 @@ class CheckpointEvaluator:
 
     def _splits(self) -> dict[str, Encoded]:
         checkpoint, runner = self.checkpoint, self.runner
-        data = runner.ensure(DataStep(checkpoint.data))
-        missing = runner.store.manifest(data)["missing"]
+        missing = runner.ensure(DataStep(checkpoint.data, check=False)).manifest["missing"]
+        network = (checkpoint, self.loaded.modality, self.loaded.processor)
         return {
-            name: EncodedStep(checkpoint, self.loaded.processor, name).read(runner)
+            name: EncodedStep(*network, name).read(runner)
             for name in checkpoint.evaluation
             if split_and_range(name)[0] not in missing
         }
@@ -166,9 +167,9 @@ class TrainedStep:
     cell: Cell
     evaluator: CheckpointEvaluator
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder with the network."""
-        return store.folder(TRAINED, self.cell.key)
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return the network."""
+        return store.artifact(TRAINED, self.cell.key)
 
     def make(self, runner: Runner) -> None:
         """Evaluate the cell, which leaves its trained network."""
@@ -194,9 +195,9 @@ class CellStep:
         self.cell = cell
         self.evaluators = {} if evaluators is None else evaluators
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the file with the record, when it can be read."""
-        return record_place(self.cell, store) if read_record(self.cell, store) else None
+    def lookup(self, store: Store) -> Record | None:
+        """Return the record."""
+        return read_record(self.cell, store)
 
     def make(self, runner: Runner) -> None:
         """Evaluate the cell.

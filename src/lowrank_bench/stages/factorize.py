@@ -1,6 +1,5 @@
 """The factorize stage: decompositions of embeddings, and networks compressed as a whole."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,7 @@ from lowrank_bench.artifact import load, save
 from lowrank_bench.device import best_device
 from lowrank_bench.factorize.decompose import decompose
 from lowrank_bench.factorize.network import compress_network, network_problem
-from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.latency import seconds_for
-from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.methods import MatrixMethod, NetworkMethod, make_method, network_method
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.plan.cells import Cell, Checkpoint, Spec
@@ -22,7 +19,7 @@ from lowrank_bench.stages.checkpoint import CheckpointStep, load_checkpoint
 from lowrank_bench.stages.row_facts import row_facts
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.provenance import provenance
-from lowrank_bench.store.store import Store
+from lowrank_bench.store.store import Artifact, Store
 
 KIND = "decomposition"
 FILE = "decomposition.safetensors"
@@ -64,6 +61,8 @@ class DecompositionStep:
         Decides the rank where a method is not nested; others serve every compression at once.
     prepared
         What was read for the compressions before.
+    key
+        In the store, where it is known.
     """
 
     def __init__(
@@ -72,14 +71,15 @@ class DecompositionStep:
         spec: Spec,
         compression: float,
         prepared: Prepared | None = None,
+        key: str | None = None,
     ) -> None:
         self.checkpoint, self.spec, self.compression = checkpoint, spec, compression
         self.prepared = prepared or Prepared()
-        self.key = spec.key(checkpoint, compression)
+        self.key = key or spec.key(checkpoint, compression)
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder with the factors or the network."""
-        return store.folder(KIND, self.key, deep=True)
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return the factors or the network."""
+        return store.artifact(KIND, self.key)
 
     def make(self, runner: Runner) -> None:
         """Decompose the matrix, or compress the network.
@@ -121,10 +121,9 @@ class DecompositionStep:
 def read_matrix(checkpoint: Checkpoint, runner: Runner) -> Tensor:
     """Return a checkpoint's embedding table n×d, float64, without loading the network."""
     device = best_device(runner.settings.factorize_device, "factorize.device")
-    folder = runner.ensure(CheckpointStep(checkpoint))
-    name = runner.store.manifest(folder)["embedding"]
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
-        table: Tensor = file.get_tensor(name)
+    stored = runner.ensure(CheckpointStep(checkpoint))
+    with safe_open(stored.folder / "model.safetensors", framework="pt") as file:
+        table: Tensor = file.get_tensor(stored.manifest["embedding"])
     return table.to(device, torch.float64)
 
 
@@ -135,7 +134,7 @@ def read_problem(
     loaded = load_checkpoint(checkpoint, runner)
     calibration, budget = spec.settings["calibration"], spec.settings["budget"]
     return network_problem(
-        modality_of(checkpoint.modality),
+        loaded.modality,
         loaded.model,
         loaded.processor,
         loaded.training_rows(runner, calibration["rows"]),
@@ -148,19 +147,19 @@ def read_problem(
     )
 
 
-def read_decomposition(
-    cell: Cell, method: MatrixMethod, matrix: Tensor, runner: Runner
-) -> tuple[Decomposition, dict[str, Any]]:
-    """Return the decomposition that serves a cell, and its manifest."""
-    folder = runner.ensure(DecompositionStep(cell.checkpoint, cell.spec, cell.compression))
-    tensors = load_file(folder / FILE)
-    decomposition = method.decomposition_class().from_tensors(matrix, tensors)
-    return decomposition, runner.store.manifest(folder)
+def read_tensors(cell: Cell, runner: Runner) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of the decomposition that serves a cell, and its manifest."""
+    stored = runner.ensure(_step(cell))
+    return load_file(stored.folder / FILE), stored.manifest
 
 
 def read_compressed(
     cell: Cell, dense: nn.Module, runner: Runner
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the compressed network of a cell, and its manifest."""
-    folder = runner.ensure(DecompositionStep(cell.checkpoint, cell.spec, cell.compression))
-    return load(folder / NETWORK, model=dense), runner.store.manifest(folder)
+    stored = runner.ensure(_step(cell))
+    return load(stored.folder / NETWORK, model=dense), stored.manifest
+
+
+def _step(cell: Cell) -> DecompositionStep:
+    return DecompositionStep(cell.checkpoint, cell.spec, cell.compression, key=cell.spec_key)

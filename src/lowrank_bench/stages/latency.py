@@ -10,7 +10,6 @@ from lowrank_bench.config import Config
 from lowrank_bench.device import best_device
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.evaluate.latency import COLUMNS, measured_costs
-from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.plan.cells import DENSE, Cell
 from lowrank_bench.plan.grid import Plan
 from lowrank_bench.stages.checkpoint import load_checkpoint
@@ -49,7 +48,7 @@ def _networks(plan: Plan) -> Iterator[tuple[Cell, list[Cell]]]:
 def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, Any]]:
     checkpoint, wanted = dense.checkpoint, config.latency
     runner = Runner(Store(config.store), settings_of(config))
-    modality, device = modality_of(checkpoint.modality), best_device(config.evaluation.device)
+    device = best_device(config.evaluation.device)
     loaded = load_checkpoint(checkpoint, runner)
     network = loaded.model.to(device)
     # Embeddings are swapped in place, so that the dense network needs one of its own.
@@ -57,7 +56,7 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
     for cell in cells:
         assert evaluator is not None
         for length in wanted.lengths if checkpoint.modality == "text" else [0]:
-            example = modality.example(loaded.processor, length)
+            example = loaded.modality.example(loaded.processor, length)
             example = {name: value.to(device) for name, value in example.items()}
             for batch in wanted.batches:
                 row = {

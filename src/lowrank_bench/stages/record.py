@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from lowrank_bench.plan.cells import Cell
-from lowrank_bench.store.digest import canonical
-from lowrank_bench.store.files import write_atomic
 from lowrank_bench.store.store import Store
 
 
@@ -31,17 +28,15 @@ class Record:
     predictions: dict[str, np.ndarray]
 
 
-def record_place(cell: Cell, store: Store) -> Path:
-    """Return where the record of a cell lies or would lie."""
-    return store.place("cell", cell.key, ".safetensors")
+KIND, SUFFIX = "cell", ".safetensors"  # of records in the store
 
 
 def write_record(cell: Cell, record: Record, store: Store) -> None:
     """Write the record of a finished cell, whole or not at all."""
     # safetensors writes an array's memory as it lies, whatever its strides.
     arrays = {split: np.ascontiguousarray(logits) for split, logits in record.predictions.items()}
-    content = save(arrays, metadata={"facts": canonical(record.facts)})
-    write_atomic(record_place(cell, store), content)
+    facts = json.dumps(record.facts, sort_keys=True, allow_nan=False)
+    store.write_file(KIND, cell.key, SUFFIX, save(arrays, metadata={"facts": facts}))
 
 
 def read_record(cell: Cell, store: Store) -> Record | None:
@@ -49,7 +44,7 @@ def read_record(cell: Cell, store: Store) -> Record | None:
 
     A damaged file is reported, removed and counts as absent.
     """
-    place = record_place(cell, store)
+    place = store.place(KIND, cell.key, SUFFIX)
     if not place.is_file():
         return None
     try:

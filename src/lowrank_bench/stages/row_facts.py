@@ -2,20 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lowrank_bench.device import best_device
+from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.plan.cells import Checkpoint
 from lowrank_bench.plan.code import fact_sources
 from lowrank_bench.stages.checkpoint import CheckpointStep, load_checkpoint
 from lowrank_bench.stages.encode import training_rows
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.digest import digest
-from lowrank_bench.store.store import Store
+from lowrank_bench.store.store import Artifact, Store
 
 FILE = "facts.safetensors"
 BATCH_TOKENS = 4096
@@ -35,9 +35,9 @@ class FactStep:
     name: str
     rows: int
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return the folder with the fact."""
-        return store.folder("facts", self._key(), deep=True)
+    def lookup(self, store: Store) -> Artifact | None:
+        """Return the fact."""
+        return store.artifact("facts", self._key())
 
     def make(self, runner: Runner) -> None:
         """Find the fact out.
@@ -69,7 +69,9 @@ class FactStep:
     def _counts(self, runner: Runner) -> Tensor:
         from lowrank_bench.inputs.text.counts import token_counts
 
-        encoded: Any = training_rows(self.checkpoint, runner, self._tokenizer(runner))
+        modality = modality_of(self.checkpoint.modality)
+        tokenizer = self._tokenizer(runner)
+        encoded: Any = training_rows(self.checkpoint, runner, modality, tokenizer)
         return token_counts([encoded.tokens["input_ids"]], self.rows)
 
     def _fisher(self, runner: Runner) -> Tensor:
@@ -83,12 +85,12 @@ class FactStep:
     def _tokenizer(self, runner: Runner) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(runner.ensure(CheckpointStep(self.checkpoint)))
+        return AutoTokenizer.from_pretrained(runner.ensure(CheckpointStep(self.checkpoint)).folder)
 
 
 def row_facts(
     checkpoint: Checkpoint, runner: Runner, needs: Iterable[str], rows: int
 ) -> dict[str, Tensor]:
     """Return the named facts about an embedding of `rows` rows, n float64 each."""
-    folders = {name: runner.ensure(FactStep(checkpoint, name, rows)) for name in needs}
-    return {name: load_file(folder / FILE)[name] for name, folder in folders.items()}
+    facts = {name: runner.ensure(FactStep(checkpoint, name, rows)) for name in needs}
+    return {name: load_file(fact.folder / FILE)[name] for name, fact in facts.items()}

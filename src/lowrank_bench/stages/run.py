@@ -142,7 +142,7 @@ def failures_of(manifests: Iterable[Path]) -> dict[str, str]:
     return {piece["key"]: piece["reason"] for piece in pieces if piece["status"] == "failed"}
 
 
-def _tried(runner: Runner, step: Step) -> str:
+def _tried(runner: Runner, step: Step[object]) -> str:
     """Have an artifact made, and return the reason why it failed, or an empty one."""
     try:
         runner.ensure(step)

@@ -5,8 +5,7 @@ the runner, which looks the artifact up and, where it is missing or damaged, has
 it. A damaged artifact is reported and removed by the store when it is read.
 """
 
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.stages.settings import Settings
@@ -15,17 +14,24 @@ from lowrank_bench.store.store import Store
 ATTEMPTS = 3  # to make an artifact that is whole when it is read
 
 
-class Step(Protocol):
+Made = TypeVar("Made")
+Made_co = TypeVar("Made_co", covariant=True)
+
+
+class Step(Protocol[Made_co]):
     """One artifact and how it is made."""
 
-    def lookup(self, store: Store) -> Path | None:
-        """Return where the whole artifact lies, or None."""
+    def lookup(self, store: Store) -> Made_co | None:
+        """Return the whole artifact, or None where it is missing or damaged."""
+        ...
 
     def make(self, runner: "Runner") -> None:
         """Read what the artifact is made from, compute, and write it."""
+        ...
 
     def title(self) -> str:
         """Return a short name for messages."""
+        ...
 
 
 class Runner:
@@ -42,23 +48,21 @@ class Runner:
     def __init__(self, store: Store, settings: Settings | None = None) -> None:
         self.store, self.settings = store, settings or Settings()
 
-    def ensure(self, step: Step) -> Path:
-        """Return where an artifact lies, after making it where it is missing.
+    def ensure(self, step: Step[Made]) -> Made:
+        """Return an artifact, after having it made where it is missing or damaged.
 
         Raises
         ------
         LowRankError
             When its stage refuses, or what it writes is damaged each time.
         """
-        for _ in range(ATTEMPTS):
-            place = step.lookup(self.store)
-            if place is not None:
-                return place
+        artifact, attempts = step.lookup(self.store), 0
+        while artifact is None:
+            if attempts == ATTEMPTS:
+                raise LowRankError(
+                    f"{step.title()}: what was written to {self.store.root} cannot be read back; "
+                    "check the disk"
+                )
             step.make(self)
-        place = step.lookup(self.store)
-        if place is None:
-            raise LowRankError(
-                f"{step.title()}: what was written to {self.store.root} cannot be read back; check "
-                "the disk"
-            )
-        return place
+            artifact, attempts = step.lookup(self.store), attempts + 1
+        return artifact

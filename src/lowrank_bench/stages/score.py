@@ -50,15 +50,15 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
     missing: dict[Place, str] = {}
     notes = {}
     for task, checkpoint in {cell.checkpoint.task: cell.checkpoint for cell in cells}.items():
-        folder = runner.ensure(DataStep(checkpoint.data))
-        manifest = runner.store.manifest(folder)
+        data = runner.ensure(DataStep(checkpoint.data))
+        manifest = data.manifest
         notes[task] = note_on_data(tasks[task], manifest["splits"], config.evaluation.precision)
         for split in checkpoint.evaluation:
             whole, _ = split_and_range(split)
             if whole in manifest["missing"]:
                 missing[task, split] = manifest["missing"][whole]
             else:
-                references[task, split] = _labels(checkpoint, split, folder)
+                references[task, split] = _labels(checkpoint, split, data.folder)
     scored = [_scored(config, cell, runner, failures, notes) for cell in cells]
     statistics = config.statistics
     return score_experiment(
@@ -121,15 +121,15 @@ def _scored(
 def _record(cell: Cell, runner: Runner, failed: bool) -> Record | None:
     """Return a cell's record; one that was lost after its job had ended is made again."""
     record = read_record(cell, runner.store)
-    if record is None and not failed:
-        from lowrank_bench.stages.evaluate import CellStep
+    if record is not None or failed:
+        return record
+    from lowrank_bench.stages.evaluate import CellStep
 
-        try:
-            runner.ensure(CellStep(cell))
-        except Exception as error:  # the cell becomes a row without a record
-            print(f"[score] {cell.title()}: {error}", file=sys.stderr, flush=True)
-        record = read_record(cell, runner.store)
-    return record
+    try:
+        return runner.ensure(CellStep(cell))
+    except Exception as error:  # the cell becomes a row without a record
+        print(f"[score] {cell.title()}: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def _labels(checkpoint: Checkpoint, split: str, folder: Path) -> NDArray[Any]:

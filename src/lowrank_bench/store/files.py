@@ -1,4 +1,4 @@
-"""Writing single files so that a reader never sees half of one."""
+"""Atomic writes of single files: readers never see an incomplete one."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomic(place: Path, content: bytes | str) -> None:
-    """Write `content` to a temporary file beside `place`, then rename it there."""
+    """Write `content` to a temporary file next to `place`, then rename it to `place`."""
     data = content.encode() if isinstance(content, str) else content
     place.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
@@ -14,7 +14,7 @@ def write_atomic(place: Path, content: bytes | str) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(stream.fileno())  # the content must be on disk before the name is
         os.chmod(name, 0o644)
         os.replace(name, place)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, commit, time."""
+"""Provenance of a result: versions, commit, time."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ PACKAGES = ("lowrank-bench", "torch", "transformers", "tokenizers", "numpy", "sc
 
 
 def provenance() -> dict[str, str]:
-    """Return versions (canonical JSON), git commit and the time now (UTC, ISO 8601)."""
+    """Return the versions (canonical JSON), the git commit and the current time (UTC, ISO 8601)."""
     return {
         "versions": versions(),
         "git_commit": git_commit(),
@@ -23,24 +23,24 @@ def provenance() -> dict[str, str]:
 
 @cache
 def versions() -> str:
-    """Return the versions of Python and of the packages that decide numbers, canonical JSON."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of all packages that influence numbers, canonical JSON."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return canonical(found)
+    return canonical(installed)
 
 
 @cache
 def git_commit() -> str:
-    """Return the commit of the project's work tree, with `-dirty` if sources differ from it."""
+    """Return the commit of the working tree, with `-dirty` if tracked files have changed."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "--short=12", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         return ""
     return f"{commit}-dirty" if changed else commit
 

@@ -1,1 +1,1 @@
-"""A generated suite in GLUE's schema: words with planted meaning, nine tasks, four networks."""
+"""A generated suite in the schema of GLUE: planted meanings, nine tasks, four networks."""

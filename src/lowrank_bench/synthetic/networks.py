@@ -1,4 +1,4 @@
-"""Small networks of four families with a planted embedding table, and their tokenizers."""
+"""Small networks of four families with planted embedding tables, and their tokenizers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,29 +30,31 @@ from lowrank_bench.synthetic.vocabulary import (
 
 SIZES = {"width": 64, "layers": 2, "heads": 4, "inner": 128}
 MAX_TOKENS = 128
-SPREAD = 0.1  # deviation of the random weights; such narrow layers need more than 0.02
+SPREAD = 0.1  # standard deviation of random weights; narrow layers need more than the usual 0.02
 
 
 @dataclass(frozen=True)
 class Family:
-    """What sets a family apart.
+    """What distinguishes a family of networks.
 
     Attributes
     ----------
     config
-        Class of the configuration.
+        Configuration class of transformers.
     specials
-        Special tokens in the order of their ids, by role.
+        Special tokens by role, in the order of their ids.
     single, pair
-        Templates of one text and of a pair, with token types.
+        Templates for a single text and for a pair, with token types.
     names
-        The family's names of the sizes `width`, `layers`, `heads`, `inner`.
+        The family's names for the sizes `width`, `layers`, `heads` and `inner`.
     positions
-        Keyword of the number of positions, where the family has any, and its value.
+        Keyword and value of the number of positions; empty if the family has no limit.
     inputs
-        Names of the tensors that the network reads.
+        Names of the input tensors of the network.
     padding_side
-        Side on which shorter rows are filled.
+        Side on which shorter rows are padded.
+    extra
+        Further arguments of the configuration.
     """
 
     config: type[PreTrainedConfig]
@@ -79,7 +81,7 @@ _BERT_NAMES = {
     "heads": "num_attention_heads",
     "inner": "intermediate_size",
 }
-# Three epochs on fresh sentences do not overfit: dropout would only slow these networks down.
+# Three epochs on generated sentences do not overfit: dropout would only slow down training.
 _BERT_DRY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _TYPED = ("input_ids", "token_type_ids", "attention_mask")
 _UNTYPED = ("input_ids", "attention_mask")
@@ -117,7 +119,7 @@ FAMILIES = {
         single="<s>:0 $A:0 </s>:0",
         pair="<s>:0 $A:0 </s>:0 </s>:0 $B:0 </s>:0",
         names=_BERT_NAMES,
-        # RoBERTa counts positions from the id of the padding token plus one.
+        # RoBERTa numbers positions from the id of the padding token plus one.
         positions={"max_position_embeddings": MAX_TOKENS + 2},
         inputs=_UNTYPED,
         extra={"type_vocab_size": 1, **_BERT_DRY},
@@ -153,39 +155,40 @@ def build_network(
     architecture
         `bert`, `distilbert`, `roberta` or `xlnet`.
     seed
-        Seed of the suite: it decides the words, their meanings, which must be those of the
-        tasks, and the planted table. Torch's global seed has no influence.
+        Seed of the suite: it determines the words, their meanings (which must be those of the
+        tasks) and the planted table. The global seed of torch has no influence.
     num_labels
-        Outputs; 1 makes a regression.
+        Number of outputs; 1 means regression.
     body_seed
-        Seed of the random weights around the table.
+        Seed of the random weights other than the table.
     **sizes
-        Changes of `SIZES`: `width`, `layers`, `heads`, `inner`.
+        Overrides of `SIZES`: `width`, `layers`, `heads`, `inner`.
 
     Raises
     ------
     LowRankError
-        When the architecture or a size is unknown, or the width does not fit.
+        If the architecture or a size is unknown, or the width is not possible.
     """
     if architecture not in FAMILIES:
         raise LowRankError(
-            f"no synthetic network {architecture!r}; there are {', '.join(FAMILIES)}"
+            f"unknown synthetic network {architecture!r}; there are {', '.join(FAMILIES)}"
         )
     for name in sizes:
         if name not in SIZES:
             raise LowRankError(
-                f"synthetic networks have no size {name!r}; there are {', '.join(SIZES)}"
+                f"unknown size {name!r} of a synthetic network; there are {', '.join(SIZES)}"
             )
     family, full = FAMILIES[architecture], SIZES | sizes
     if full["width"] < AXES + OUTLIERS or full["width"] % full["heads"]:
         raise LowRankError(
             f"synthetic networks cannot have width {full['width']} with {full['heads']} heads; "
-            f"take a multiple of the heads that is at least {AXES + OUTLIERS}"
+            f"use a multiple of the number of heads that is at least {AXES + OUTLIERS}"
         )
     vocabulary = make_vocabulary(seed)
     tokenizer = _tokenizer(family, vocabulary)
     config = _config(family, full, num_labels, tokenizer)
     index = ARCHITECTURES.index(architecture)
+    # The weights depend on the seeds alone, and torch's global generator stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1000 * seed + index + 10 * body_seed)
         model = AutoModelForSequenceClassification.from_config(config)
@@ -212,7 +215,7 @@ def _config(
 
 
 def _tokenizer(family: Family, vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that takes each word as one token; special tokens have the first ids."""
+    """Return a tokenizer with one token per word; special tokens have the first ids."""
     specials = list(family.specials.values())
     ids = {token: index for index, token in enumerate([*specials, *vocabulary.words])}
     backend = Tokenizer(WordLevel(ids, unk_token=family.specials["unk_token"]))

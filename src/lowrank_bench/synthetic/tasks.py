@@ -1,12 +1,12 @@
-"""Nine generated tasks in GLUE's schema, all from one generator of sentences.
+"""Nine generated tasks in the schema of GLUE, all from one generator of sentences.
 
-A sentence has a meaning, one weight for every axis of meaning, and draws its words from
-p(word) proportional to zipf(word) · exp(strength · <meaning of word, meaning of sentence>), a
+A sentence has a meaning: one weight for every axis of meaning. Its words are drawn with a
+probability proportional to zipf(word) · exp(strength · <meaning of word, meaning of sentence>), a
 log-linear topic model (Arora et al. 2016, "A latent variable model approach to PMI-based word
-embeddings"). A task says how the meanings of its sentences follow from the label.
+embeddings"). A task defines how the meanings of its sentences depend on the label.
 
-Task number t reads the axes t, t + 9 and t + 18, one from each third of the embedding table's
-spectrum, so that a stronger compression takes away more and more of every task.
+Task number t uses the axes t, t + 9 and t + 18, one from each third of the spectrum of the
+embedding table, so that stronger compression gradually harms every task.
 """
 
 from collections.abc import Callable
@@ -14,24 +14,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.synthetic.vocabulary import AXES, Vocabulary, make_vocabulary
 
 Row = dict[str, Any]
+Floats = NDArray[np.float64]
 GENRE_AXIS = AXES - 1
-WORDS_IN_SENTENCE = (6, 14)
+WORDS_IN_SENTENCE = (6, 14)  # fewest and most words
 
 
 class Writer:
-    """Draws sentences about the axes of one task.
+    """Generates sentences whose meaning lies on the axes of one task.
 
     Parameters
     ----------
     axes
-        Ids of the three axes that decide the label.
+        Indices of the three axes that determine the label.
     strength
-        Weight of a sentence's meaning: the larger, the clearer.
+        Weight of the meaning of a sentence; a larger weight makes the task easier.
     genre
         Weight along the genre axis, on which no label depends.
     """
@@ -47,40 +49,45 @@ class Writer:
         self.vocabulary, self.rng = vocabulary, rng
         self._meanings = strength * vocabulary.meanings[:, axes]
         self._base = vocabulary.probabilities * np.exp(genre * vocabulary.meanings[:, GENRE_AXIS])
-        self._cumulative: dict[bytes, np.ndarray] = {}
+        self._cumulative: dict[bytes, Floats] = {}  # of the word probabilities, by meaning
 
-    def words(self, meaning: np.ndarray, count: int | None = None) -> list[int]:
-        """Return ids of `count` words (default: a random number) of a sentence with `meaning`."""
+    def words(self, meaning: Floats, count: int | None = None) -> list[int]:
+        """Return ids of `count` words (default: a random number) for a sentence with `meaning`."""
         if count is None:
             count = int(self.rng.integers(WORDS_IN_SENTENCE[0], WORDS_IN_SENTENCE[1] + 1))
         key = meaning.tobytes()
         if key not in self._cumulative:
+            # Summed axis by axis: a BLAS product could depend on the number of threads.
             energy = sum(c * weight for c, weight in zip(self._meanings.T, meaning, strict=True))
             self._cumulative[key] = np.cumsum(self._base * np.exp(energy))
         cumulative = self._cumulative[key]
-        return np.searchsorted(cumulative, self.rng.random(count) * cumulative[-1]).tolist()
+        # Inverse transform sampling from unnormalised probabilities.
+        ids: list[int] = np.searchsorted(
+            cumulative, self.rng.random(count) * cumulative[-1]
+        ).tolist()
+        return ids
 
-    def sentence(self, meaning: np.ndarray) -> str:
+    def sentence(self, meaning: Floats) -> str:
         """Return a sentence with `meaning`."""
         return self.text(self.words(meaning))
 
     def text(self, ids: list[int]) -> str:
-        """Return the words of `ids` as text."""
+        """Return the words with these ids as text."""
         return " ".join(self.vocabulary.words[i] for i in ids)
 
-    def topic(self) -> np.ndarray:
-        """Return a random meaning: one sign for each axis."""
+    def topic(self) -> Floats:
+        """Return a random meaning: one sign per axis."""
         return self.rng.choice([-1.0, 1.0], 3)
 
-    def turned(self, topic: np.ndarray, count: int) -> np.ndarray:
-        """Return `topic` with the signs of `count` random axes turned."""
+    def turned(self, topic: Floats, count: int) -> Floats:
+        """Return `topic` with the signs of `count` random axes flipped."""
         result = topic.copy()
         result[self.rng.permutation(3)[:count]] *= -1
         return result
 
 
 def _cola(writer: Writer, label: int) -> Row:
-    """Acceptable sentences agree in meaning from start to end; others turn half-way."""
+    """Acceptable sentences keep their meaning from start to end; in others it flips half-way."""
     topic = writer.topic()
     start = writer.words(topic)
     half = len(start) // 2
@@ -89,12 +96,12 @@ def _cola(writer: Writer, label: int) -> Row:
 
 
 def _sst2(writer: Writer, label: int) -> Row:
-    """Positive sentences lean to the one side of the axes, negative ones to the other."""
+    """Positive sentences lie on one side of the axes, negative ones on the other."""
     return {"sentence": writer.sentence(np.full(3, 1.0 if label else -1.0))}
 
 
 def _mrpc(writer: Writer, label: int) -> Row:
-    """Both classes share words; paraphrases also share the meaning of the other words."""
+    """Both classes share words; in paraphrases the other words also share their meaning."""
     topic = writer.topic()
     first = writer.words(topic)
     shared = [word for word in first if writer.rng.random() < 0.3]
@@ -116,14 +123,14 @@ def _stsb(writer: Writer, label: int) -> Row:
 
 
 def _qqp(writer: Writer, label: int) -> Row:
-    """Questions that are no duplicates differ on two or three axes."""
+    """Questions that are not duplicates differ on two or three axes."""
     topic = writer.topic()
     other = topic if label else writer.turned(topic, int(writer.rng.integers(2, 4)))
     return {"question1": writer.sentence(topic), "question2": writer.sentence(other)}
 
 
 def _mnli(writer: Writer, label: int) -> Row:
-    """A hypothesis agrees with its premise, has nothing to do with it, or contradicts it."""
+    """A hypothesis agrees with its premise, is unrelated to it, or contradicts it."""
     topic = writer.topic()
     other = (1.0 - label) * topic
     return {"premise": writer.sentence(topic), "hypothesis": writer.sentence(other)}
@@ -137,15 +144,17 @@ def _qnli(writer: Writer, label: int) -> Row:
 
 
 def _rte(writer: Writer, label: int) -> Row:
+    """An entailed sentence agrees with the first one."""
     topic = writer.topic()
     other = -topic if label else topic
     return {"sentence1": writer.sentence(topic), "sentence2": writer.sentence(other)}
 
 
 def _wnli(writer: Writer, label: int) -> Row:
-    """The second sentence repeats words and one of two names: the first named, or the other.
+    """The second sentence repeats words and one of the two names: the first or the second.
 
-    As with the original, the label asks who is meant, and small networks stay at the majority.
+    As in the original task, the label asks who is meant, and small networks only learn to predict
+    the majority class.
     """
     names = writer.rng.choice(writer.vocabulary.names, 2, replace=False).tolist()
     start, end = writer.words(writer.topic(), 5), writer.words(writer.topic(), 5)
@@ -157,7 +166,7 @@ def _wnli(writer: Writer, label: int) -> Row:
 
 @dataclass(frozen=True)
 class _Task:
-    """`shares` of the labels; `strength` of the meanings, which sets how hard the task is."""
+    """A task: `shares` of the labels, and `strength` of the meanings (see `Writer`)."""
 
     write: Callable[[Writer, int], Row]
     shares: tuple[float, ...]
@@ -193,10 +202,11 @@ def make_task(task: str, seed: int) -> dict[str, list[Row]]:
     Raises
     ------
     LowRankError
-        When there is no such task.
+        If there is no such task.
     """
     if task not in _TASKS:
-        raise LowRankError(f"no synthetic task {task!r}; there are {', '.join(TASKS)}")
+        raise LowRankError(f"unknown synthetic task {task!r}; there are {', '.join(TASKS)}")
+    # As in MNLI, the mismatched split comes from genres that are not in the training rows.
     if task == "mnli":
         genres = {"train": 0.7, "validation_matched": 0.7, "validation_mismatched": -0.7}
     else:
@@ -214,6 +224,7 @@ def _split(task: str, seed: int, number: int, train: bool, genre: float) -> list
     writer = Writer(make_vocabulary(seed), axes, plan.strength, genre, rng)
     rows = []
     for idx in range(plan.train if train else plan.validation):
+        # Draw the label, then write a text for it.
         label = int(np.searchsorted(np.cumsum(plan.shares)[:-1], rng.random(), side="right"))
         text = plan.write(writer, label)
         rows.append(text | {"label": _score(label, rng) if task == "stsb" else label, "idx": idx})

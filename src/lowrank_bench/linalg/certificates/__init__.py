@@ -1,1 +1,1 @@
-"""How far from the best of its rank an approximation can be."""
+"""Certificates: how far an approximation can be from the best of its rank."""

@@ -1,1 +1,1 @@
-"""Several subspaces for one table: projective clustering, and partitions."""
+"""Several subspaces for one table: projective clustering and fixed partitions."""

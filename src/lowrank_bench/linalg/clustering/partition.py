@@ -1,4 +1,4 @@
-"""Rows in given parts, each part approximated by its own truncated SVD."""
+"""Rows partitioned by labels, each part approximated by its own truncated SVD."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -15,7 +15,7 @@ from lowrank_bench.linalg.gram import right_singular
 def leading_vectors(
     matrix: Tensor, labels: Tensor, parts: int, rank: int, scale: Tensor | None = None
 ) -> Tensor:
-    """Return the leading right singular vectors of each part of the rows of a matrix.
+    """Return the leading right singular vectors of each part of a row partition.
 
     Parameters
     ----------
@@ -24,27 +24,28 @@ def leading_vectors(
     labels
         Tensor n in 0..k−1: the part of each row.
     parts, rank
-        k, and the number j ≤ d of vectors.
+        k, and the number j ≤ d of vectors per part.
     scale
-        Tensor n by which the rows are multiplied first, or None.
+        Tensor n: factor of each row, applied first, or None.
 
     Returns
     -------
     Tensor
-        k×d×j, orthonormal columns, the most important first. A part of less than j rows has
-        arbitrary ones for the rest.
+        k×d×j: orthonormal columns, the most important first. For a part with fewer than j rows
+        the remaining columns are arbitrary.
     """
     bases = matrix.new_empty(parts, matrix.shape[1], rank)
     for part in range(parts):
-        own = labels == part
-        rows = matrix[own] if scale is None else matrix[own] * scale[own, None]
+        members = labels == part
+        rows = matrix[members] if scale is None else matrix[members] * scale[members, None]
+        # An empty part has d×0 vectors; `complete` fills up to j columns.
         vectors = right_singular(rows)[1] if len(rows) else rows.T
         bases[part] = complete(orient(vectors)[:, :rank] if len(rows) else vectors, rank)
     return bases
 
 
 def clustered(matrix: Tensor, labels: Tensor, bases: Tensor) -> ClusteredFactors:
-    """Return each row projected onto the basis that its label names.
+    """Return each row projected onto the basis of its part.
 
     Parameters
     ----------
@@ -57,18 +58,18 @@ def clustered(matrix: Tensor, labels: Tensor, bases: Tensor) -> ClusteredFactors
     """
     left = matrix.new_empty(len(matrix), bases.shape[2])
     for part, basis in enumerate(bases):
-        own = labels == part
-        left[own] = matrix[own] @ basis
+        members = labels == part
+        left[members] = matrix[members] @ basis
     return ClusteredFactors(left, bases.transpose(1, 2).contiguous(), labels)
 
 
 def consecutive_parts(rows: int, parts: int) -> Tensor:
-    """Return labels that cut n rows, in their order, into k parts whose sizes differ by ≤ 1."""
+    """Return labels that cut n rows, in order, into k parts whose sizes differ by at most 1."""
     return torch.arange(rows) * parts // rows
 
 
 class PartitionedProjection(Decomposition):
-    """Each part of the rows projected onto its own leading basis vectors.
+    """Each part of the rows projected onto the leading vectors of its own basis.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class PartitionedProjection(Decomposition):
     bases
         Tensor k×d×r: for each part orthonormal columns, the most important first.
     info
-        Facts about how they were found.
+        Facts about the computation of labels and bases.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class PartitionedProjection(Decomposition):
         return clustered(self.matrix, self.labels, self.bases[:, :, :rank])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return labels and bases: the left factors follow from them and the matrix."""
+        """Return labels and bases; the left factors follow from them and the matrix."""
         return {"labels": self.labels, "bases": self.bases}
 
     @classmethod

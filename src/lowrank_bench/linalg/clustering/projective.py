@@ -1,11 +1,11 @@
 """Projective clustering: k subspaces such that each row of a matrix is near one of them.
 
-For q < 2 the fit is one step of majorization: rows count with weight
-(distance² + ε²)^{q/2−1}, which cannot raise Σ weight_i · (distance_i² + ε²)^{q/2}. The length
-ε is 1e-6 of the rows' root mean square length.
+For q < 2 each fit is one step of majorization: rows get the weight (distance² + ε²)^{q/2−1},
+so that Σ weight_i · (distance_i² + ε²)^{q/2} cannot increase. The length ε is 1e-6 of the root
+mean square length of the rows.
 
-A cluster whose rows span less than j dimensions (an empty one too) takes in the directions of
-the worst-fitted rows, which then move to it.
+If the rows of a cluster span fewer than j dimensions (or none, in an empty cluster), its
+subspace is extended by the directions of the worst-fitted rows, which then move to it.
 """
 
 import math
@@ -22,7 +22,7 @@ from lowrank_bench.linalg.clustering.seeding import random_start, residual_start
 from lowrank_bench.linalg.clustering.subspaces import Fitter, Rows, Subspaces
 from lowrank_bench.linalg.gram import largest_entry, unit_of
 
-SMOOTHING = 1e-6  # of the rows' root mean square length
+SMOOTHING = 1e-6  # ε as a fraction of the root mean square length of the rows
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,19 @@ class Clustering:
     labels
         Tensor n, int64: the cluster of each row, 0..k−1.
     bases
-        Tensor k×d×j, float64: orthonormal columns, those of a cluster with q = 2 its leading right
-        singular vectors. Where the rows of a cluster span less than j dimensions, the rest of its
-        columns do not matter to them.
+        Tensor k×d×j, float64: orthonormal columns; for q = 2 the leading right singular vectors
+        of each cluster. If the rows of a cluster span fewer than j dimensions, its remaining
+        columns are arbitrary.
     cost
-        Σ weight_i · distance_i^q from the subspaces that the labels name.
+        Σ weight_i · distance_i^q, with distances from the subspaces given by the labels.
     costs
-        The cost after each step; never more than before, up to rounding. For q < 2 it is the
-        smoothed one.
+        The cost after each step, non-increasing up to rounding; the smoothed cost for q < 2.
     restart_costs
-        The last cost of every start.
+        The final cost of every start.
     steps
-        Steps of the best start.
+        Number of steps of the best start.
     converged
-        Whether the best start stopped by itself, before the most steps.
+        Whether the best start converged before the step limit.
     """
 
     labels: Tensor
@@ -72,11 +71,11 @@ def projective_clustering(
     weights: Tensor | None = None,
     starts: Sequence[Tensor] | None = None,
 ) -> Clustering:
-    """Find k linear subspaces of dimension j that make Σ weight_i · distance_i^q small.
+    """Find k linear subspaces of dimension j with a small Σ weight_i · distance_i^q.
 
     Each step fits a subspace to the rows of every cluster, then moves each row to the nearest
-    subspace. Neither can raise the cost; the best of several starts is kept. The least cost of
-    all is NP-hard to find, for q = 2 and any k ≥ 2.
+    subspace. Neither can increase the cost. The best of several starts is returned; the global
+    minimum is NP-hard, even for q = 2 and any k ≥ 2.
 
     Parameters
     ----------
@@ -89,22 +88,22 @@ def projective_clustering(
     q
         Power of the distance, 1 ≤ q ≤ 2.
     restarts
-        Number of starts: random balanced partitions, the last of several by residuals instead,
-        and of three or more the first into consecutive parts.
+        Number of starts: random balanced partitions. With two or more, the last is seeded by
+        residuals; with three or more, the first is a cut into consecutive parts.
     steps, tolerance
-        A start ends after so many steps, or when no row moves, or a step lowers its cost by no more
-        than this fraction.
+        A start ends after `steps` steps, when no row moves, or when a step lowers the cost by at
+        most this fraction.
     seed
-        Of the starts.
+        Random seed of the starts.
     weights
-        Tensor n ≥ 0, one by default. An integer weight costs as much as that many copies.
+        Tensor n ≥ 0, ones by default. An integer weight is equivalent to that many copies.
     starts
-        Tensors n of labels to start from, in place of `restarts`.
+        Label tensors n to start from, in place of `restarts`.
 
     Raises
     ------
     LowRankError
-        When a parameter is out of range, an entry not finite, or rows are fewer than clusters.
+        If a parameter is out of range, an entry is not finite, or clusters outnumber rows.
 
     References
     ----------
@@ -113,32 +112,32 @@ def projective_clustering(
     _check(matrix, clusters, dimension, q, restarts, steps)
     matrix, unit = _in_units(matrix.double())
     search = _Search(matrix, clusters, dimension, q, _checked_weights(weights, matrix))
-    given = None if starts is None else [_checked_start(s, matrix, clusters) for s in starts]
-    starts = search.starts(restarts, seed) if given is None else given
-    found = [search.run(start, steps, tolerance) for start in starts]
-    costs = [clustering.costs[-1] for clustering in found]
-    best = search.finish(found[costs.index(min(costs))])
+    checked = None if starts is None else [_checked_start(s, matrix, clusters) for s in starts]
+    starts = search.starts(restarts, seed) if checked is None else checked
+    runs = [search.run(start, steps, tolerance) for start in starts]
+    costs = [clustering.costs[-1] for clustering in runs]
+    best = search.finish(runs[costs.index(min(costs))])
     return _scaled(best, costs, unit**q)
 
 
 def _in_units(matrix: Tensor) -> tuple[Tensor, float]:
-    """Return a matrix and the unit that it was divided by, 1 where no power can overflow."""
+    """Return the matrix and the unit that divides it, 1 if no power of an entry can overflow."""
     unit = unit_of(matrix)
     return (matrix, 1.0) if 1e-100 < unit < 1e100 else (matrix / unit, unit)
 
 
-def _scaled(found: Clustering, restart_costs: list[float], scale: float) -> Clustering:
-    """Return the clustering with costs in the units of the matrix as given."""
+def _scaled(clustering: Clustering, restart_costs: list[float], scale: float) -> Clustering:
+    """Return the clustering with costs in the units of the original matrix."""
     return replace(
-        found,
-        cost=found.cost * scale,
-        costs=tuple(cost * scale for cost in found.costs),
+        clustering,
+        cost=clustering.cost * scale,
+        costs=tuple(cost * scale for cost in clustering.costs),
         restart_costs=tuple(cost * scale for cost in restart_costs),
     )
 
 
 class _Search:
-    """Local search from given labels.
+    """Local search from initial labels.
 
     Parameters
     ----------
@@ -159,10 +158,10 @@ class _Search:
         self.smoothing = SMOOTHING**2 * (float(self.rows.squares.mean()) or 1.0)
 
     def starts(self, restarts: int, seed: int) -> list[Tensor]:
-        """Return random balanced labels; the last of several by residuals, the first of more cut.
+        """Return the initial labels; see `restarts` of `projective_clustering`.
 
-        The cut into consecutive parts is worth a start where rows are in an order that means
-        something, as in a vocabulary; and so no result is worse than an SVD of each such part.
+        The cut into consecutive parts is a good start if the order of rows carries information,
+        as in a vocabulary. It also makes sure that no result is worse than an SVD of each part.
         """
         generator = torch.Generator().manual_seed(seed)
         size, device = len(self.rows.matrix), self.rows.matrix.device
@@ -175,19 +174,21 @@ class _Search:
         return [start.to(device) for start in labels]
 
     def run(self, labels: Tensor, steps: int, tolerance: float) -> Clustering:
-        """Return what the steps from `labels` lead to, with the last of `costs` as its cost."""
+        """Return the clustering reached from `labels`, with the last of `costs` as its cost."""
         search = self._squares if self.q == 2 else self._powers
         return search(labels, steps, tolerance)
 
     def _squares(self, labels: Tensor, steps: int, tolerance: float) -> Clustering:
         fitter = Fitter(self.rows, self.clusters, self.dimension)
         costs: list[float] = []
-        squared, converged = self.rows.squares, False  # as if the first subspaces were {0}
+        squared, converged = self.rows.squares, False  # distances from the subspace {0}
         for _ in range(steps):
+            # The best subspace for fixed labels: the leading singular vectors of each cluster.
             subspaces, cost = fitter.fit(labels, self.scale, self._counted(squared))
             costs.append(cost)
             moved, squared = self.rows.nearest(subspaces, labels)
             if _stalled(costs, tolerance) or bool((moved == labels).all()):
+                # At a fixed point of the alternation, moves with a refit may still gain.
                 moved = better_labels(
                     self.rows.matrix, labels, self.clusters, self.dimension, self.scale
                 )
@@ -196,6 +197,7 @@ class _Search:
                 break
             labels = moved
         else:
+            # Out of steps: the last labels still need their subspaces.
             subspaces, cost = fitter.fit(labels, self.scale, self._counted(squared))
             costs.append(cost)
         return _result(labels, subspaces, costs, converged)
@@ -203,13 +205,15 @@ class _Search:
     def _powers(self, labels: Tensor, steps: int, tolerance: float) -> Clustering:
         fitter = Fitter(self.rows, self.clusters, self.dimension)
         costs: list[float] = []
-        squared, converged = self.rows.squares, False  # as if the first subspaces were {0}
+        squared, converged = self.rows.squares, False  # distances from the subspace {0}
         for _ in range(steps):
+            # Square root of the majorizer's weight (distance² + ε²)^{q/2−1}.
             pull = (squared + self.smoothing) ** (self.q / 4 - 0.5)
             scale = pull if self.scale is None else pull * self.scale
-            fitter.forget()
+            fitter.forget()  # weights change with every step
             subspaces, _ = fitter.fit(labels, scale, self._counted(squared))
             labels, _ = self.rows.nearest(subspaces, labels)
+            # `nearest` gives rough distances only; the weights and the cost need exact ones.
             squared = self.rows.squared_distances(subspaces, labels)
             costs.append(self._total((squared + self.smoothing) ** (self.q / 2)))
             converged = _stalled(costs, tolerance)
@@ -217,18 +221,18 @@ class _Search:
                 break
         return _result(labels, subspaces, costs, converged)
 
-    def finish(self, found: Clustering) -> Clustering:
-        """Return it with its exact cost and, for q = 2, singular vectors to full accuracy."""
-        bases = found.bases
+    def finish(self, clustering: Clustering) -> Clustering:
+        """Return the clustering with its exact cost and, for q = 2, accurate singular vectors."""
+        bases = clustering.bases
         if self.q == 2:
             bases = leading_vectors(
-                self.rows.matrix, found.labels, self.clusters, self.dimension, self.scale
+                self.rows.matrix, clustering.labels, self.clusters, self.dimension, self.scale
             )
-        squared = self.rows.squared_distances(Subspaces(bases, None), found.labels)
-        return replace(found, bases=bases, cost=self._total(squared ** (self.q / 2)))
+        squared = self.rows.squared_distances(Subspaces(bases, None), clustering.labels)
+        return replace(clustering, bases=bases, cost=self._total(squared ** (self.q / 2)))
 
     def _counted(self, squared: Tensor) -> Tensor:
-        """Return 0 for rows without weight, so that no subspace is spent on them."""
+        """Return 0 for rows of weight zero, so that no subspace is fitted to them."""
         return squared if self.weights is None else squared * (self.weights > 0)
 
     def _total(self, values: Tensor) -> float:
@@ -251,11 +255,11 @@ def _check(
 ) -> None:
     rows, columns = matrix.shape
     if not 1 <= clusters <= rows:
-        raise LowRankError(f"{clusters} clusters of {rows} rows are not possible; take 1..{rows}")
+        raise LowRankError(f"{clusters} clusters of {rows} rows are not possible; use 1..{rows}")
     if not 1 <= dimension <= columns:
         raise LowRankError(
             f"subspaces of dimension {dimension} are not possible in {columns} columns; "
-            f"take 1..{columns}"
+            f"use 1..{columns}"
         )
     if not 1 <= q <= 2:
         raise LowRankError(f"projective clustering needs 1 <= q <= 2, not q = {q:g}")
@@ -270,7 +274,7 @@ def _checked_weights(weights: Tensor | None, matrix: Tensor) -> Tensor | None:
         return None
     weights = weights.to(matrix)
     if weights.shape != matrix.shape[:1] or not (weights.isfinite() & (weights >= 0)).all():
-        raise LowRankError(f"weights must be {len(matrix)} finite numbers >= 0, one a row")
+        raise LowRankError(f"weights must be {len(matrix)} finite numbers >= 0, one per row")
     return weights
 
 
@@ -278,5 +282,7 @@ def _checked_start(start: Tensor, matrix: Tensor, clusters: int) -> Tensor:
     labels = torch.as_tensor(start).to(matrix.device, torch.int64)
     fits = labels.shape == matrix.shape[:1]
     if not fits or labels.min() < 0 or labels.max() >= clusters:
-        raise LowRankError(f"a start must be {len(matrix)} labels in 0..{clusters - 1}, one a row")
+        raise LowRankError(
+            f"a start must be {len(matrix)} labels in 0..{clusters - 1}, one per row"
+        )
     return labels

@@ -1,5 +1,6 @@
-"""Subspaces through parts of a matrix's rows: fitting them, and which one is nearest to a row."""
+"""Subspaces of clusters of rows: how to fit them, and which one is nearest to a row."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +9,12 @@ from torch import Tensor
 from lowrank_bench.linalg.decomposition import complete
 from lowrank_bench.linalg.gram import CHUNK, gram, numerical_rank, right_singular
 
-# A float32 share of |x|² is off by about 1e-6; rows whose best two shares are nearer than this
-# are compared in float64.
+# A float32 share of |x|² has an error of about 1e-6. Rows whose two best shares differ by less
+# than this are compared again in float64.
 UNCLEAR = 2e-5
-# Relative to |x|, the distance below which float64 sees rounding alone.
-ROUNDING = 1e-14
-SAME = 1e-9  # relative to |x|, the distance below which a row brings no direction of its own
+# Distances relative to |x|:
+ROUNDING = 1e-14  # below this one, a float64 distance is rounding error
+SAME = 1e-9  # below this one, a row adds no direction to a subspace
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Subspaces:
     bases
         Tensor k×d×j, float64, orthonormal columns, the most important first.
     normals
-        Tensor k×d×(d−j), float64: bases of the complements, where these are the smaller ones.
+        Tensor k×d×(d−j), float64: bases of the orthogonal complements, if those are smaller.
     """
 
     bases: Tensor
@@ -33,6 +34,7 @@ class Subspaces:
 
     def squared_distances(self, rows: Tensor, cluster: int) -> Tensor:
         """Return the squared distances of `rows` n×d from one subspace, without cancellation."""
+        # The length of the residual itself: ‖x‖² − ‖Vᵀx‖² would lose digits near the subspace.
         if self.normals is not None:
             return (rows @ self.normals[cluster]).square_().sum(dim=1)
         basis = self.bases[cluster]
@@ -40,12 +42,12 @@ class Subspaces:
 
 
 class Rows:
-    """The rows of a matrix, with their directions in float32 for quick comparisons.
+    """The rows of a matrix, with unit directions in float32 for fast comparisons.
 
     Parameters
     ----------
     matrix
-        Tensor A, n×d, float64, whose squares are in the range of float64.
+        Tensor A, n×d, float64; squares of its entries must not overflow.
     """
 
     def __init__(self, matrix: Tensor) -> None:
@@ -60,24 +62,26 @@ class Rows:
             self.directions[part] = matrix[part] * inverse[:, None]
 
     def nearest(self, subspaces: Subspaces, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest subspace of each row, and roughly its squared distance.
+        """Return the nearest subspace of each row, and its approximate squared distance.
 
-        A row moves away from `labels` only where that is a gain: float32 decides where it is
-        clear, float64 elsewhere, and a tie leaves the row where it is.
+        A row leaves its cluster in `labels` only if that is a gain. float32 decides clear cases
+        and float64 the others; ties keep the row in its cluster.
         """
         shares = torch.cat(list(self._shares(subspaces)))
-        least, found = shares.min(dim=1)
+        least, nearest = shares.min(dim=1)
         unclear = ((shares < least[:, None] + UNCLEAR).sum(dim=1) > 1).nonzero()[:, 0]
-        for part in unclear.split(CHUNK):
-            found[part] = self._nearest_exactly(subspaces, labels[part], part)
-        return found, least.double().clamp_(min=0) * self.squares
+        for part in torch.split(unclear, CHUNK):
+            nearest[part] = self._nearest_exactly(subspaces, labels[part], part)
+        return nearest, least.double().clamp_(min=0) * self.squares
 
-    def _shares(self, subspaces: Subspaces):
+    def _shares(self, subspaces: Subspaces) -> Iterator[Tensor]:
         """Yield (distance / length)² of a block of rows from each subspace, float32."""
+        # One product with all bases side by side; the complements if they have fewer columns.
         narrow = subspaces.bases if subspaces.normals is None else subspaces.normals
         count, dimension, width = narrow.shape
         joint = narrow.float().transpose(0, 1).reshape(dimension, count * width).contiguous()
-        for block in self.directions.split(CHUNK):
+        for block in torch.split(self.directions, CHUNK):
+            # ‖Vᵀu‖² of a unit row u is its share inside, ‖Nᵀu‖² its share outside the subspace.
             shares = (block @ joint).square_().view(len(block), count, width).sum(dim=2)
             yield 1 - shares if subspaces.normals is None else shares
 
@@ -85,22 +89,23 @@ class Rows:
         rows = self.matrix[index]
         clusters = range(len(subspaces.bases))
         squared = torch.stack([subspaces.squared_distances(rows, c) for c in clusters], dim=1)
-        least, found = squared.min(dim=1)
-        own = squared.gather(1, labels[:, None])[:, 0]
-        tie = own - least <= 1e-12 * own + ROUNDING**2 * self.squares[index]
-        return torch.where(tie, labels, found)
+        least, nearest = squared.min(dim=1)
+        # A row stays in its cluster unless the gain exceeds rounding error.
+        current = squared.gather(1, labels[:, None])[:, 0]
+        tie = current - least <= 1e-12 * current + ROUNDING**2 * self.squares[index]
+        return torch.where(tie, labels, nearest)
 
     def squared_distances(self, subspaces: Subspaces, labels: Tensor) -> Tensor:
-        """Return the squared distance of each row from the subspace that its label names."""
+        """Return the squared distance of each row from the subspace of its cluster."""
         squared = torch.empty_like(self.squares)
         for cluster in range(len(subspaces.bases)):
-            for part in (labels == cluster).nonzero()[:, 0].split(CHUNK):
+            for part in torch.split((labels == cluster).nonzero()[:, 0], CHUNK):
                 squared[part] = subspaces.squared_distances(self.matrix[part], cluster)
         return squared
 
 
 class Fitter:
-    """Fits a subspace to the rows of each cluster, with what the last fit left to reuse.
+    """Fits a subspace to the rows of each cluster, and reuses Gram matrices of the last fit.
 
     Parameters
     ----------
@@ -116,11 +121,11 @@ class Fitter:
         self._grams: dict[int, Tensor] = {}
 
     def forget(self) -> None:
-        """Drop what can be reused: `scale` is not that of the last fit."""
+        """Drop the Gram matrices of the last fit, because `scale` has changed."""
         self._grams.clear()
 
     def fit(self, labels: Tensor, scale: Tensor | None, squared: Tensor) -> tuple[Subspaces, float]:
-        """Return the best subspace for the rows of each cluster, and Σ scale²·distance².
+        """Return the best subspace of each cluster, and the cost Σ scale²·distance².
 
         Parameters
         ----------
@@ -129,8 +134,8 @@ class Fitter:
         scale
             Tensor n, float64: square roots of the weights, or None for ones.
         squared
-            Tensor n: squared distances before. A cluster whose rows span less than j dimensions
-            takes in the directions of the rows with the largest.
+            Tensor n: squared distances before the fit. A cluster whose rows span fewer than j
+            dimensions takes the directions of the rows with the largest ones.
         """
         width = self.rows.matrix.shape[1]
         bases = self.rows.matrix.new_empty(self.clusters, width, self.dimension)
@@ -139,6 +144,7 @@ class Fitter:
         total = 0.0
         for cluster in range(self.clusters):
             squares, vectors = self._axes(labels, cluster, scale)
+            # The j leading axes are the best subspace; the other eigenvalues are its cost.
             total += float(squares[self.dimension :].sum())
             if vectors.shape[1] < self.dimension:
                 vectors, squared = self._take_in(vectors, squared)
@@ -150,9 +156,10 @@ class Fitter:
         return Subspaces(bases, normals), total
 
     def _axes(self, labels: Tensor, cluster: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return squared singular values of a cluster, and the axes that stand out of rounding."""
+        """Return the squared singular values of a cluster, and its axes above rounding error."""
         index = (labels == cluster).nonzero()[:, 0]
         width = self.rows.matrix.shape[1]
+        # Few rows: their SVD is cheaper than a d×d eigenvalue problem, and more accurate.
         if len(index) < max(width, 2 * self.dimension):
             self._grams.pop(cluster, None)
             part = self.rows.matrix[index]
@@ -166,11 +173,11 @@ class Fitter:
         return squares, vectors if rank >= self.dimension else vectors[:, :rank]
 
     def _gram(self, labels: Tensor, cluster: int, index: Tensor, scale: Tensor | None) -> Tensor:
-        """Return the Gram matrix of a cluster; that of the last fit plus what moved, if cheaper."""
+        """Return the Gram matrix of a cluster, updated from the last fit if that is cheaper."""
         total = self._updated(labels, cluster, index, scale)
         if total is None:
             total = self._product(index, scale)
-        # Kept only while all of them together are smaller than the matrix.
+        # Keep it only if the Gram matrices together are smaller than the matrix.
         if self.clusters * total.shape[0] <= len(self.rows.matrix):
             self._grams[cluster] = total
         return total
@@ -178,7 +185,7 @@ class Fitter:
     def _updated(
         self, labels: Tensor, cluster: int, index: Tensor, scale: Tensor | None
     ) -> Tensor | None:
-        """Return the Gram matrix of the last fit plus what moved, or None where that is no help."""
+        """Return the last Gram matrix updated by the rows that moved, or None if not useful."""
         before = self._grams.get(cluster)
         if before is None:
             return None
@@ -187,20 +194,20 @@ class Fitter:
         if len(came) + len(left) >= len(index):
             return None
         total = before + self._product(came, scale) - self._product(left, scale)
-        # Where little is left of a large sum, an update would give rounding alone.
+        # If most of the sum was subtracted, cancellation has made the update inaccurate.
         return total if 100 * total.trace() > before.trace() else None
 
     def _product(self, index: Tensor, scale: Tensor | None) -> Tensor:
         width = self.rows.matrix.shape[1]
         total = self.rows.matrix.new_zeros(width, width)
-        for part in index.split(4 * CHUNK):
+        for part in torch.split(index, 4 * CHUNK):
             total += gram(self.rows.matrix[part], None if scale is None else scale[part])
         return total
 
     def _take_in(self, vectors: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
-        """Add directions of the worst-fitted rows to `vectors`; return what is left of `squared`.
+        """Extend `vectors` by directions of the worst-fitted rows; return updated distances.
 
-        The cluster's own rows stay in the span, so no cost can rise.
+        The rows of the cluster stay in the span, so the cost cannot increase.
         """
         everywhere = torch.zeros_like(squared, dtype=torch.int64)
         while True:
@@ -208,11 +215,12 @@ class Fitter:
             squared = torch.minimum(squared, self.rows.squared_distances(reach, everywhere))
             rank = vectors.shape[1]
             room = min(self.dimension - rank, len(squared))
+            # The farthest rows, without those that already lie in one of the subspaces.
             worst = squared.argsort(descending=True, stable=True)[:room]
             worst = worst[squared[worst] > SAME**2 * self.rows.squares[worst]]
             rows = self.rows.matrix[worst].T
             joint = torch.cat([vectors, rows / torch.linalg.vector_norm(rows, dim=0)], dim=1)
-            # A column that depends on earlier ones would bring in an arbitrary direction.
+            # A column that depends on earlier ones would add an arbitrary direction.
             fresh = torch.linalg.qr(joint).R.diagonal().abs() > SAME
             fresh[:rank] = True
             if fresh.sum() == rank:

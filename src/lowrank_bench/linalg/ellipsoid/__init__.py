@@ -1,1 +1,1 @@
-"""Ellipsoids of the ℓp ball: Lewis weights, and the ellipsoid method as published."""
+"""Ellipsoids for the ℓp ball: Lewis weights, and the ellipsoid method as published."""

@@ -1,7 +1,7 @@
-"""The smallest ellipsoid around {x : max |a_i·x| ≤ 1}, through its dual, a D-optimal design.
+"""The smallest ellipsoid around {x : max |a_i·x| ≤ 1}, from its dual, a D-optimal design.
 
-Its form is M = Aᵀ diag(w) A for the w ≥ 0 with Σ w = d that makes det M largest, and for it
-a_iᵀ M⁻¹ a_i ≤ 1 for every row, with equality where w_i > 0 (Kiefer and Wolfowitz; John). These w
+Its form is M = Aᵀ diag(w) A for the w ≥ 0 with Σ w = d that maximises det M. For these weights
+a_iᵀ M⁻¹ a_i ≤ 1 for every row, with equality where w_i > 0 (Kiefer and Wolfowitz; John). They
 are the limit of the ℓp Lewis weights for p → ∞.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lowrank_bench.linalg.gram import gram, squared_norms
 
-REFRESH = 256  # least steps between two computations of M⁻¹ from its definition
-GROWTH = 2  # rows taken in at a time, as a multiple of d
+REFRESH = 256  # minimum number of steps between two computations of M⁻¹ from its definition
+GROWTH = 2  # rows added at a time, as a multiple of d
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Design:
     excess
         max a_iᵀ M⁻¹ a_i − 1; 0 at the optimum.
     passes
-        How often all rows were read.
+        Number of passes over all rows.
     """
 
     weights: Tensor
@@ -38,22 +38,22 @@ class Design:
 def optimal_design(matrix: Tensor, start: Tensor, tolerance: float, steps: int) -> Design:
     """Return weights with max a_iᵀ M⁻¹ a_i ≤ 1 + `tolerance`, or the best after `steps` steps.
 
-    Solves the problem for a growing set of rows: those of largest weight at first, then also those
-    that the ellipsoid of the set leaves out most. No row leaves the set, so this ends. Within the
-    set, each step moves weight to the row that is farthest out, or away from one that is inside,
-    by the length that makes the determinant largest. These steps converge from any start with
-    det M > 0, linearly in the end.
+    The problem is solved for a growing set of rows: first those of largest weight, then also those
+    farthest outside the ellipsoid of the set. No row leaves the set, so this terminates. Within
+    the set, each step moves weight to the row farthest outside, or away from a row inside, with
+    the step length that maximises the determinant. These steps converge from any start with
+    det M > 0, and linearly in the end.
 
     Parameters
     ----------
     matrix
-        Tensor A, n×d, float64, of full column rank and best with orthonormal columns.
+        Tensor A, n×d, float64, of full column rank; orthonormal columns are best.
     start
-        Tensor of n: positive weights.
+        Tensor n: positive weights.
     tolerance
         Accepted excess.
     steps
-        Most steps; one costs about 4·m·d operations for a set of m rows.
+        Step limit; one step costs about 4·m·d operations for a set of m rows.
 
     References
     ----------
@@ -63,15 +63,17 @@ def optimal_design(matrix: Tensor, start: Tensor, tolerance: float, steps: int) 
     minimum-volume enclosing ellipsoids", Optimization Methods and Software 23 (2008).
     """
     rows, columns = matrix.shape
-    if columns == 1:
+    if columns == 1:  # the longest row alone decides
         longest = matrix[:, 0].abs().argmax()
         return Design(matrix.new_zeros(rows).index_fill(0, longest, 1.0), 0.0, 1)
     chosen = start.argsort(descending=True)[: max(4 * GROWTH * columns, 64)]
     weights = start[chosen]
-    passes, best = 0, None
+    passes = 0
+    best: Design | None = None
     while True:
         inner = _Ascent(matrix[chosen], weights * (columns / weights.sum()))
         left = inner.run(tolerance / 2, steps)
+        # Heights a_iᵀ M⁻¹ a_i of all rows: above one, a row lies outside the ellipsoid.
         heights = squared_norms(matrix, _inverse_root(inner.rows, inner.weights))
         passes += 1
         excess = float(heights.max()) - 1
@@ -81,6 +83,7 @@ def optimal_design(matrix: Tensor, start: Tensor, tolerance: float, steps: int) 
         known = torch.zeros(rows, dtype=torch.bool, device=matrix.device)
         known[chosen] = True
         steps = left
+        # Add the rows that are farthest outside, with weight zero.
         outside = torch.where(known, 0.0, heights)
         count = min(GROWTH * columns, int((outside > 1 + tolerance / 2).sum()))
         if excess <= tolerance or steps <= 0 or count == 0:
@@ -92,13 +95,15 @@ def optimal_design(matrix: Tensor, start: Tensor, tolerance: float, steps: int) 
 
 def _inverse_root(matrix: Tensor, weights: Tensor) -> Tensor:
     """Return T lower triangular with TᵀT = M⁻¹."""
+    # M = LLᵀ gives M⁻¹ = L⁻ᵀL⁻¹, so T = L⁻¹.
     factor = torch.linalg.cholesky(gram(matrix, weights.sqrt()))
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    return torch.linalg.solve_triangular(factor, identity, upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return inverse
 
 
 class _Ascent:
-    """Wolfe's and Atwood's steps on all rows of a matrix of moderate height."""
+    """The steps of Wolfe and Atwood on all rows of a matrix of moderate height."""
 
     def __init__(self, rows: Tensor, weights: Tensor) -> None:
         self.rows, self.weights = rows, weights
@@ -110,18 +115,20 @@ class _Ascent:
         self.heights = squared_norms(self.rows, root)
 
     def run(self, tolerance: float, steps: int) -> int:
-        """Step until all heights are at most 1 + `tolerance`; return how many steps are left."""
+        """Step until all heights are at most 1 + `tolerance`; return the steps left."""
         period = max(REFRESH, self.rows.shape[1])
         for done in range(steps):
-            if done % period == period - 1:
+            if done % period == period - 1:  # updates of M⁻¹ accumulate rounding errors
                 self._refresh()
             high = int(self.heights.argmax())
             excess = float(self.heights[high]) - 1
             if excess <= tolerance:
-                self._refresh()
+                self._refresh()  # confirm with heights free of accumulated errors
                 if float(self.heights.max()) <= 1 + tolerance:
                     return steps - done
                 continue
+            # Take whichever row violates the optimality conditions more: one outside, or one inside
+            # that still carries weight.
             inside = torch.where(self.weights > 0, self.heights, torch.inf)
             low = int(inside.argmin())
             self._step(high if excess >= 1 - float(inside[low]) else low)
@@ -130,12 +137,14 @@ class _Ascent:
     def _step(self, row: int) -> None:
         """Move the weight of one row by the amount that makes det M largest."""
         dimension = self.rows.shape[1]
-        height, own = float(self.heights[row]), float(self.weights[row]) / dimension
+        height, share = float(self.heights[row]), float(self.weights[row]) / dimension
         # In shares of the total weight: M ← (1 − λ)M + λ·d·aaᵀ, and κ = d·height.
         kappa = dimension * height
-        least = -own / (1 - own) if own < 1 else -0.5
+        least = -share / (1 - share) if share < 1 else -0.5  # step at which the weight becomes zero
+        # det M is largest at λ = (height − 1)/(κ − 1).
         step = (height - 1) / (kappa - 1) if kappa > 1 else least
         step = max(step, least)
+        # Sherman–Morrison update of M⁻¹, and of all heights through it.
         image = self.inverse @ self.rows[row]
         scale = dimension * step / (1 - step + step * kappa)
         self.inverse.addr_(image, image, alpha=-scale).div_(1 - step)

@@ -1,4 +1,4 @@
-"""Lewis weights: how much each row of a matrix matters to ‖Ax‖_p, and the ellipsoid they give."""
+"""Lewis weights: how much each row of a matrix contributes to ‖Ax‖_p, and their ellipsoid."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,40 +19,40 @@ from lowrank_bench.linalg.gram import (
     triangular_factor,
 )
 
-# In an orthonormal basis the condition is bounded, and there are no better coordinates.
+# Condition accepted in an orthonormal basis, where it is bounded: no other coordinates are better.
 LAST_RESORT = 1e12
-# Above this exponent convergence slows, and the form is near that of p = ∞ anyway.
+# Above this exponent convergence slows down, and the form is close to that of p = ∞.
 LARGEST = 16.0
-# Whose weights p = ∞ starts from, and how well they must be known.
+# For p = ∞: exponent and residual of the weights to start from.
 START_POWER, START_RESIDUAL = 8.0, 0.3
-STEPS = 1000  # steps on few rows that p = ∞ may take for each pass
-ROUGH = 3e-5  # residual up to which float32 prepares; the next point is then mostly good to 1e-6
+STEPS = 1000  # for p = ∞: steps on a subset of rows per pass over all rows
+ROUGH = 3e-5  # residual at which float32 stops; the next point is then usually accurate to 1e-6
 
 
 @dataclass(frozen=True)
 class LewisWeights(QuadraticForm):
     """ℓp Lewis weights of an n×d matrix A and the quadratic form that they define.
 
-    Weights with residual δ > 0 certify each of the bounds of `lewis_weights` up to a factor of
-    exp(δ|p − 2|/p²): a_iᵀ M⁻¹ a_i is w_i^{2/p} up to exp(2δ/p), where the proof uses equality, and
-    so Σ w ≤ r·exp(2δ/p), where it uses Σ w = r. For p = ∞ the lower bound is exact, and the upper
-    one holds up to exp(δ/2).
+    Weights with residual δ > 0 certify each bound of `lewis_weights` up to a factor of
+    exp(δ|p − 2|/p²): where the proof uses a_iᵀ M⁻¹ a_i = w_i^{2/p}, this holds up to exp(2δ/p), and
+    where it uses Σ w = r, this becomes Σ w ≤ r·exp(2δ/p). For p = ∞ the lower bound is exact, and
+    the upper one holds up to exp(δ/2).
 
     Attributes
     ----------
     p
         The exponent.
     weights
-        Tensor w of n, float64, with w_i = (a_iᵀ M⁻¹ a_i)^{p/2}; zero for rows of zeros. For p = ∞,
-        a_iᵀ M⁻¹ a_i = 1 where w_i > 0 and ≤ 1 elsewhere. Their sum is the rank of A.
+        Tensor w, n, float64, with w_i = (a_iᵀ M⁻¹ a_i)^{p/2}; zero for zero rows. For p = ∞,
+        a_iᵀ M⁻¹ a_i = 1 where w_i > 0 and ≤ 1 elsewhere. The weights sum to the rank of A.
     root
         Tensor r×d, float64, with M = rootᵀ root and r the rank of A.
     iterations
         Passes over the matrix.
     residual
-        Largest |log w_i − log (a_iᵀ M⁻¹ a_i)^{p/2}|: the relative error of the equation above, for
-        A up to rounding in float64, and with the rounding error added where the quadratic forms
-        come from float32. For p = ∞ the largest log (a_iᵀ M⁻¹ a_i).
+        Largest |log w_i − log (a_iᵀ M⁻¹ a_i)^{p/2}|, the relative error of the equation above. It
+        holds up to float64 rounding of A, and includes the rounding error of quadratic forms that
+        were computed in float32. For p = ∞, the largest log (a_iᵀ M⁻¹ a_i).
     """
 
     p: float
@@ -67,18 +67,18 @@ def lewis_weights(
 ) -> LewisWeights:
     """Return the ℓp Lewis weights of a matrix, 1 ≤ p ≤ 16 or p = ∞.
 
-    They are the only w > 0 with w_i = (a_iᵀ M⁻¹ a_i)^{p/2}, M = Aᵀ W^{1−2/p} A. With Q(x) = xᵀMx,
-    √Q(x) ≤ ‖Ax‖_p ≤ r^{1/p−1/2} √Q(x) for p ≤ 2, and r^{1/p−1/2} √Q(x) ≤ ‖Ax‖_p ≤ √Q(x) for
-    p ≥ 2, r = rank(A). For p = ∞ they are the limit: M = AᵀWA with Σ w = r, of largest determinant,
-    and {x : Q(x) ≤ r} is the least ellipsoid around {x : ‖Ax‖_∞ ≤ 1} (Löwner, John).
+    They are the only w > 0 with w_i = (a_iᵀ M⁻¹ a_i)^{p/2}, M = Aᵀ W^{1−2/p} A. With Q(x) = xᵀMx
+    and r = rank(A), √Q(x) ≤ ‖Ax‖_p ≤ r^{1/p−1/2} √Q(x) for p ≤ 2, and
+    r^{1/p−1/2} √Q(x) ≤ ‖Ax‖_p ≤ √Q(x) for p ≥ 2. For p = ∞ they are the limit: M = AᵀWA with
+    Σ w = r has the largest determinant, and {x : Q(x) ≤ r} is the smallest ellipsoid around
+    {x : ‖Ax‖_∞ ≤ 1} (Löwner, John).
 
-    For p < 4 the fixed-point map contracts the logarithms by |1 − p/2| < 1; for p ≥ 4 a damped step
-    climbs a concave function. `fixed_point.solve` proves both and speeds them up without losing
-    that guarantee; `design.optimal_design` does the same for p = ∞. One pass over A costs about
-    2·n·d² operations. The first passes run in float32 on rows of length one; the last ones, which
-    decide, read M from float64. Where A is too ill-conditioned for its Gram matrix, the passes run
-    on an orthonormal basis of its columns; the form in that basis has a condition of at most
-    (n·d)^{|2/p−1|}.
+    For p < 4 the fixed-point map contracts log w by |1 − p/2| < 1; for p ≥ 4 a damped step ascends
+    a concave function. `fixed_point` proves both and accelerates them without losing the guarantee;
+    `design.optimal_design` covers p = ∞. One pass over A costs about 2·n·d² operations. The first
+    passes run in float32 on unit rows; the last ones, which decide, compute M in float64. If A is
+    too ill-conditioned for its Gram matrix, the passes run on an orthonormal basis of its columns,
+    in which the form has a condition number of at most (n·d)^{|2/p−1|}.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ def lewis_weights(
     tolerance
         Accepted `residual`.
     limit
-        Most passes in float64.
+        Largest number of float64 passes.
 
     Raises
     ------
     LowRankError
-        When p is out of range, an entry is not finite, or the residual stays above `tolerance`.
+        If p is out of range, an entry is not finite, or the residual stays above `tolerance`.
 
     References
     ----------
@@ -106,6 +106,7 @@ def lewis_weights(
     matrix = matrix.double()
     if not math.isfinite(largest_entry(matrix)):
         raise LowRankError("Lewis weights need a matrix of finite numbers")
+    # The matrix itself is the cheapest choice of coordinates, if they are good enough.
     if matrix.shape[0] >= matrix.shape[1] and p < math.inf:
         try:
             return _in_coordinates(matrix, None, p, tolerance, limit)
@@ -121,6 +122,7 @@ def _in_orthonormal_basis(matrix: Tensor, p: float, tolerance: float, limit: int
     if rank == 0:
         return LewisWeights(p, matrix.new_zeros(rows), matrix.new_zeros(0, columns), 0, 0.0)
     values, vectors = values[:rank], vectors[:, :rank]
+    # A = U·(ΣVᵀ): solve for U, then take the form back with ΣVᵀ.
     back = values[:, None] * vectors.T
     basis = _orthonormal(matrix, values, vectors)
     if p == math.inf:
@@ -130,12 +132,12 @@ def _in_orthonormal_basis(matrix: Tensor, p: float, tolerance: float, limit: int
     except IllConditionedError:
         raise LowRankError(
             f"the Lewis form for p = {p:g} of this {rows}x{columns} matrix is singular in float64; "
-            "take a smaller p, or drop its nearly dependent columns"
+            "use a smaller p, or drop nearly dependent columns"
         ) from None
 
 
 def _orthonormal(matrix: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
-    """Return A V Σ⁻¹, n×r; scaled first so that no entry leaves the range of float64."""
+    """Return A V Σ⁻¹, n×r, scaled so that no intermediate result overflows."""
     peak = float(values[0])
     inverse = vectors * (peak / values)
     basis = matrix.new_empty(len(matrix), len(values))
@@ -146,64 +148,65 @@ def _orthonormal(matrix: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _limit_weights(basis: Tensor, back: Tensor, tolerance: float, limit: int) -> LewisWeights:
-    """Return the weights for p = ∞; `back` leads from the basis's coordinates to the user's."""
+    """Return the weights for p = ∞; `back` maps the coordinates of the user to the basis."""
     start = _in_coordinates(basis, back, START_POWER, START_RESIDUAL, limit)
-    excess = math.expm1(tolerance)
-    found = optimal_design(basis, start.weights, excess, STEPS * limit)
-    residual = math.log1p(max(found.excess, 0.0))
-    passes = start.iterations + found.passes
-    if found.excess > excess:
+    excess = math.expm1(tolerance)  # the residual is log(1 + excess)
+    design = optimal_design(basis, start.weights, excess, STEPS * limit)
+    residual = math.log1p(max(design.excess, 0.0))
+    passes = start.iterations + design.passes
+    if design.excess > excess:
         raise _not_converged(math.inf, residual, passes, tolerance)
-    root = triangular_factor(basis * found.weights.sqrt()[:, None]) @ back
-    return LewisWeights(math.inf, found.weights, root, passes, residual)
+    root = triangular_factor(basis * design.weights.sqrt()[:, None]) @ back
+    return LewisWeights(math.inf, design.weights, root, passes, residual)
 
 
 def _in_coordinates(
     matrix: Tensor, back: Tensor | None, p: float, tolerance: float, limit: int
 ) -> LewisWeights:
-    """Solve for a matrix of full column rank; `back` leads from its coordinates to the user's."""
+    """Solve for a matrix of full column rank; `back` maps the user's coordinates to its own."""
     rows = Rows(matrix)
     if len(rows.live) < matrix.shape[1]:
         raise IllConditionedError
     worst = MILD[torch.float64] if back is None else LAST_RESORT
-    start = p * rows.log_length  # exact when the form is a multiple of the identity
+    start = p * rows.log_length  # exact if the form is a multiple of the identity
     start = start - start.logsumexp(0) + math.log(matrix.shape[1])
     if p == 2:  # the form does not depend on the weights
         value = LewisMap(rows, p, worst)(start)
-        found = Solution(value.image, value.image, value.extra, 0.0, 1, True)
+        solution = Solution(value.image, value.image, value.extra, 0.0, 1, True)
     else:
+        # Cheap float32 passes first, then a few in float64 from a good start.
         directions = rows.directions()
         start, passes = _prepare(rows, directions, p, start, tolerance, required=back is None)
         exact = LewisMap(rows, p, worst, directions, accepted=tolerance / 4)
-        found = solve(exact, start, 1 - p / 2, tolerance, limit)
-        found = replace(found, evaluations=found.evaluations + passes)
-    if not found.converged:
-        raise _not_converged(p, found.residual, found.evaluations, tolerance)
-    form, shift = found.extra
+        solution = solve(exact, start, 1 - p / 2, tolerance, limit)
+        solution = replace(solution, evaluations=solution.evaluations + passes)
+    if not solution.converged:
+        raise _not_converged(p, solution.residual, solution.evaluations, tolerance)
+    form, shift = solution.extra  # M is e^{2·shift}·form
     root = torch.linalg.cholesky(form).T * math.exp(shift)
     weights = matrix.new_zeros(len(matrix))
-    weights[rows.live] = found.point.exp()
+    weights[rows.live] = solution.point.exp()
     root = root if back is None else root @ back
-    return LewisWeights(p, weights, root, found.evaluations, found.residual)
+    return LewisWeights(p, weights, root, solution.evaluations, solution.residual)
 
 
 def _not_converged(p: float, residual: float, passes: int, tolerance: float) -> LowRankError:
     return LowRankError(
         f"Lewis weights for p = {p:g} stopped at residual {residual:.1e} after {passes} passes, "
-        f"above {tolerance:g}; accept more, or allow more passes"
+        f"above the tolerance {tolerance:g}; raise the tolerance, or allow more passes"
     )
 
 
 def _prepare(
     rows: Rows, directions: Tensor, p: float, start: Tensor, tolerance: float, required: bool
 ) -> tuple[Tensor, int]:
-    """Return a good start found in float32, and the passes it took; `start` where that fails."""
+    """Return a start computed in float32 and its passes, or `start` if float32 fails."""
     rough = LewisMap(rows, p, MILD[torch.float32], directions, rough=True)
     enough = max(ROUGH, min(3 * math.sqrt(tolerance), 0.3))  # the next residual is about its square
     try:
-        found = solve(rough, start, 1 - p / 2, enough, 100, patient=False)
+        solution = solve(rough, start, 1 - p / 2, enough, 100, patient=False)
     except IllConditionedError:
         if required:
             raise
         return start, 0
-    return found.following, found.evaluations
+    return solution.following, solution.evaluations

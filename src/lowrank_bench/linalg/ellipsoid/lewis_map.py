@@ -1,4 +1,4 @@
-"""The fixed-point map of Lewis weights, in the precision that the wanted residual needs."""
+"""The fixed-point map of Lewis weights, in the precision that the target residual needs."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch import Tensor
 from lowrank_bench.linalg.ellipsoid.fixed_point import Evaluation
 from lowrank_bench.linalg.gram import CHUNK, gram, squared_norms
 
-# Most accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound of the condition of M): so that rounding
-# leaves a digit in float32, which only prepares, and seven in float64, which decides.
+# Largest accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound on the condition number of M). It
+# leaves one digit in float32, which only prepares, and seven in float64, which decides.
 MILD = {torch.float32: 1e6, torch.float64: 1e9}
 
 
 class IllConditionedError(Exception):
-    """The coordinates lose too many digits; take others."""
+    """The coordinates lose too many digits; other coordinates are needed."""
 
 
 class Rows:
@@ -27,13 +27,13 @@ class Rows:
     log_length
         Logarithms of their lengths.
     inverse_length
-        Tensor of n: one over the length, 0 for rows of zeros.
+        Tensor n: one over the length, 0 for zero rows.
     """
 
     def __init__(self, matrix: Tensor) -> None:
         length = torch.linalg.vector_norm(matrix, dim=1)
         odd = ~((length > 1e-140) & (length < 1e140))
-        if odd.any():  # zero, or its square may be out of range
+        if odd.any():  # zero rows, and rows whose squared length may leave the range of float64
             part = matrix[odd]
             peak = part.abs().amax(dim=1, keepdim=True)
             peak = torch.where(peak > 0, peak, 1.0)
@@ -44,7 +44,7 @@ class Rows:
         self.inverse_length = torch.where(length > 0, 1 / length, 0.0)
 
     def directions(self) -> Tensor:
-        """Return the rows at length one, n×d float32."""
+        """Return the rows scaled to length one, n×d float32."""
         unit = self.matrix.new_empty(self.matrix.shape, dtype=torch.float32)
         for start in range(0, len(unit), CHUNK):
             part = slice(start, start + CHUNK)
@@ -62,13 +62,13 @@ class LewisMap:
     p
         Exponent.
     worst
-        Most accepted ‖M‖·‖M⁻¹‖.
+        Largest accepted ‖M‖·‖M⁻¹‖.
     directions
-        The directions as a float32 matrix, or None to work on the matrix itself.
+        The unit rows as a float32 matrix, or None to work on the matrix itself.
     rough
-        Whether M comes from float32 too, and not the quadratic forms alone.
+        Whether M too is computed in float32, not only the quadratic forms.
     accepted
-        Bound of the rounding error up to which the quadratic forms come from float32.
+        Rounding error up to which the quadratic forms are computed in float32.
     """
 
     def __init__(
@@ -84,11 +84,12 @@ class LewisMap:
         self.directions, self.rough, self.accepted = directions, rough, accepted
 
     def __call__(self, log_weights: Tensor) -> Evaluation:
-        # Row i enters M as w_i^{1−2/p} a_i a_iᵀ. `shift` keeps the largest of them near one, and
-        # the heights are those of rows of length one, so that nothing leaves the float range.
+        # Row i contributes w_i^{1−2/p} a_i a_iᵀ to M. `shift` scales the largest of these to length
+        # one, and heights refer to unit rows, so that nothing overflows.
         logs, shift = self._lengths(log_weights)
         form = self._gram(logs.exp())
         heights, error = self._heights(self._inverse(form))
+        # log (a_iᵀ M⁻¹ a_i) is log_heights + 2·(log_length − shift).
         log_heights = heights[self.rows.live].double().log()
         leverage = (log_heights + 2 * logs).exp().clamp(max=1.0)
         image = self.p / 2 * (log_heights + 2 * (self.rows.log_length - shift))
@@ -100,8 +101,8 @@ class LewisMap:
         return logs - shift, shift
 
     def _gram(self, lengths: Tensor) -> Tensor:
-        """Return the Gram matrix of the nonzero rows at these lengths."""
-        data = self.directions if self.rough else self.rows.matrix
+        """Return the Gram matrix of the nonzero rows, scaled to these lengths."""
+        data = self._unit_rows() if self.rough else self.rows.matrix
         scale = lengths.new_zeros(len(data))
         scale[self.rows.live] = lengths
         scale = scale if self.rough else scale * self.rows.inverse_length
@@ -109,31 +110,37 @@ class LewisMap:
 
     def _inverse(self, form: Tensor) -> Tensor:
         """Return T with TᵀT = M⁻¹, lower triangular."""
+        # M = LLᵀ gives M⁻¹ = L⁻ᵀL⁻¹, so T = L⁻¹.
         factor, failed = torch.linalg.cholesky_ex(form)
         if failed:
             raise IllConditionedError
         identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
         norm = form.norm()
-        mild = norm * inverse.norm() ** 2 <= self.worst  # the trace bounds ‖M⁻¹‖, at no cost
+        # ‖M⁻¹‖ ≤ trace(M⁻¹) = ‖T‖² costs nothing; the product TᵀT only if that is too large.
+        mild = norm * inverse.norm() ** 2 <= self.worst
         if not mild and not norm * (inverse.T @ inverse).norm() <= self.worst:
             raise IllConditionedError
         return inverse
 
     def _heights(self, inverse: Tensor) -> tuple[Tensor, float]:
-        """Return ‖Ta‖² for the directions a, and the rounding error of its (p/2)·log.
+        """Return ‖Ta‖² for the unit rows a, and the rounding error of its (p/2)·log.
 
-        The error is three standard deviations or more, rounding errors being taken as independent.
+        The error is at least three standard deviations, if rounding errors are independent.
         """
         if self.rough or self.accepted > 0:
-            heights = squared_norms(self.directions, inverse.float())
+            heights = squared_norms(self._unit_rows(), inverse.float())
             if self.rough:
                 return heights, 0.0
-            # Rounding a and T to float32, entry by entry, moves Ta by less than ε·max‖T e_j‖.
+            # Rounding the entries of a and T to float32 changes Ta by less than ε·max‖T e_j‖.
             least = float(heights[self.rows.live].min()) ** 0.5
             longest = float(torch.linalg.vector_norm(inverse, dim=0).max())
             error = self.p * torch.finfo(torch.float32).eps * longest / least
             if error <= self.accepted:
                 return heights, error
-            self.accepted = 0.0  # nor will it do at the next points
+            self.accepted = 0.0  # it would not be accurate enough at later points either
         return squared_norms(self.rows.matrix, inverse, self.rows.inverse_length), 0.0
+
+    def _unit_rows(self) -> Tensor:
+        assert self.directions is not None, "float32 passes need the directions"
+        return self.directions

@@ -1,12 +1,12 @@
 """An ellipsoid around the ball {x : ‖Ax‖_p ≤ 1} by the ellipsoid method, as first published.
 
-The published code differs where it loses the guarantee. Its start ball need not contain L. It
-cuts with one plane at depth 1/(r + 1), although a point at 1/√(r + 1) of an axis only shows
-that a plane is 1/√(r + 1) deep, so a cut may remove a part of L; with the mirrored plane the
-cut is valid there. The centre then stays at 0, which is in L, and the step that moves an
-outside centre in ("basic ellipsoid step") is never due. A heuristic shrink after `limit` steps
-is an error here. E is kept as its factor F, which a cut multiplies by a matrix of rank one, so
-that rounding cannot make it indefinite.
+This code differs from the published code where that loses the guarantee. The published start
+ball need not contain L. It cuts with one plane at depth 1/(r + 1), but a point at 1/√(r + 1) of
+an axis only proves a depth of 1/√(r + 1), so a cut may remove a part of L. A cut with the plane
+and its mirror image is valid. The centre then stays at 0, which is in L, and the step that moves
+a centre from outside into L ("basic ellipsoid step") is never needed. Where the published code
+shrinks the ellipsoid heuristically after `limit` steps, this one raises an error. E is stored as
+a factor F that each cut changes by a rank-one matrix, so that rounding cannot make it indefinite.
 """
 
 import math
@@ -19,7 +19,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.ellipsoid.quadratic_form import QuadraticForm
 from lowrank_bench.linalg.gram import numerical_rank
 
-LARGEST_WIDTH = 64
+LARGEST_WIDTH = 64  # the number of cuts grows with d³
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class LownerEllipsoid(QuadraticForm):
     factor
         The certified ratio of the outer to the inner ellipsoid, at most √(r(r + 1)).
     cuts
-        How many half-space pairs cut the ellipsoid.
+        Number of cuts by a pair of parallel planes.
     tests
-        How often the inner body was tested.
+        Number of inner tests.
     """
 
     p: float
@@ -52,31 +52,31 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
 
     The ellipsoid method with shallow cuts for a symmetric body (Grötschel, Lovász, Schrijver):
 
-    1. Coordinates y with A = U·B, U of orthonormal columns, y = Bx. There ‖y‖₂ ≤ ‖Uy‖_p for p ≤ 2,
-       and n^{1/p−1/2}‖y‖₂ ≤ ‖Uy‖_p for p ≥ 2, so that the ball to start from contains L however
-       the rows of A are scaled.
-    2. Inner test: take the ends z of the r axes of the ellipsoid E = {y : ‖F⁻¹y‖₂ ≤ 1}. Stop when
-       each z/√(r + 1) is in L. As every y in E is Σ c_j z_j with Σ c_j² ≤ 1, ‖Uy‖_p is then at most
-       √(Σ ‖Uz_j‖_p²) ≤ √(r(r + 1)) on E; the first number is returned as `factor`.
-    3. Separation oracle: for a z that fails, the subgradient g = Uᵀ(sign(Uz)|Uz|^{p−1}), divided by
-       ‖Uz‖_p^{p−1}, has g·z = ‖Uz‖_p and g·y ≤ ‖Uy‖_p, so L is between g·y ≤ 1 and g·y ≥ −1.
+    1. Coordinates y = Bx with A = U·B, where U has orthonormal columns. There ‖y‖₂ ≤ ‖Uy‖_p for
+       p ≤ 2, and n^{1/p−1/2}‖y‖₂ ≤ ‖Uy‖_p for p ≥ 2, so the initial ball contains L for any scaling
+       of the rows of A.
+    2. Inner test: take the endpoints z of the r axes of the ellipsoid E = {y : ‖F⁻¹y‖₂ ≤ 1}. Stop
+       if each z/√(r + 1) is in L. Every y in E is Σ c_j z_j with Σ c_j² ≤ 1, so ‖Uy‖_p is then at
+       most √(Σ ‖Uz_j‖_p²) ≤ √(r(r + 1)) on E; the first bound is returned as `factor`.
+    3. Separation oracle: for a z that fails, the subgradient g = Uᵀ(sign(Uz)|Uz|^{p−1}) divided by
+       ‖Uz‖_p^{p−1} has g·z = ‖Uz‖_p and g·y ≤ ‖Uy‖_p, so L lies between g·y ≤ 1 and g·y ≥ −1.
     4. Shallow cut: E becomes the smallest ellipsoid around its part between the two planes. All
-       axes that fail cut in turn, the worst first. The first cut after a test multiplies the volume
-       by about 1 − 1/(4r²) or less, which bounds the tests by O(r³ log n); it takes far fewer.
+       failing axes cut in turn, the worst first. The first cut after a test multiplies the volume
+       by about 1 − 1/(4r²) or less, which bounds the tests by O(r³ log n); far fewer are needed.
 
     Parameters
     ----------
     matrix
         Tensor A, n×d; converted to float64.
     p
-        Exponent, p ≥ 1; infinity is accepted.
+        Exponent, p ≥ 1; may be infinity.
     limit
-        Most inner tests.
+        Largest number of inner tests.
 
     Raises
     ------
     LowRankError
-        When d > 64, p < 1, an entry is not finite, or the inner test never succeeds.
+        If d > 64, p < 1, an entry is not finite, or the inner test never succeeds.
 
     References
     ----------
@@ -89,10 +89,10 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     if columns > LARGEST_WIDTH:
         raise LowRankError(
             f"the ellipsoid method is for at most {LARGEST_WIDTH} columns, not {columns}: it needs "
-            "on the order of d³ cuts; take the method lp, whose ellipsoid is as good"
+            "on the order of d³ cuts; use the method lp, whose ellipsoid is as good"
         )
     if not p >= 1:
-        raise LowRankError(f"the ball of ‖Ax‖_p is convex for p >= 1 only, not for p = {p:g}")
+        raise LowRankError(f"the ball of ‖Ax‖_p is convex only for p >= 1, not for p = {p:g}")
     matrix = matrix.double()
     peak = float(matrix.abs().max()) if matrix.numel() else 0.0
     if not math.isfinite(peak):
@@ -101,6 +101,7 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
         return LownerEllipsoid(p, matrix.new_zeros(0, columns), 1.0, 0, 0)
     basis, values, axes = torch.linalg.svd(matrix / peak, full_matrices=False)
     rank = numerical_rank(values, rows, columns)
+    # A = UΣVᵀ: solve for L in the coordinates y = ΣVᵀx, then take the form back to x.
     body = _Body(basis[:, :rank].contiguous(), p)
     outer, factor, cuts, tests = _enclose(body, limit)
     back = (values[:rank, None] * peak) * axes[:rank]
@@ -121,12 +122,14 @@ class _Body:
     def support(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return ‖Uy‖_p for each column y, and the subgradients there as columns."""
         images = self.basis @ points
+        # Scale by the largest entry, so that powers neither overflow nor vanish.
         peak = images.abs().amax(dim=0)
         images = images / peak
-        if math.isinf(self.p):
+        if math.isinf(self.p):  # a subgradient of max |·|: the sign of the largest entry
             first = images.abs().argmax(dim=0, keepdim=True)
             dual = torch.zeros_like(images).scatter(0, first, images.gather(0, first))
             return peak, self.basis.T @ dual
+        # The gradient of ‖·‖_p: sign(u)|u|^{p−1} / ‖u‖_p^{p−1}.
         powers = images.abs() ** (self.p - 1)
         total = (powers * images.abs()).sum(dim=0)
         dual = images.sign() * powers / total ** (1 - 1 / self.p)
@@ -139,6 +142,7 @@ def _enclose(body: _Body, limit: int) -> tuple[Tensor, float, int, int]:
     identity = torch.eye(dimension, dtype=body.basis.dtype, device=body.basis.device)
     outer, cuts = identity * body.radius(), 0
     for tests in range(1, limit + 1):
+        # F = D·diag(l)·Vᵀ: the axes of E are the columns of D times l.
         directions, lengths, _ = torch.linalg.svd(outer)
         norms, gradients = body.support(directions * lengths)
         if float(norms.max()) <= math.sqrt(dimension + 1) * (1 + 1e-12):
@@ -149,25 +153,26 @@ def _enclose(body: _Body, limit: int) -> tuple[Tensor, float, int, int]:
                 cuts += done
     raise LowRankError(
         f"the ellipsoid method for p = {body.p:g} did not finish in {limit} inner tests; "
-        "take the method lp"
+        "use the method lp"
     )
 
 
 def _cut(outer: Tensor, gradient: Tensor) -> tuple[Tensor, bool]:
-    """Return the factor of the least ellipsoid around E ∩ {|g·y| ≤ 1}, and whether it is smaller.
+    """Return the factor of the smallest ellipsoid around E ∩ {|g·y| ≤ 1}, and whether it shrank.
 
-    With β = 1/√(gᵀFFᵀg), the planes' distance from the centre in units of E, and rβ² < 1, the axis
-    across the planes shrinks to √r·β and the others grow by √(r(1 − β²)/(r − 1)).
+    Let β = 1/√(gᵀFFᵀg) be the distance of the planes from the centre in units of E. For rβ² < 1,
+    the axis across the planes shrinks to √r·β and the others grow by √(r(1 − β²)/(r − 1)).
     """
     dimension = len(outer)
     normal = outer.T @ gradient
     length = float(normal.norm())
     depth = 1 / length
-    if dimension * depth**2 >= 1:  # another cut of this round has done it
+    if dimension * depth**2 >= 1:  # an earlier cut of this round was enough
         return outer, False
     if dimension == 1:
         return outer * depth, True
     across = math.sqrt(dimension) * depth
     along = math.sqrt(dimension * (1 - depth**2) / (dimension - 1))
     normal = normal / length
+    # F·(along·I + (across − along)·nnᵀ), for the unit normal n in the coordinates of E.
     return along * outer + torch.outer(outer @ normal, (across - along) * normal), True

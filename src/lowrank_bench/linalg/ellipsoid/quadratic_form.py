@@ -1,16 +1,16 @@
-"""Quadratic forms of ellipsoids, kept as a root."""
+"""Quadratic forms of ellipsoids, stored as a root."""
 
 from torch import Tensor
 
 
 class QuadraticForm:
-    """M = rootᵀ root for a tensor `root` r×d of full rank, which derived classes hold."""
+    """M = rootᵀ root, for a tensor `root` r×d of full rank that subclasses provide."""
 
     root: Tensor
 
     @property
     def rank(self) -> int:
-        """Return r, the numerical rank of the matrix that the form stands for."""
+        """Return r, the numerical rank of the matrix A that the form was computed for."""
         return self.root.shape[0]
 
     @property

@@ -1,4 +1,4 @@
-"""Important rows kept whole, the others as sparse combinations of them, within one budget."""
+"""Important rows kept whole and all others as sparse combinations of them, in one budget."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +11,22 @@ from lowrank_bench.linalg.factors import KEPT, OFFSET, SparseFactors
 from lowrank_bench.linalg.frequency.pursuit import combination, matching_pursuit
 from lowrank_bench.linalg.gram import unit_of
 
-PRICE = 1.5  # numbers stored for a term: its coefficient, and 16 bits that say which row
-ROW_PRICE = 0.25  # 8 bits for each row: how many terms it has
+PRICE = 1.5  # numbers stored per term: its coefficient, and a 16-bit row index
+ROW_PRICE = 0.25  # numbers stored per row: an 8-bit count of terms
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the budget, for whole rows
 SAMPLE = 400  # rows on which the shares are compared
-MOST_ROWS = 2 * OFFSET
-SLACK = 0.5  # a row goes on until an atom gains it this part of what one must
+MOST_ROWS = 2 * OFFSET  # what 16 bits can address
+SLACK = 0.5  # the pursuit of a row stops at this fraction of the gain that pays for a term
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How many rows are kept whole, the expected error, and what the last term gains."""
+    """A choice of how many rows to keep whole, with its expected result."""
 
     kept: int
-    error: float
-    terms: int
-    least: float
+    error: float  # expected weighted error
+    terms: int  # largest number of terms of a row
+    least: float  # weighted gain of the last term that the budget pays for
 
 
 def sparse_rows(
@@ -38,28 +38,28 @@ def sparse_rows(
 ) -> tuple[SparseFactors, dict[str, Any]]:
     """Return the rows of largest weight, and sparse combinations of them for the others.
 
-    The least-squares combination of the first t atoms that `matching_pursuit` chooses for row i
-    loses e_i(t). The terms are given out one by one where w_i (e_i(t) − e_i(t + 1)) is largest, so
-    that Σ w_i e_i is as small as the budget allows. How many rows are kept is the best of ten
-    shares of the budget, compared on a sample of the other rows.
+    Let e_i(t) be the error of the least-squares combination of the first t atoms that
+    `matching_pursuit` chooses for row i. Terms are assigned one by one to the row with the largest
+    w_i (e_i(t) − e_i(t + 1)), so that Σ w_i e_i is as small as the budget allows. The number of
+    kept rows is the best of ten shares of the budget, compared on a sample of the other rows.
 
     Parameters
     ----------
     matrix
         Tensor A, n×d, float64.
     weights
-        Tensor w of n, > 0.
+        Tensor w, n, > 0.
     budget
-        Numbers that may be kept; indices count as their bits / 32.
+        Numbers that may be stored; indices count as their bits / 32.
     limit
-        Most terms of a row, up to 254.
+        Largest number of terms of a row, up to 254.
     atoms
-        The rows of largest weight that combinations draw from; all that are kept if fewer.
+        How many of the kept rows combinations may use, those of largest weight.
 
     Raises
     ------
     LowRankError
-        When the budget does not hold one row.
+        If the budget is too small for a single row.
     """
     rows, columns = matrix.shape
     left = budget - ROW_PRICE * rows
@@ -70,6 +70,7 @@ def sparse_rows(
     order = torch.argsort(weights, descending=True, stable=True)
     table = matrix[order] / unit_of(matrix)  # the search squares entries in float32
     share = (weights / weights.sum())[order]
+    # A row with more than columns / PRICE terms would be cheaper whole.
     limit = max(1, min(limit, KEPT - 1, int(columns / PRICE)))
     plans = [_plan(table, share, kept, left, limit, atoms) for kept in _sizes(rows, columns, left)]
     plan = min(plans, key=lambda plan: plan.error)
@@ -90,7 +91,7 @@ def _sizes(rows: int, columns: int, left: float) -> list[int]:
 
 
 def _plan(table: Tensor, share: Tensor, kept: int, left: float, limit: int, atoms: int) -> _Plan:
-    """Estimate from evenly spaced rows what keeping so many leads to."""
+    """Estimate the error with `kept` whole rows, from an evenly spaced sample of the others."""
     rows, columns = table.shape
     others = rows - kept
     if others == 0:
@@ -99,17 +100,18 @@ def _plan(table: Tensor, share: Tensor, kept: int, left: float, limit: int, atom
     places = kept + torch.linspace(0, others - 1, size, device=table.device).round().long()
     most = min(limit, kept, atoms)
     _, energies = matching_pursuit(table[places], table[: min(kept, atoms)], most)
-    part = others / size
+    part = others / size  # each sampled row stands for this many
     terms, least = _divide(energies, share[places], (left - kept * columns) / part)
     lost = energies.gather(1, terms.unsqueeze(1)).squeeze(1)
     return _Plan(kept, float((share[places] * lost).sum()) * part, int(terms.max()), least)
 
 
 def _divide(energies: Tensor, share: Tensor, left: float) -> tuple[Tensor, float]:
-    """Return the terms of each row, n int64, and the weighted gain of the last one given out."""
+    """Return the number of terms of each row, n int64, and the weighted gain of the last one."""
     gains = (energies[:, :-1] - energies[:, 1:]).double()
     gains = torch.where(gains > 1e-9 * energies[:, :1], gains, 0.0) * share.unsqueeze(1)
-    gains = gains.cummin(dim=1).values  # a later term cannot be had without the earlier ones
+    gains = gains.cummin(dim=1).values  # a later term requires the earlier ones
+    # Terms are bought in order of their gain: the budget sets the threshold.
     total, most = gains.numel(), int(left / PRICE + 1e-9)
     least = 0.0 if most >= total else float(gains.flatten().kthvalue(total - most).values)
     return (gains > least).sum(dim=1), least
@@ -118,11 +120,12 @@ def _divide(energies: Tensor, share: Tensor, left: float) -> tuple[Tensor, float
 def _combine(
     others: Tensor, kept: Tensor, share: Tensor, plan: _Plan, left: float, atoms: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the terms of each of the other rows, and their indices and values, row after row."""
+    """Return the number of terms of each other row, and all indices and values in sequence."""
     if plan.terms == 0:
         empty = torch.zeros(0, dtype=torch.int64, device=others.device)
         return empty.new_zeros(len(others)), empty, others.new_zeros(0)
     source = kept[:atoms]
+    # The threshold of the sample is only an estimate: pursue somewhat further, then divide again.
     worth = SLACK * plan.least / share
     indices, energies = matching_pursuit(others, source, plan.terms, worth)
     terms, _ = _divide(energies, share, left - kept.numel())
@@ -135,12 +138,14 @@ def _assemble(
     matrix: Tensor, order: Tensor, kept: int, terms: Tensor, indices: Tensor, values: Tensor
 ) -> SparseFactors:
     """Put rows and combinations into the order of the matrix."""
+    # Kept rows in matrix order; `rank` maps their index by weight to the new one.
     first, place = order[:kept].sort()
     rank = torch.empty_like(place)
     rank[place] = torch.arange(kept, device=order.device)
     second = order[kept:].argsort()
     counts = torch.full((len(matrix),), KEPT, dtype=torch.uint8, device=matrix.device)
     counts[order[kept:]] = terms.to(torch.uint8)
+    # Move each combination as a block: `source` is the old place of every term in the new order.
     starts = terms.cumsum(0) - terms
     moved = torch.repeat_interleave(second, terms[second])
     inside = torch.arange(len(moved), device=order.device)

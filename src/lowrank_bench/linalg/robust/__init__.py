@@ -1,1 +1,1 @@
-"""Low rank in norms that far-away rows or entries do not rule."""
+"""Low rank approximation in norms that outlying rows or entries do not dominate."""

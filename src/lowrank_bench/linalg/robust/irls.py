@@ -8,19 +8,19 @@ from torch import Tensor
 
 from lowrank_bench.linalg.gram import unit_of
 
-# The smoothing ε in units of the median of |A|. It falls from FIRST to MIDDLE during most sweeps:
-# below that the weights hold each row to the entries that it meets already.
+# The smoothing ε in units of the median of |A|. It falls from FIRST to MIDDLE during most sweeps;
+# below MIDDLE, the weights tie each row to the entries that it already fits.
 FIRST, MIDDLE, LAST = 1.0, 1e-2, 1e-6
-SHARE = 0.8  # of the sweeps, from FIRST to MIDDLE
-CG_STEPS = 5
-SMALL = 1e8  # n·d·k up to which float32 would save nothing
+SHARE = 0.8  # fraction of the sweeps that go from FIRST to MIDDLE
+CG_STEPS = 5  # conjugate gradient steps per half sweep
+SMALL = 1e8  # n·d·k up to which float32 saves no time
 BLOCK = 2**22  # entries of a block of rows: 32 MB for each temporary
-NOISE = 1e-14  # an error below this part of max |A| is rounding
+NOISE = 1e-14  # an error below this fraction of max |A| is rounding
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A matrix n×d as a product of factors, and how it was found.
+    """A matrix n×d as a product of factors, and the course of its computation.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class Fit:
         (Σ|entry|^p)^{1/p} of A − left·right.
     history
         The smoothed objective Σ(entry² + ε²)^{p/2} for A scaled to entries of at most one, after
-        each half sweep; it never rises.
+        each half sweep; non-increasing.
     sweeps
-        Sweeps made.
+        Number of sweeps.
     """
 
     left: Tensor
@@ -52,17 +52,18 @@ def alternate(
     tolerance: float = 1e-5,
     both: bool = True,
 ) -> Fit:
-    """Lower ‖A − LR‖_{p,p} over both factors, from the projection of the rows onto a subspace.
+    """Lower ‖A − LR‖_{p,p} over both factors, starting from a projection onto a subspace.
 
-    With E = A − LR, the objective Σ(e² + ε²)^{p/2} lies below a quadratic function of E with the
-    weights (e² + ε²)^{p/2−1} that touches it at the present E. A half sweep lowers that function
-    over L, or over R, and so the objective. A smaller ε lowers the objective as well: it falls
-    throughout. The iterate with the least unsmoothed error is kept, the start included.
+    With E = A − LR, the objective Σ(e² + ε²)^{p/2} is majorized by a quadratic function of E with
+    the weights (e² + ε²)^{p/2−1} that touches it at the current E. A half sweep lowers this
+    function over L or over R, and thereby the objective. A smaller ε lowers the objective too, so
+    it never increases. The iterate with the smallest unsmoothed error is returned, which may be
+    the start.
 
-    The weighted k×k systems, one for each row, are never formed: a few steps of conjugate
-    gradients run on all rows at once, with products of n×d by d×k. A sweep takes about
-    8·n·d·k·(`CG_STEPS` + 2) operations, most of them in float32 above n·d·k = `SMALL`; residuals
-    and factors are float64. Memory: a scaled copy of A, both factors and blocks of rows.
+    The weighted k×k systems, one per row, are never formed: a few conjugate gradient steps run on
+    all rows at once, with products of n×d by d×k. A sweep takes about 8·n·d·k·(`CG_STEPS` + 2)
+    operations, most of them in float32 if n·d·k exceeds `SMALL`; residuals and factors are
+    float64. Memory: a scaled copy of A, both factors and blocks of rows.
 
     Parameters
     ----------
@@ -73,24 +74,24 @@ def alternate(
     p
         Exponent, 1 ≤ p < 2.
     sweeps
-        Most sweeps.
+        Largest number of sweeps.
     tolerance
-        A sweep that lowers the objective by less than this part of it ends the stage of ε.
+        A stage of ε ends after a sweep that lowers the objective by at most this fraction.
     both
-        False to hold R at `basis`: an ℓp regression for each row, which is convex.
+        False to fix R at `basis`: an ℓp regression for each row, which is convex.
 
     References
     ----------
     Ke and Kanade, "Robust L1 norm factorization in the presence of outliers and missing data",
     CVPR 2005, for the alternation; Chartrand and Yin, "Iteratively reweighted algorithms for
-    compressive sensing", ICASSP 2008, for the falling ε.
+    compressive sensing", ICASSP 2008, for the decreasing ε.
     """
     unit = unit_of(matrix)
     matrix = matrix / unit
     search = _Search(matrix, basis, p)
     floor = NOISE * matrix.numel() ** (1 / p)
     done = 0
-    if search.error > floor:
+    if search.error > floor:  # otherwise the start is exact up to rounding
         scale = _median(matrix)
         for stage in _stages(sweeps):
             for part in stage:
@@ -103,7 +104,7 @@ def alternate(
 
 
 class _Search:
-    """Factors on their way: A ≈ left·basisᵀ, basis with orthonormal columns."""
+    """The current factors: A ≈ left·basisᵀ, where basis has orthonormal columns."""
 
     def __init__(self, matrix: Tensor, basis: Tensor, p: float) -> None:
         self.matrix, self.p = matrix, p
@@ -125,7 +126,8 @@ class _Search:
         self.left, before, after, error = self._half(self.matrix, self.left, self.basis, epsilon)
         self._keep(error)
         if both:
-            # In an orthonormal basis the systems are as well conditioned as their weights.
+            # The other half fits Aᵀ. In an orthonormal basis, the systems are as well conditioned
+            # as their weights.
             columns, change = torch.linalg.qr(self.left)
             right = self.basis @ change.T
             right, _, after, error = self._half(self.matrix.T, right, columns, epsilon)
@@ -141,36 +143,38 @@ class _Search:
 
         Return the factor, the objective before and after, and Σ|e|^p after.
         """
-        found = factor.clone()
+        updated = factor.clone()
         sums = matrix.new_zeros(3)
         for part, rows in _blocks(matrix):
             residual = rows - factor[part] @ basis.T
             step = _steps(residual, basis, epsilon, self.p, self.precision)
             trial = residual - step @ basis.T
             old, new = (_smoothed(gap, epsilon, self.p) for gap in (residual, trial))
-            better = new < old  # rounding can spoil a step; such a row stays
-            found[part] += torch.where(better[:, None], step, 0.0)
+            better = new < old  # rounding can spoil a step; then the row keeps its old factor
+            updated[part] += torch.where(better[:, None], step, 0.0)
             least = torch.where(better[:, None], trial, residual).abs().pow(self.p).sum()
             sums += torch.stack([old.sum(), torch.where(better, new, old).sum(), least])
         before, after, error = sums.tolist()
         self.history.append(after)
-        return found, before, after, error
+        return updated, before, after, error
 
 
 def _steps(
     residual: Tensor, basis: Tensor, epsilon: float, p: float, precision: torch.dtype
 ) -> Tensor:
-    """Return S, one row of k for each row e of the residual, that lowers Σ w (e − basis·s)².
+    """Return S with a row s for each row e of the residual that lowers Σ w (e − basis·s)².
 
-    The weights are those of the quadratic function above Σ(e² + ε²)^{p/2}. Conjugate gradients
-    from zero lower it at each step.
+    The weights are those of the quadratic majorizer of Σ(e² + ε²)^{p/2}. Conjugate gradients
+    from zero lower it in each step.
     """
+    # A common factor of the weights does not change the solution: (1 + (e/ε)²)^{p/2−1} ≤ 1.
     weights = (1 + (residual / epsilon).square()).pow(p / 2 - 1).to(precision)
     basis = basis.to(precision)
     gradient = (weights * residual.to(precision)) @ basis
     solution, direction = torch.zeros_like(gradient), gradient
     square = gradient.square().sum(dim=1, keepdim=True)
     for _ in range(CG_STEPS):
+        # BᵀWB times the direction, for every row with its own W.
         image = (weights * (direction @ basis.T)) @ basis
         length = _ratio(square, (direction * image).sum(dim=1, keepdim=True))
         solution = solution + length * direction
@@ -189,7 +193,7 @@ def _smoothed(residual: Tensor, epsilon: float, p: float) -> Tensor:
 
 
 def _blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of rows and where they are."""
+    """Yield the slices of blocks of rows, with the rows."""
     size = max(1, BLOCK // max(1, matrix.shape[1]))
     for start in range(0, len(matrix), size):
         part = slice(start, start + size)
@@ -203,7 +207,7 @@ def _median(matrix: Tensor) -> float:
 
 
 def _stages(sweeps: int) -> tuple[list[float], list[float]]:
-    """Return ε for each sweep, in units of the median: slowly to `MIDDLE`, then fast to `LAST`."""
+    """Return ε of each sweep in units of the median: slowly to `MIDDLE`, then fast to `LAST`."""
     first = max(1, round(SHARE * sweeps))
     return _fall(FIRST, MIDDLE, first), _fall(MIDDLE, LAST, sweeps - first + 1)[1:]
 

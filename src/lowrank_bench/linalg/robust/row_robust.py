@@ -1,4 +1,4 @@
-"""The subspace nearest to the rows by the sum of distances instead of their squares."""
+"""The subspace nearest to the rows by the sum of distances, not of squared distances."""
 
 import math
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ FIRST, LAST, FALL = 1e-1, 1e-6, 0.1  # the smoothing ε, in units of the median 
 
 @dataclass(frozen=True)
 class Subspace:
-    """A subspace through a point, and how far a matrix n×d is from it.
+    """A subspace through a point, and the distance of a matrix n×d from it.
 
     Attributes
     ----------
     basis
         Tensor d×k with orthonormal columns.
     mean
-        Tensor d, the point; zeros unless asked for.
+        Tensor d, the point; zeros without `center`.
     error
         (Σ_i ‖(a_i − mean)(I − basis·basisᵀ)‖₂^q)^{1/q}.
     history
         The smoothed objective Σ(‖·‖² + ε²)^{q/2} for A scaled to entries of at most one, before
-        and after each step; it never rises.
+        and after each step; non-increasing.
     steps
-        Steps made.
+        Number of steps.
     """
 
     basis: Tensor
@@ -47,15 +47,15 @@ def nearest_subspace(
     tolerance: float = 1e-5,
     center: bool = False,
 ) -> Subspace:
-    """Lower Σ‖a_i − a_i V Vᵀ‖₂^q over the subspace V, from a first one.
+    """Lower Σ‖a_i − a_i V Vᵀ‖₂^q over the subspace V, from an initial one.
 
-    With r_i the distance of row i, the objective Σ(r_i² + ε²)^{q/2} lies below the weighted sum of
-    squares that touches it at the present subspace, with weights (r_i² + ε²)^{q/2−1}. The k
-    leading eigenvectors of the weighted Gram matrix minimise that sum (about the weighted mean if
-    `center`), so that each step lowers the objective; so does a smaller ε. The subspace with the
-    least unsmoothed error is kept, the first one included.
+    Let r_i be the distance of row i. The objective Σ(r_i² + ε²)^{q/2} is majorized by the weighted
+    sum of squares with the weights (r_i² + ε²)^{q/2−1} that touches it at the current subspace. The
+    k leading eigenvectors of the weighted Gram matrix (about the weighted mean with `center`)
+    minimise that sum, so each step lowers the objective, and so does a smaller ε. The subspace with
+    the smallest unsmoothed error is returned, which may be the initial one.
 
-    A step costs a Gram matrix, the eigenvectors of a d×d matrix and the distances,
+    A step computes a Gram matrix, the eigenvectors of a d×d matrix and the distances, in
     n·d·(9d/4 − 2k) operations.
 
     Parameters
@@ -67,11 +67,11 @@ def nearest_subspace(
     q
         Exponent of the distances, 1 ≤ q < 2.
     steps
-        Most steps.
+        Largest number of steps.
     tolerance
-        Stop when ε is at its end and a step lowers the objective by less than this part of it.
+        Stop when ε has its final value and a step lowers the objective by at most this fraction.
     center
-        Whether the subspace may miss the origin.
+        Whether the subspace may be affine, that is, not contain the origin.
 
     References
     ----------
@@ -91,7 +91,7 @@ def nearest_subspace(
 
 
 class _Search:
-    """A subspace on its way, with the distances of the rows from it."""
+    """The current subspace, with the distances of the rows from it."""
 
     def __init__(self, matrix: Tensor, basis: Tensor, q: float, center: bool) -> None:
         self.matrix, self.rank, self.q, self.center = matrix, basis.shape[1], q, center
@@ -102,11 +102,12 @@ class _Search:
         self._move(complete(basis, matrix.shape[1]), matrix.new_zeros(matrix.shape[1]))
 
     def _move(self, axes: Tensor, mean: Tensor) -> None:
-        """Go to the span of the first `rank` of d orthonormal columns."""
-        others = axes[:, self.rank :]  # the distance along them, without a difference of squares
+        """Move to the span of the first `rank` of d orthonormal columns."""
+        # Measured along the other columns, distances involve no cancelling difference of squares.
+        others = axes[:, self.rank :]
         parts = [
             torch.linalg.vector_norm((rows - mean) @ others, dim=1)
-            for rows in self.matrix.split(CHUNK)
+            for rows in torch.split(self.matrix, CHUNK)
         ]
         self.distances = torch.cat(parts)
         error = float(self.distances.pow(self.q).sum()) ** (1 / self.q)
@@ -117,13 +118,15 @@ class _Search:
         return float((self.distances.square() + epsilon**2).pow(self.q / 2).sum())
 
     def step(self, part: float) -> tuple[float, float]:
-        """Lower the objective for ε = `part` of the median length; return it before and after."""
+        """Lower the objective for ε = `part`·median length; return it before and after."""
         epsilon = part * self.scale
         before = self._objective(epsilon)
+        # Weights of the majorizer, up to a common factor: far rows count less.
         weights = (1 + (self.distances / epsilon).square()).pow(self.q / 2 - 1)
         mean = self.matrix.new_zeros(self.matrix.shape[1])
         if self.center:
             mean = weights @ self.matrix / weights.sum()
+        # The best subspace for these weights: the leading singular vectors of √w·(A − mean).
         _, axes = right_singular((self.matrix - mean) * weights.sqrt()[:, None])
         self._move(complete(axes, self.matrix.shape[1]), mean)
         after = self._objective(epsilon)
@@ -132,6 +135,7 @@ class _Search:
 
 
 def _falling(steps: int) -> Iterator[float]:
+    """Yield ε of each step in units of the median length."""
     epsilon = FIRST
     for _ in range(steps):
         yield epsilon

@@ -1,4 +1,4 @@
-"""First subspaces for the methods that improve one: of the SVD and of the ℓp ellipsoid."""
+"""Initial subspaces for iterative methods: from the SVD and from the ℓp ellipsoid."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from lowrank_bench.linalg.gram import right_singular
 
 
 def first_bases(matrix: Tensor, rank: int, p: float, start: str) -> dict[str, Tensor]:
-    """Return orthonormal bases d×k of the row subspaces to start from, by name.
+    """Return orthonormal bases d×k of initial row subspaces, by name.
 
     Parameters
     ----------
@@ -20,25 +20,27 @@ def first_bases(matrix: Tensor, rank: int, p: float, start: str) -> dict[str, Te
     p
         Exponent of the ellipsoid, 1 ≤ p ≤ 16.
     start
-        "svd", "ellipsoid" or, for both, "best"; then without the ellipsoid where its weights do
-        not converge.
+        "svd", "ellipsoid", or "best" for both. With "best", the ellipsoid is left out if its
+        weights do not converge.
 
     Raises
     ------
     LowRankError
-        When the rank is out of range, or `start` is "ellipsoid" and the weights do not converge.
+        If the rank is out of range, or `start` is "ellipsoid" and the weights do not converge.
     """
     limit = min(matrix.shape)
     if not 1 <= rank <= limit:
         shape = "x".join(str(size) for size in matrix.shape)
         raise LowRankError(f"rank {rank} of a {shape} matrix is not in 1..{limit}")
-    found = {}
+    bases = {}
     if start != "ellipsoid":
-        found["svd"] = right_singular(matrix)[1]
+        bases["svd"] = right_singular(matrix)[1]
     if start != "svd":
         try:
-            found["ellipsoid"] = right_singular(lewis_weights(matrix, p).root)[1]
+            # The leading axes of the ellipsoid: the projection that `lp` uses.
+            bases["ellipsoid"] = right_singular(lewis_weights(matrix, p).root)[1]
         except LowRankError:
             if start == "ellipsoid":
                 raise
-    return {name: orient(complete(axes, limit)[:, :rank]) for name, axes in found.items()}
+    # A rank-deficient form has fewer axes than the rank; any orthonormal ones will do.
+    return {name: orient(complete(axes, limit)[:, :rank]) for name, axes in bases.items()}
