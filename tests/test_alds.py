@@ -404,7 +404,7 @@ def test_bad_requests_end_in_one_line():
         make_method("alds", error="data").compress(problem(data=False), 0.5)
     for params, match in [
         ({"groups": 0}, "groups must be"),
-        ({"objective": "sum"}, "objective = sum takes"),
+        ({"objective": "sum"}, "objective = sum needs"),
         ({"error": "data", "schemes": "all"}, "schemes = 0"),
         ({"search": "em", "allocation": "uniform"}, "nothing to search"),
         ({"error": "energy"}, "error"),

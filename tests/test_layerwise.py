@@ -324,7 +324,7 @@ def test_unreachable_budgets_and_missing_data_end_in_one_line():
     ("params", "words"),
     [
         ({"approximator": "nothing"}, "unknown method"),
-        ({"approximator": "pca"}, "no method for a single matrix"),
+        ({"approximator": "pca"}, "is not a method for single matrices"),
         ({"approximator": "frequency_svd"}, "needs more than the weights"),
         ({"approximator": "svd", "approximator_params": {"p": 1}}, "takes no parameters"),
         ({"approximator": "lp", "approximator_params": {"q": 1}}, "no parameter 'q'"),

@@ -48,33 +48,78 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path):
-    page = (PROJECT / "docs/add-a-method.md").read_text()
-    python, config = (
-        re.search(rf"```{kind}\n(.*?)```", page, re.S)[1] for kind in ("python", "yaml")
-    )
-    for name in ("src", "conf"):
-        subprocess.run(["cp", "-r", PROJECT / name, tmp_path / name], check=True)
-    (tmp_path / "src/lowrank_bench/methods/rowsvd.py").write_text(python)
-    (tmp_path / "conf/method/rowsvd.yaml").write_text(config)
-    code = (
-        "import json, torch\n"
-        "from pathlib import Path\n"
-        "from lowrank_bench import low_rank\n"
-        "from lowrank_bench.config import load_config\n"
-        "from lowrank_bench.plan.grid import make_plan\n"
-        "from lowrank_bench.methods import method_names\n"
-        "A = torch.randn(60, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))\n"
-        "gap = low_rank(A, 3, 'rowsvd', power=0).dense() - low_rank(A, 3, 'svd').dense()\n"
-        "plan = make_plan(load_config(Path('conf'), ['method=[svd,rowsvd]']))\n"
-        "labels = sorted({spec.label for job in plan.evaluate for spec in job.specs})\n"
-        "print(json.dumps([method_names(), labels, float(gap.abs().max())]))"
-    )
-    env = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    names, labels, gap = json.loads(done.stdout)
+PAGE = (PROJECT / "docs/add-a-method.md").read_text()
+METHOD, TEST = re.findall(r"```python\n(.*?)```", PAGE, re.S)[:2]
+CONFIG = re.search(r"```yaml\n(.*?)```", PAGE, re.S)[1]
+# What a user of the new method does; prints its names, its labels and its distance to the SVD.
+USE = """
+import json, torch
+from pathlib import Path
+from lowrank_bench import low_rank
+from lowrank_bench.config import load_config
+from lowrank_bench.methods import method_names
+from lowrank_bench.plan.grid import make_plan
+plan = make_plan(load_config(Path("conf"), WORDS))
+labels = sorted({spec.label for job in plan.evaluate for spec in job.specs})
+A = torch.randn(60, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+gap = low_rank(A, 3, "rowsvd", power=0).dense() - low_rank(A, 3, "svd").dense()
+print(json.dumps([method_names(), labels, float(gap.abs().max())]))
+"""
+
+
+def run(words, folder, source):
+    """Run a command in a folder with the package at `source`; return what it prints."""
+    env = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    env.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def use(folder, source, *words):
+    """Check that the new method is used like any other, under configuration overrides."""
+    code = USE.replace("WORDS", repr([*words, "method=[svd,rowsvd]"]))
+    names, labels, gap = json.loads(run(["-c", code], folder, source))
     assert "rowsvd" in names
     assert labels == ["rowsvd (power=-0.5)", "rowsvd (power=-1)", "svd"]
     assert gap < 1e-10
+
+
+def passed(report):
+    """Return how many tests of pytest's report passed."""
+    assert "failed" not in report, report
+    return int(re.search(r"(\d+) passed", report)[1])
+
+
+def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path):
+    for name in ("src", "conf", "tests", "pyproject.toml"):
+        subprocess.run(["cp", "-r", PROJECT / name, tmp_path / name], check=True)
+    (tmp_path / "src/lowrank_bench/methods/rowsvd.py").write_text(METHOD)
+    (tmp_path / "conf/method/rowsvd.yaml").write_text(CONFIG)
+    use(tmp_path, tmp_path / "src")
+    # Every test that goes over all methods or all configurations; the others know nothing of it.
+    files = ("every_method", "every_network_method", "other_device", "layerwise", "digest")
+    files += ("keys", "config", "methods")
+    words = ["-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-k"]
+    words += ["rowsvd or configurations or registry or each_member or depend_on_each_other"]
+    report = run([*words, *(f"tests/test_{file}.py" for file in files)], tmp_path, tmp_path / "src")
+    assert passed(report) >= 2 * 20 + 5
+
+
+def test_the_page_works_to_the_letter_outside_the_package(tmp_path):
+    folder = tmp_path / "my_methods"
+    for name, text in (
+        ("rowsvd.py", METHOD),
+        ("conf/method/rowsvd.yaml", CONFIG),
+        ("tests/test_rowsvd.py", TEST),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (tmp_path / "conf").symlink_to(PROJECT / "conf")
+    use(tmp_path, PROJECT / "src", "plugins=[my_methods]")
+    program = "import sys; from lowrank_bench.cli import main; sys.exit(main())"
+    listing = ["-c", program, "methods", "--methods-from", "my_methods"]
+    assert "rowsvd: SVD with rows weighted" in run(listing, tmp_path, PROJECT / "src")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "my_methods"]
+    assert passed(run(words, tmp_path, PROJECT / "src")) == 2 * 20

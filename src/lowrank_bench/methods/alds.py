@@ -1,4 +1,4 @@
-"""ALDS: channel slices of every layer, an SVD for each, and one budget for all layers."""
+"""ALDS: slices of each layer's channels, an SVD of each slice, one budget for all layers."""
 
 from __future__ import annotations
 
@@ -19,42 +19,44 @@ class Alds(NetworkMethod):
     """Cut the input channels of each layer into groups, and truncate the SVD of each slice.
 
     Idea
-        A layer with weight f×c×k1×k2 becomes a convolution with k groups, j channels each, and one
-        that mixes them. How many groups and which rank each layer takes follows from one rule: the
-        largest relative error of any layer is least. Layers where no cut pays stay dense.
+        A layer with weight f×c×k1×k2 becomes a convolution with k groups of j channels, and a
+        second one that mixes the groups. One rule sets the number of groups and the rank of each
+        layer: minimize the largest relative error over all layers. A layer that no cut makes
+        cheaper stays dense.
     Cost
-        The eigenvalues of the slices' Gram matrices for all k, 3 CPU seconds for VGG16; the exact
-        spectral error asks for the vectors of some of them as well.
+        The eigenvalues of the slices' Gram matrices for all k: 3 CPU seconds for VGG16. The exact
+        spectral error also needs the eigenvectors of some of them.
     Guarantee
-        `search: exact` is the optimum of the chosen error, up to rounding; there are no seeds. The
-        spectral error of a layer bounds what it does to any input: ‖(W − Ŵ)x‖ ≤ error·‖W‖·‖x‖.
+        `search: exact` finds the optimum of the chosen error, up to rounding, without random
+        starts. The spectral error of a layer bounds the change of its response to any input:
+        ‖(W − Ŵ)x‖ ≤ error·‖W‖·‖x‖.
 
     Parameters
     ----------
     error
-        `spectral`: ‖W − Ŵ‖/‖W‖, exact; `bound`: Theorem 1 of the paper; `unscaled`: that without
-        √k, which the published code minimizes; `frobenius`; `data`: relative error of the
-        outputs on calibration inputs, decoders fitted to all groups at once, the mean kept by the
-        bias; `loss`: the same with the outputs weighted by the gradients of the loss there, in
-        units of the loss.
+        What is minimized. `spectral`: ‖W − Ŵ‖/‖W‖, exact; `bound`: the upper bound of Theorem 1 of
+        the paper; `unscaled`: that bound without √k, as in the published code; `frobenius`; `data`:
+        relative error of the outputs on calibration inputs, with decoders fitted to all groups at
+        once and the mean output kept by the bias; `loss`: as `data`, with outputs weighted by the
+        gradients of the loss, in units of the loss.
     search
         `exact`, or `em`: the paper's Algorithm 1, the best of 15 random starts.
     groups
-        `best`, or a number for all layers: the nearest divisor of their channels.
+        `best`, or one number for all layers; each takes the divisor of its channels nearest to it.
     allocation
         `minimax`, or `uniform`: each layer keeps the same share of its cost.
     objective
-        `minimax`, or `sum`: the least sum of squared errors, for the last three errors. Null:
-        `sum` for `data` and `loss`, where the largest error of one layer tells little of the
-        network's, else `minimax` as in the paper.
+        `minimax`, or `sum`: the least sum of squared errors, for the last three errors. Null means
+        `sum` for `data` and `loss`, where the largest error of one layer says little about the
+        error of the network, and `minimax` otherwise, as in the paper.
     schemes
-        `0`: the kernel stays with the groups; `all`: each layer takes the best of the four ways to
-        divide it between the two convolutions (ALDS+).
+        `0`: the first convolution keeps the whole kernel; `all`: each layer takes the best of the
+        four ways to divide the kernel between the two convolutions (ALDS+).
     max_groups
-        Most groups, for `groups: best`. Many groups run slowly; for a budget of latency null
-        stands for 4.
+        Largest number of groups, for `groups: best`. Many groups run slowly; with a latency budget
+        null means 4.
     align
-        Ranks are multiples of it, in 1..256.
+        Ranks are multiples of this number, in 1..256.
 
     References
     ----------
@@ -76,26 +78,32 @@ class Alds(NetworkMethod):
     )
 
     error: Literal["spectral", "bound", "unscaled", "frobenius", "data", "loss"] = Field(
-        default="spectral", description="what is least"
+        default="spectral", description="which error is minimized"
     )
-    search: Literal["exact", "em"] = Field(default="exact", description="how it is found")
-    groups: Literal["best"] | int = Field(default="best", description="best, or a number for all")
+    search: Literal["exact", "em"] = Field(
+        default="exact", description="how the optimum is searched"
+    )
+    groups: Literal["best"] | int = Field(
+        default="best", description="best, or one number for all layers"
+    )
     allocation: Literal["minimax", "uniform"] = Field(
         default="minimax", description="how the budget is divided"
     )
     objective: Literal["minimax", "sum"] | None = Field(
-        default=None, description="least largest error, or least sum of squares"
+        default=None, description="minimize the largest error or the sum of squares"
     )
     schemes: Literal["0", "all"] = Field(default="0", description="folding schemes, 0 or all")
-    max_groups: int | None = Field(default=None, ge=1, strict=True, description="most groups")
+    max_groups: int | None = Field(
+        default=None, ge=1, strict=True, description="largest number of groups"
+    )
     align: int = Field(
-        default=1, ge=1, le=256, strict=True, description="ranks are multiples of it, at most 256"
+        default=1, ge=1, le=256, strict=True, description="ranks are multiples of this, at most 256"
     )
 
     @field_validator("groups", mode="before")
     @classmethod
     def _counted(cls, groups: Any) -> Any:
-        """Say in one sentence what both kinds of values must be."""
+        """Replace pydantic's two messages, one for each type, by one sentence."""
         whole = isinstance(groups, int) and not isinstance(groups, bool)
         if groups != "best" and not (whole and groups >= 1):
             raise ValueError("groups must be best or a whole number of at least 1")
@@ -104,36 +112,36 @@ class Alds(NetworkMethod):
     @field_validator("schemes", mode="before")
     @classmethod
     def _named(cls, schemes: Any) -> Any:
-        """Take the number 0 for its name, as YAML reads it."""
+        """Accept the number 0, which is how YAML reads the name."""
         return "0" if schemes == 0 and not isinstance(schemes, bool) else schemes
 
     @model_validator(mode="after")
     def _consistent(self) -> Alds:
         if self.groups != "best" and self.max_groups is not None:
-            raise ValueError("groups = best alone takes max_groups; drop one of them")
+            raise ValueError("max_groups needs groups = best; drop one of them")
         if self.objective == "sum" and self.error not in ("data", "loss", "frobenius"):
-            raise ValueError("objective = sum takes error = data, loss or frobenius")
+            raise ValueError("objective = sum needs error = data, loss or frobenius")
         if self.error in ("data", "loss") and self.schemes != "0":
-            raise ValueError(f"error = {self.error} takes schemes = 0")
+            raise ValueError(f"error = {self.error} needs schemes = 0")
         if (self.search == "em" or self.objective == "sum") and self.allocation == "uniform":
-            raise ValueError("allocation = uniform leaves nothing to search; drop the other")
+            raise ValueError("allocation = uniform leaves nothing to search; drop one of them")
         if self.search == "em" and self.objective == "sum":
-            raise ValueError("search = em takes objective = minimax")
+            raise ValueError("search = em needs objective = minimax")
         return self
 
     @property
     def rule(self) -> str:
-        """Return the objective, by default the one that fits the error."""
+        """Return the objective, or the default for the error where none is set."""
         free = self.search == "exact" and self.allocation == "minimax"
         return self.objective or ("sum" if self.error in ("data", "loss") and free else "minimax")
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the calibration data that the error looks at."""
+        """Return the calibration data that the error needs."""
         return ("inputs",) if self.error in ("data", "loss") else ()
 
     def cuts(self) -> Cuts:
-        """Return which cuts the parameters allow."""
+        """Return the cuts that the parameters allow."""
         from lowrank_bench.alds.cuts import Cuts
 
         groups = None if self.groups == "best" else int(self.groups)
@@ -146,14 +154,16 @@ class Alds(NetworkMethod):
         Raises
         ------
         LowRankError
-            When the budget is below the smallest that is reachable.
+            When the budget is below what the smallest cuts of all layers keep.
         """
         from lowrank_bench.alds import search as alds_search
 
         candidates = [layer.candidates for layer in layers]
-        least = sum(min([own.dense, *(cut.costs[0] for cut in own.cuts)]) for own in candidates)
+        least = sum(
+            min([layer.dense, *(cut.costs[0] for cut in layer.cuts)]) for layer in candidates
+        )
         if least > budget:
-            dense = sum(own.dense for own in candidates)
+            dense = sum(layer.dense for layer in candidates)
             raise LowRankError(
                 f"the budget of {budget:.10g} is below {least:.10g}, the least that alds can "
                 f"keep of {dense:.10g}; the largest compression is {max(1 - least / dense, 0):.4f}"
@@ -172,8 +182,8 @@ class Alds(NetworkMethod):
         Raises
         ------
         LowRankError
-            When the budget is below the smallest that is reachable, a layer cannot be handled, or
-            calibration data are needed and absent.
+            When the budget is out of reach, a layer cannot be handled, or calibration data are
+            needed and absent.
         """
         import time
 
@@ -187,8 +197,8 @@ class Alds(NetworkMethod):
         chosen = self.choose(layers, problem.allowance(compression), problem.seed)
         searched = time.process_time()
         new = {
-            own.layer.name: own.replacement(problem.model.get_submodule(own.layer.name), choice)
-            for own, choice in zip(layers, chosen, strict=True)
+            each.layer.name: each.replacement(problem.model.get_submodule(each.layer.name), choice)
+            for each, choice in zip(layers, chosen, strict=True)
             if choice.cut is not None
         }
         seconds = {"search": searched - start, "factors": time.process_time() - searched}

@@ -1,7 +1,7 @@
-"""What a compression method is: validated parameters, and what it does to a matrix or a network.
+"""What a method is: validated parameters, and what it does to a matrix or to a network.
 
-No module of this folder imports torch at its top, so that the workflow's parser can validate
-parameters and list methods in milliseconds; the numerical work imports it where it starts.
+No module of this folder imports torch at its top level, so that the workflow can validate
+parameters and list methods in milliseconds. Numerical code is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -57,21 +57,26 @@ class NetworkPart:
 class Method(BaseModel, ABC):
     """One way to compress; its fields are its parameters.
 
-    A method is one file `methods/<name>.py` that defines one subclass with `name = "<name>"`,
-    and one file `conf/method/<name>.yaml`. Nothing else needs to know of it.
+    A method is a file `methods/<name>.py` that defines one subclass with `name = "<name>"`, and a
+    file `conf/method/<name>.yaml`. No other file mentions it.
+
+    Raises
+    ------
+    LowRankError
+        When a parameter is unknown or its value is out of range.
 
     Attributes
     ----------
     name, title, source
-        Its name, what figures call it, and where it comes from.
+        Its name, its title in figures, and its publication.
     targets
         The targets that it can compress: `embedding`, `conv`, `linear`.
     nested
-        Whether one decomposition serves every rank; if not, each rank is decomposed for itself.
+        Whether one decomposition serves every rank; otherwise each rank is decomposed separately.
     quiet
-        Parameters that figures name only when they are not at their default.
+        Parameters that figures show only when they differ from the default.
     facts
-        What every instance looks at beside the weights: names of `problem.FACTS`.
+        The data beside the weights that every instance needs: names of `problem.FACTS`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,7 +120,8 @@ class Method(BaseModel, ABC):
     def needs(self) -> tuple[str, ...]:
         """Return the facts that are needed beside the weights: names of `problem.FACTS`.
 
-        These are the class's `facts`; methods override this where a parameter decides.
+        By default the `facts` of the class; a method whose needs depend on a parameter overrides
+        this.
         """
         return self.facts
 
@@ -135,7 +141,7 @@ class Method(BaseModel, ABC):
         return tuple(modules)
 
     def label(self) -> str:
-        """Return the name shown in figures: the method with its parameters, as `lp (p=1)`."""
+        """Return the name with the parameters, as figures show it: `lp (p=1)`."""
         fields = type(self).model_fields
         shown = ", ".join(
             f"{key}={_short(value)}"
@@ -146,12 +152,13 @@ class Method(BaseModel, ABC):
 
 
 class MatrixMethod(Method):
-    """A way to approximate a matrix by factors, as the table of an embedding.
+    """A method that approximates a matrix, such as the table of an embedding, by factors.
 
     Attributes
     ----------
     row_order
-        Whether the order of the rows can change the result, through random starts or parts.
+        Whether the order of the rows can change the result, as random starts and consecutive parts
+        make it.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("embedding",)
@@ -160,10 +167,10 @@ class MatrixMethod(Method):
 
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:
-        """Return the class of what `decompose` gives, which also restores it from disk.
+        """Return the class of the decomposition, which also restores it from its tensors.
 
-        `Projection` for methods that only choose a basis, `Single` for those that are not nested;
-        others override this.
+        `Projection` for methods that choose one basis, `Single` for those that are not nested.
+        Others override this.
         """
         from lowrank_bench.linalg.decomposition import Projection, Single
 
@@ -176,17 +183,19 @@ class MatrixMethod(Method):
         Parameters
         ----------
         problem
-            `problem.matrix` is the tensor n×d, float64; the facts that the method needs are with
-            it.
+            The tensor n×d, float64, as `problem.matrix`, and the facts that the method needs.
 
         Returns
         -------
         Decomposition
-            `decomposition.factors(rank)` gives the factors of a rank.
+            Its `factors(rank)` are the factors of a rank.
         """
 
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
-        """Return the most numbers that the factors of an n×d matrix keep; grows with the rank."""
+        """Return the largest number of entries of rank-k factors of an n×d matrix.
+
+        It must increase with the rank.
+        """
         return rank * (rows + columns)
 
     def rank_for(self, rows: int, columns: int, compression: float) -> int:
@@ -195,9 +204,9 @@ class MatrixMethod(Method):
         Raises
         ------
         LowRankError
-            When no rank fits, so that the budget cannot be met.
+            When rank 1 already exceeds the budget.
         """
-        budget = (1 - compression) * rows * columns * (1 + 1e-12)  # rounding costs no rank
+        budget = (1 - compression) * rows * columns * (1 + 1e-12)  # so that rounding costs no rank
         ranks = range(1, min(rows, columns) + 1)
         rank = bisect_right(ranks, budget, key=lambda k: self.n_parameters(k, rows, columns))
         if rank < 1:
@@ -210,7 +219,7 @@ class MatrixMethod(Method):
 
 
 class NetworkMethod(Method):
-    """A way to compress all layers of a network under one budget."""
+    """A method that compresses all layers of a network under one budget."""
 
     targets: ClassVar[tuple[str, ...]] = ("conv", "linear")
     nested: ClassVar[bool] = False
@@ -222,8 +231,8 @@ class NetworkMethod(Method):
         Raises
         ------
         LowRankError
-            When the budget is below the smallest that is reachable, a layer cannot be handled, or
-            calibration data are needed and absent.
+            When the budget is out of reach, a layer cannot be handled, or calibration data are
+            needed and absent.
         """
 
 

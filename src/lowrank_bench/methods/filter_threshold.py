@@ -1,4 +1,4 @@
-"""FT: the filters of the smallest ℓ1 norm go, the same share in every layer."""
+"""Filter thresholding: remove the filters with the smallest ℓ1 norms, one share everywhere."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 
 
 class FilterThreshold(NetworkMethod):
-    """Prune the filters whose weights have the smallest sum of magnitudes.
+    """Remove the filters whose weights have the smallest sum of magnitudes.
 
     Idea
-        Filters with small weights give small outputs. Every group of filters loses the same share;
-        filters whose outputs are added go together, by the sum over all of them.
+        Filters with small weights have small outputs. Layers whose outputs are added form a group:
+        their filters are removed together, ranked by the sum of their norms. Every group loses the
+        same share of its filters.
     Cost
-        A look at each weight.
+        One pass over the weights.
     Guarantee
-        None but the budget.
+        Only that the budget is kept.
 
     References
     ----------
@@ -32,12 +33,13 @@ class FilterThreshold(NetworkMethod):
     targets: ClassVar[tuple[str, ...]] = ("conv",)
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
-        """Return a copy of the network without the filters of the smallest ℓ1 norm.
+        """Return a copy of the network without the filters with the smallest ℓ1 norms.
 
         Raises
         ------
         LowRankError
-            When one filter in each group is too much, or a layer cannot be pruned around.
+            When one filter in each group exceeds the budget, or a layer that cannot be sliced is
+            connected to the filters.
         """
         from lowrank_bench.prune.uniform import prune_by_norm
 

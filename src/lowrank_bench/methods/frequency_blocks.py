@@ -1,4 +1,4 @@
-"""Rows in blocks of like frequency, each with its own rank, the budget divided exactly."""
+"""Blocks of rows with similar frequency, each with its own rank, under one budget."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 class FrequencyBlocks(UseWeighted):
-    """Sort the rows by use, cut them into blocks, and give each block a rank or keep it whole.
+    """Sort the rows by use, cut them into blocks, and keep each at its own rank or dense.
 
     Idea
-        The budget belongs where the text is. The rows are sorted by w_i, how often row i is used,
-        and cut into blocks; a block of s rows keeps rank r of its SVD weighted by √w, for
-        r·(s + d) numbers, or its rows as they are, for s·d. Where to cut, out of 15 places a
-        factor of √2 apart, and which rank each block gets minimise Σ_i w_i ‖a_i − b_i‖² together:
-        a longest path with a budget, solved to a millionth of the matrix's weighted energy.
+        Most of the budget should go to the rows that texts use most. The rows are sorted by w_i,
+        the use of row i, and cut into blocks. A block of s rows keeps rank r of its SVD weighted by
+        √w, which costs r·(s + d) numbers, or all its rows, which costs s·d. The cuts, chosen among
+        15 positions a factor of √2 apart, and the ranks minimize Σ_i w_i ‖a_i − b_i‖² jointly: a
+        longest path with a budget, solved to a millionth of the matrix's weighted energy.
     Cost
         The eigenvalues of 136 d×d matrices, which are sums of 16 Gram matrices.
     Guarantee
-        No blocks at these places with any ranks have a smaller weighted error, but for that
-        millionth; in particular `frequency_svd` at this budget less the labels has not.
+        Up to that millionth, no other ranks and no other cuts at these positions have a smaller
+        weighted error. This includes `frequency_svd` at the same budget less the labels.
 
     Parameters
     ----------
     weights
-        `vocabulary`: from the order of the vocabulary and the table, without data; `counts`: from
-        the training text, smoothed by the former.
+        `vocabulary`: estimated from the order of the vocabulary and the table, without data;
+        `counts`: counted in the training text and smoothed by that estimate.
     cuts
-        `free`: the places above; `equal`: eight blocks of as many rows each.
+        `free`: the best of the positions above; `equal`: eight blocks with the same number of rows.
 
     References
     ----------
@@ -52,16 +52,16 @@ class FrequencyBlocks(UseWeighted):
         default="vocabulary", description="where the weights of the rows come from"
     )
     cuts: Literal["free", "equal"] = Field(
-        default="free", description="where the blocks begin: chosen, or of equal size"
+        default="free", description="where the rows are cut: optimized, or into equal blocks"
     )
 
     def decompose(self, problem: Problem) -> Single:
-        """Return the factors that keep at most rank·(n + d) numbers, labels included.
+        """Return factors of at most rank·(n + d) numbers, labels included.
 
         Raises
         ------
         LowRankError
-            When the budget does not hold rank 1 of every block.
+            When the budget does not allow rank 1 in every block.
         """
         from lowrank_bench.linalg.decomposition import Single
         from lowrank_bench.linalg.frequency.blocks import (

@@ -1,4 +1,4 @@
-"""Frequent rows kept whole, and rare ones combined from a few of them."""
+"""Frequent rows kept as they are, and rare rows written as combinations of a few of them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ if TYPE_CHECKING:
 
 
 class FrequencySparse(UseWeighted):
-    """Keep the m rows that are used most; write every other row as a sum of a few of these.
+    """Keep the m most used rows, and write every other row as a combination of a few of them.
 
     Idea
-        A table of words has a flat spectrum: no subspace of low dimension holds its rows, but each
-        row lies near the span of a few others. Frequent words are worth storing whole, and being
-        stored they are a dictionary of thousands of atoms that costs nothing more. Row i becomes
-        Σ_t c_it a_{j(i,t)}, with the rows j(i,·) from orthogonal matching pursuit, and t_i terms.
-        m and all t_i minimise Σ_i w_i ‖a_i − b_i‖², w_i being how often row i is used: in the
-        training text, or as the vocabulary's order and the table itself tell.
+        The embedding table of a language model has a flat spectrum: no low-dimensional subspace
+        holds its rows, but each row lies near the span of a few others. Frequent words are worth
+        storing exactly, and the stored rows are a dictionary of thousands of atoms at no extra
+        cost. Row i becomes Σ_t c_it a_{j(i,t)}, with t_i terms and the rows j(i,·) from orthogonal
+        matching pursuit. m and all t_i minimize Σ_i w_i ‖a_i − b_i‖², where w_i is the use of row
+        i, counted in the training text or estimated from the vocabulary's order and the table.
     Cost
         2·n·m·d operations for each of about 15 steps: minutes for the table of BERT on one core.
     Guarantee
         The m rows are exact; no other row is longer than it was, up to rounding. Numbers kept:
-        m·d + z for z terms; with 16 bits a term and 8 a row they stay within rank·(n + d).
+        m·d + z for z terms; with 16 bits a term and 8 bits a row, they stay within rank·(n + d).
 
     Parameters
     ----------
     weights
-        `vocabulary`: from the order of the vocabulary and the table, without data; `counts`: from
-        the training text, smoothed by the former; `uniform`: all rows alike.
+        `vocabulary`: estimated from the order of the vocabulary and the table, without data;
+        `counts`: counted in the training text and smoothed by that estimate; `uniform`: all rows
+        have the same weight.
     limit
-        Most terms of a row.
+        Largest number of terms of a row.
 
     References
     ----------
     Chen, Mou, Xu, Li, Jin, "Compressing neural language models by sparse word representations", ACL
-    2016, where common words are kept and the combinations are trained with an ℓ1 penalty.
+    2016, which keeps common words and trains the combinations with an ℓ1 penalty.
     """
 
     name: ClassVar[str] = "frequency_sparse"
@@ -49,15 +50,17 @@ class FrequencySparse(UseWeighted):
     nested: ClassVar[bool] = False
     quiet: ClassVar[tuple[str, ...]] = ("limit",)
 
-    limit: int = Field(default=64, ge=1, le=254, description="most terms of a row, 1 to 254")
+    limit: int = Field(
+        default=64, ge=1, le=254, description="largest number of terms of a row, 1 to 254"
+    )
 
     def decompose(self, problem: Problem) -> Single:
-        """Return the factors that keep at most rank·(n + d) numbers, indices included.
+        """Return factors of at most rank·(n + d) numbers, indices included.
 
         Raises
         ------
         LowRankError
-            When the budget does not hold one row.
+            When the budget does not allow a single row.
         """
         from lowrank_bench.linalg.decomposition import Single
         from lowrank_bench.linalg.frequency.row_use import row_use

@@ -1,4 +1,4 @@
-"""Frequency-weighted SVD: rows count by how often they are used."""
+"""Frequency-weighted SVD: rows are weighted by how often they are used."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class FrequencySvd(UseWeighted):
     """Project the rows onto the leading right singular vectors of the use-weighted matrix.
 
     Idea
-        The squared error that a text meets is Σ_i w_i ‖a_i − b_i‖² with w_i the share of its tokens
-        that are row i. The matrix of rank k that minimises it is A V_k V_kᵀ with V_k from the SVD
-        of diag(√w) A.
+        The squared error over the tokens of a text is Σ_i w_i ‖a_i − b_i‖², where w_i is the share
+        of tokens that use row i. A V_k V_kᵀ, with V_k from the SVD of diag(√w) A, minimizes it
+        among all matrices of rank k.
     Cost
         As `svd`.
     Guarantee
-        The weighted error is the least possible. Weights are all positive, so rare rows keep their
-        part in directions that frequent ones leave free.
+        The weighted error is the least possible. All weights are positive, so that rare rows
+        decide the directions that frequent rows leave free.
 
     Parameters
     ----------
     weights
-        `vocabulary`: from the order of the vocabulary and the table, without data; `counts`: from
-        the training text, smoothed by the former.
+        `vocabulary`: estimated from the order of the vocabulary and the table, without data;
+        `counts`: counted in the training text and smoothed by that estimate.
 
     References
     ----------
     Chen, Si, Li, Chelba, Hsieh, "GroupReduce: block-wise low-rank approximation for neural language
-    model shrinking", NeurIPS 2018, where it is the step inside each block.
+    model shrinking", NeurIPS 2018, which does this inside each block of rows.
     """
 
     name: ClassVar[str] = "frequency_svd"

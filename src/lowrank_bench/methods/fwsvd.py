@@ -1,4 +1,4 @@
-"""Fisher-weighted SVD: rows count by how much the task's loss depends on them."""
+"""Fisher-weighted SVD: rows are weighted by how much the task's loss depends on them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Fwsvd(MatrixMethod):
     """Project the rows onto the leading right singular vectors of the Fisher-weighted matrix.
 
     Idea
-        An error in row i costs the task about F_i times its squared length, with F_i the Fisher
-        information of the loss summed over the row. The matrix of rank k that minimises
-        Σ_i F_i ‖a_i − b_i‖² is A V_k V_kᵀ with V_k from the SVD of diag(√F) A.
+        An error in row i raises the loss by about F_i times its squared length, where F_i is the
+        Fisher information of the loss, summed over the row. A V_k V_kᵀ, with V_k from the SVD of
+        diag(√F) A, minimizes Σ_i F_i ‖a_i − b_i‖² among all matrices of rank k.
     Cost
         As `svd`, after one backward pass over at most 2,048 training rows.
     Guarantee
-        The weighted error is the least possible. Nothing is promised for rows with F_i = 0, which
-        the training text does not use; `floor` lets them count a little.
+        The weighted error is the least possible. There is no guarantee for rows with F_i = 0, which
+        the training text does not use; `floor` gives them a small weight.
 
     Parameters
     ----------
     floor
-        Added to the weights, which are scaled to a largest value of one.
+        Added to the weights after scaling them to a maximum of one.
 
     References
     ----------
@@ -43,7 +43,7 @@ class Fwsvd(MatrixMethod):
     quiet: ClassVar[tuple[str, ...]] = ("floor",)
 
     floor: float = Field(
-        default=1e-5, ge=0, le=1, description="added to weights with a maximum of one"
+        default=1e-5, ge=0, le=1, description="added to the weights, whose maximum is one"
     )
 
     def decompose(self, problem: Problem) -> Projection:

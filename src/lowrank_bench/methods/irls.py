@@ -1,4 +1,4 @@
-"""Least entrywise ℓp error: both factors refitted by alternating reweighted least squares."""
+"""Low entrywise ℓp error by alternating, iteratively reweighted least squares."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 
 class Irls(MatrixMethod):
-    """Lower Σ|entry|^p of the error over both factors, from the SVD and from the ℓp ellipsoid.
+    """Minimize Σ|entry|^p of the error over both factors, from the SVD or the ℓp ellipsoid.
 
     Idea
-        The ellipsoid of `lp` picks a subspace and projects on it; entries far off still pull the
-        projection. Here coefficients and subspace are refitted in turns: least squares in which an
-        entry with the error e has the weight (e² + ε²)^{p/2−1}, and ε falls.
+        `lp` picks a subspace and projects onto it orthogonally, so single outlying entries still
+        affect the projection. Here coefficients and subspace are refitted in turn by least squares
+        in which an entry with error e has the weight (e² + ε²)^{p/2−1}, while ε decreases.
     Cost
         For each rank, start and sweep about 56·n·d·k operations, most of them in float32, and the
         memory of a few copies of the matrix.
     Guarantee
-        The entrywise ℓp error is at most that of the start: never above the SVD's with
-        `start` "svd" or "best", never above that of `lp` with "ellipsoid" or "best", whose
-        worst-case factor it therefore keeps. The least error is NP-hard to find (Gillis and
-        Vavasis, 2018, for p = 1).
+        The entrywise ℓp error is at most that of the start: that of the SVD with `start` "svd" or
+        "best", that of `lp` with "ellipsoid" or "best", so that the worst-case factor of `lp`
+        holds here too. The optimum is NP-hard to find (Gillis and Vavasis, 2018, for p = 1).
 
     Parameters
     ----------
     p
         Exponent of the norm, 1 ≤ p < 2.
     start
-        The first subspace: of the SVD, of the ℓp ellipsoid, or the better result of both.
+        The first subspace: that of the SVD, that of the ℓp ellipsoid, or the better of both
+        results.
     refit
-        "left" keeps the subspace of the start and refits the coefficients of each row only.
+        "left" keeps the subspace of the start and refits only the coefficients of each row.
     sweeps
-        Most passes over both factors from each start.
+        Largest number of passes over both factors from each start.
     tolerance
-        A pass that gains less than this part of the objective lets ε fall faster.
+        After a pass that lowers the objective by less than this share, ε decreases faster.
 
     References
     ----------
@@ -57,11 +57,13 @@ class Irls(MatrixMethod):
 
     p: float = Field(default=1.0, ge=1, lt=2, description="exponent of the norm, 1 <= p < 2")
     start: Literal["svd", "ellipsoid", "best"] = Field(
-        default="best", description="first subspace; best: the better result of both"
+        default="best", description="first subspace; best: the better of both results"
     )
     refit: Literal["both", "left"] = Field(default="both", description="which factors are refitted")
-    sweeps: int = Field(default=30, ge=1, description="most passes from each start")
-    tolerance: float = Field(default=1e-5, ge=0, lt=1, description="least gain of a pass, relative")
+    sweeps: int = Field(default=30, ge=1, description="largest number of passes from each start")
+    tolerance: float = Field(
+        default=1e-5, ge=0, lt=1, description="smallest relative gain of a pass"
+    )
 
     def decompose(self, problem: Problem) -> Single:
         """Return the factors of `problem.rank`.

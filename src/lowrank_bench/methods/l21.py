@@ -1,4 +1,4 @@
-"""Row-robust PCA: the subspace with the least sum of distances to the rows."""
+"""Row-robust PCA: the subspace with the smallest sum of distances to the rows."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ if TYPE_CHECKING:
 
 
 class L21(MatrixMethod):
-    """Project the rows onto the subspace that lowers Σ‖a_i − a_i V Vᵀ‖₂^q.
+    """Project the rows onto a subspace that minimizes Σ‖a_i − a_i V Vᵀ‖₂^q.
 
     Idea
-        The SVD lowers the sum of squared distances, which far-away rows decide. Here a row at the
-        distance r from the present subspace gets the weight (r² + ε²)^{q/2−1}, the weighted SVD
-        gives the next subspace, and ε falls. A rotation of the columns changes nothing.
+        The SVD minimizes the sum of squared distances, which outlying rows dominate. Here a row at
+        distance r from the current subspace gets the weight (r² + ε²)^{q/2−1}, the weighted SVD
+        gives the next subspace, and ε decreases. The result is invariant to rotations of the
+        columns.
     Cost
         For each rank and start, up to `steps` times a Gram matrix, the eigenvectors of a d×d
         matrix and the distances: n·d·(9d/4 − 2k) operations.
     Guarantee
-        The ℓ2,q error is never above that of the start: the SVD's with "svd" or "best", that of
-        `lp` with "ellipsoid" or "best". The ellipsoid's, for p = q, is at most d^{1/q−1/2} times
-        the least possible (`linalg.certificates.certificate`); the result keeps that factor.
+        The ℓ2,q error is at most that of the start: that of the SVD with "svd" or "best", that of
+        `lp` with "ellipsoid" or "best". The error of the ellipsoid, for p = q, is at most
+        d^{1/q−1/2} times the least possible (`linalg.certificates.certificate`), and so is that of
+        the result.
 
     Parameters
     ----------
     q
-        Exponent of the distances, 1 ≤ q < 2; the smaller, the less far-away rows count.
+        Exponent of the distances, 1 ≤ q < 2; a smaller one gives outlying rows less weight.
     start
-        The first subspace: of the SVD, of the ℓp ellipsoid for p = q, or the better result of both.
+        The first subspace: that of the SVD, that of the ℓp ellipsoid for p = q, or the better of
+        both results.
     steps
-        Most steps from each start.
+        Largest number of steps from each start.
     tolerance
-        The last step gains less than this part of the objective.
+        Stop after a step that lowers the objective by less than this share.
     center
-        Let the subspace miss the origin: d more numbers, a row that is added to all.
+        Fit an affine subspace: one row of d numbers more, which is added to all rows.
 
     References
     ----------
@@ -56,14 +59,16 @@ class L21(MatrixMethod):
 
     q: float = Field(default=1.0, ge=1, lt=2, description="exponent of the distances, 1 <= q < 2")
     start: Literal["svd", "ellipsoid", "best"] = Field(
-        default="best", description="first subspace; best: the better result of both"
+        default="best", description="first subspace; best: the better of both results"
     )
-    steps: int = Field(default=30, ge=1, description="most steps from each start")
-    tolerance: float = Field(default=1e-5, ge=0, lt=1, description="least gain of a step, relative")
-    center: bool = Field(default=False, description="let the subspace miss the origin")
+    steps: int = Field(default=30, ge=1, description="largest number of steps from each start")
+    tolerance: float = Field(
+        default=1e-5, ge=0, lt=1, description="smallest relative gain of a step"
+    )
+    center: bool = Field(default=False, description="fit an affine subspace")
 
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
-        """Return the numbers that the factors keep, with the mean row if there is one."""
+        """Return the numbers that the factors keep, including the mean row."""
         return rank * (rows + columns) + (columns if self.center else 0)
 
     def decompose(self, problem: Problem) -> Single:
@@ -80,14 +85,14 @@ class L21(MatrixMethod):
         from lowrank_bench.linalg.robust.starts import first_bases
 
         matrix, rank = problem.matrix, problem.wanted_rank
-        found = {
+        subspaces = {
             name: nearest_subspace(
                 matrix, basis, self.q, self.steps, self.tolerance, center=self.center
             )
             for name, basis in first_bases(matrix, rank, self.q, self.start).items()
         }
-        best = min(found, key=lambda name: found[name].error)
-        subspace = found[best]
+        best = min(subspaces, key=lambda name: subspaces[name].error)
+        subspace = subspaces[best]
         basis = orient(subspace.basis)
         mean = subspace.mean if self.center else None
         left = (matrix - subspace.mean) @ basis if self.center else matrix @ basis

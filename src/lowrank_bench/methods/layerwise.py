@@ -1,4 +1,4 @@
-"""Layer-wise low rank: any approximation of each layer, any division of the budget over them."""
+"""Layer-wise low rank: a choice of approximation for each layer, and of budget allocation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lowrank_bench.methods.base import MatrixMethod, NetworkMethod
 if TYPE_CHECKING:
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
-# Names of `problem.FACTS` that each data-aware approximator looks at.
+# Names of `problem.FACTS` that each data-aware approximator needs.
 NEEDS = {"whitened": ("inputs",), "two_sided": ("inputs",), "fwsvd": ("inputs", "labels")}
 BUILT_IN = ("svd", *NEEDS)  # the others are matrix methods of the registry
-# Matrix methods whose result is more than two factors, which no convolution can take.
+# Matrix methods that give more than two factors, which cannot replace a convolution.
 PARTED = ("frequency_blocks", "frequency_sparse", "messi", "partition_svd")
 Rule = Literal["uniform", "rank", "energy", "minimax", "sum", "product"]
 
@@ -23,21 +23,21 @@ class Layerwise(NetworkMethod):
     """Approximate the matrix of every layer by low rank, and divide one budget over the layers.
 
     Idea
-        Two choices that are independent. `approximator` says which error of a layer's matrix W is
-        least at a given rank: of the weight itself (`svd`, or any matrix method: `lp`, `irls`,
-        `l21`), of the layer's response on calibration inputs (`whitened`: ‖(W − Ŵ) C^{1/2}‖ with
-        the covariance C), weighted by the Fisher information of the inputs (`fwsvd`), or of the
-        network's loss to second order (`two_sided`: ‖G^{1/2} (W − Ŵ) C^{1/2}‖ with the moment G of
-        the gradient at the layer's output, the Kronecker-factored Fisher information).
-        `allocation` says how ranks follow from these errors. A layer stays dense where that is
-        cheaper or as good.
+        Two independent choices. `approximator` says which error of a layer's matrix W is minimized
+        at each rank: that of the weight itself (`svd`, or a matrix method: `lp`, `irls`, `l21`),
+        that of the layer's response to calibration inputs (`whitened`: ‖(W − Ŵ) C^{1/2}‖ with the
+        covariance C), that of the weight scaled by the Fisher information of the inputs (`fwsvd`),
+        or the second-order change of the loss (`two_sided`: ‖G^{1/2} (W − Ŵ) C^{1/2}‖ with the
+        second moment G of the gradient at the layer's output, the Kronecker-factored Fisher
+        information). `allocation` says how ranks follow from these errors. A layer stays dense
+        where that is cheaper or as good.
     Cost
         One pass over the calibration data for `whitened`, a second one with gradients for
         `two_sided`; then an eigenproblem of the shorter side of each layer's matrix.
     Guarantee
         Each layer's error is the least of its rank in its metric, and `sum` is the least total to
         1e-4. The total of `two_sided` equals the rise of the loss only for small errors that do
-        not meet between layers.
+        not interact between layers.
 
     Parameters
     ----------
@@ -46,9 +46,10 @@ class Layerwise(NetworkMethod):
     approximator_params
         Parameters of the matrix method.
     allocation
-        `uniform`: each layer keeps the same share of its cost; `rank`: of its rank; `energy`: each
-        loses the same share of squared error; `minimax`: least largest relative spectral error;
-        `sum`: least total squared error; `product`: largest product of the energies kept.
+        `uniform`: each layer keeps the same share of its cost; `rank`: the same share of its rank;
+        `energy`: each loses the same share of its squared norm; `minimax`: the largest relative
+        spectral error is least; `sum`: the total squared error is least; `product`: the product of
+        the shares of energy kept is largest.
 
     References
     ----------
@@ -61,7 +62,9 @@ class Layerwise(NetworkMethod):
     source: ClassVar[str] = "Chen et al., NeurIPS 2021; Martens and Grosse, ICML 2015"
     quiet: ClassVar[tuple[str, ...]] = ("approximator_params",)
 
-    approximator: str = Field(default="two_sided", description="what is approximated in each layer")
+    approximator: str = Field(
+        default="two_sided", description="which error of a layer is minimized"
+    )
     approximator_params: dict[str, Any] = Field(
         default={}, validate_default=True, description="parameters of the approximator"
     )
@@ -70,11 +73,11 @@ class Layerwise(NetworkMethod):
     @field_validator("approximator")
     @classmethod
     def _known(cls, name: str) -> str:
-        """Check that there is such an approximator before any work starts."""
+        """Check that the approximator exists before any work starts."""
         from lowrank_bench.methods.registry import method_class
 
         if name not in BUILT_IN and not issubclass(method_class(name), MatrixMethod):
-            raise ValueError(f"{name} is no method for a single matrix")
+            raise ValueError(f"{name} is not a method for single matrices")
         if name in PARTED:
             raise ValueError(f"{name} gives more than two factors; take svd, lp, l21 or irls")
         return name
@@ -82,7 +85,7 @@ class Layerwise(NetworkMethod):
     @field_validator("approximator_params")
     @classmethod
     def _fitting(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """Check the parameters of the matrix method, and that weights are all that it needs."""
+        """Check the parameters of the matrix method, and that it needs only weights."""
         from lowrank_bench.methods.registry import make_method
 
         name = info.data.get("approximator", "svd")
@@ -99,7 +102,7 @@ class Layerwise(NetworkMethod):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the calibration data that the approximator looks at."""
+        """Return the calibration data that the approximator needs."""
         return NEEDS.get(self.approximator, ())
 
     def sources(self, target: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Robust low rank by the ellipsoid method: the construction of the ℓp paper, for few columns."""
+"""Robust low rank by the ellipsoid method: the ℓp paper's construction, for few columns."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ if TYPE_CHECKING:
 
 
 class Lowner(MatrixMethod):
-    """Project the rows onto the longest directions of an ellipsoid cut around {x : ‖Ax‖_p ≤ 1}.
+    """Project the rows onto the longest axes of an ellipsoid around {x : ‖Ax‖_p ≤ 1}.
 
     Idea
-        As `lp`, with the ellipsoid found as the paper does: start from a ball that contains the
-        body, and cut it with the planes that support the body, until the body contains the
-        ellipsoid shrunk by a known factor.
+        As `lp`, with the ellipsoid computed as in the paper: start from a ball that contains the
+        body and cut it by planes that support the body, until the body contains the ellipsoid
+        shrunk by a known factor.
     Cost
-        Up to d³ log n inner tests, in practice some ten to a hundred, each of a few n·d²
-        operations and an SVD of a d×d matrix. Refused above 64 columns, where `lp` costs a few
-        passes.
+        Up to d³ log n inner tests, in practice between ten and a hundred, each with a few n·d²
+        operations and an SVD of a d×d matrix. Limited to 64 columns; `lp` takes a few passes at
+        any size.
     Guarantee
-        √(xᵀMx) ≤ ‖Ax‖_p ≤ γ√(xᵀMx) with the certified γ ≤ √(d(d + 1)) that `info` holds as
-        `factor`. The sum of |entry|^p of the error, to the power of 1/p, is then at most
-        γ·d^{1/p−1/2}·√(d − k) times the least of any matrix of rank k for p ≤ 2, and
-        γ·d^{1/2−1/p}·(d − k)^{1/p} times for p ≥ 2.
+        √(xᵀMx) ≤ ‖Ax‖_p ≤ γ√(xᵀMx), where the certified γ ≤ √(d(d + 1)) is `factor` in `info`. The
+        entrywise ℓp error is then at most γ·d^{1/p−1/2}·√(d − k) times the least of any matrix of
+        rank k for p ≤ 2, and γ·d^{1/2−1/p}·(d − k)^{1/p} times the least for p ≥ 2.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class Lowner(MatrixMethod):
     p: Exponent = Field(default=1.0, description="exponent of the norm, 1 <= p <= 16 or inf")
 
     def decompose(self, problem: Problem) -> Projection:
-        """Return the projection onto the eigenvectors of the ellipsoid's form.
+        """Return the projection onto the axes of the ellipsoid.
 
         Raises
         ------
@@ -62,12 +61,12 @@ class Lowner(MatrixMethod):
         from lowrank_bench.linalg.gram import right_singular
 
         matrix = problem.matrix
-        found = lowner_ellipsoid(matrix, self.p)
-        _, axes = right_singular(found.root)
+        ellipsoid = lowner_ellipsoid(matrix, self.p)
+        _, axes = right_singular(ellipsoid.root)
         info = {
-            "matrix_rank": found.rank,
-            "factor": found.factor,
-            "cuts": found.cuts,
-            "tests": found.tests,
+            "matrix_rank": ellipsoid.rank,
+            "factor": ellipsoid.factor,
+            "cuts": ellipsoid.cuts,
+            "tests": ellipsoid.tests,
         }
         return Projection(matrix, orient(complete(axes, min(matrix.shape))), info)

@@ -1,4 +1,4 @@
-"""L-Rank without its training: ranks for the least total squared error."""
+"""L-Rank without its training: ranks that minimize the total squared error."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 class LRank(NetworkMethod):
-    """Factorize every layer by the SVD; ranks for the least total squared error in the budget.
+    """Factorize every layer by the SVD, with ranks that minimize the total squared error.
 
     Idea
-        The compression step of learning-compression chooses the ranks r_l that minimise
-        λ·cost(r) + Σ_l Σ_{i>r_l} σ_{l,i}², λ the price of a parameter or multiply-add. Here the
-        budget is given instead of λ, and the least sum within it is found to 1e-4. The method's
-        other half, training that pulls the weights towards these factors, is not done: this is one
-        compression step, on the trained weights.
+        The compression step (C-step) of the learning-compression algorithm chooses the ranks r_l
+        that minimize λ·cost(r) + Σ_l Σ_{i>r_l} σ_{l,i}², where λ is the price of a parameter or of
+        a multiply-add. Here the budget takes the place of λ, and the sum is minimized within it to
+        1e-4. The other half of the method, training that pulls the weights towards their factors,
+        is left out: this is one compression step on the trained weights.
     Cost
         One SVD for each layer.
     Guarantee
-        No other choice of ranks within the budget leaves a squared Frobenius error, summed over the
-        layers, that is smaller by more than 1e-4 of what the smallest ranks leave.
+        The squared Frobenius error, summed over the layers, exceeds the least within the budget by
+        at most 1e-4 of the error at the smallest ranks.
 
     References
     ----------

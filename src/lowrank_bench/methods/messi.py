@@ -1,4 +1,4 @@
-"""MESSI: the rows clustered around k subspaces, each with its own small factorization."""
+"""MESSI: cluster the rows around k subspaces, and factorize each cluster."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ class Messi(MatrixMethod):
     """Project each row onto the nearest of k subspaces of dimension j.
 
     Idea
-        Rows that lie near a union of subspaces need fewer dimensions each than rows near a single
-        one. The subspaces come from projective clustering: fit one to each cluster, move each row
-        to the nearest, again; the best of several starts. Row i is then A_i B_c B_cᵀ with B_c the
-        basis of its cluster c. At k = 1 and q = 2 this is the SVD.
+        Rows near a union of subspaces need fewer dimensions each than rows near a single subspace.
+        The subspaces come from projective clustering: fit one to each cluster, assign each row to
+        the nearest, and repeat; the best of several starts is kept. Row i becomes A_i B_c B_cᵀ,
+        where B_c is the basis of its cluster c. At k = 1 and q = 2 this is the SVD.
     Cost
         A step is 2·n·d·min(j, d − j)·k operations in float32, and the eigenvectors of k d×d
         matrices.
     Guarantee
-        No step raises Σ distance^q. The result is a local minimum: the least cost is NP-hard to
-        find. Numbers kept: n·j + k·j·d. The labels, n·⌈log₂ k⌉ bits, are counted apart.
+        No step raises Σ distance^q. The result is a local minimum; the global one is NP-hard to
+        find. Numbers kept: n·j + k·j·d. The labels, n·⌈log₂ k⌉ bits, are counted separately.
 
     Parameters
     ----------
     k
-        Number of subspaces. At equal budget, more subspaces are each of lower dimension.
+        Number of subspaces. At the same budget, more subspaces have a lower dimension each.
     q
-        Power of the distance, 1 ≤ q ≤ 2; the smaller, the less far-away rows count.
+        Power of the distance, 1 ≤ q ≤ 2; a smaller one gives outlying rows less weight.
     restarts
         Number of starts; the best is kept.
     steps
-        Most steps of a start. Few starts need as many.
+        Largest number of steps of a start; few starts reach it.
     seed
-        Of the starts.
+        Seed of the random starts.
 
     References
     ----------
@@ -57,7 +57,7 @@ class Messi(MatrixMethod):
     k: int = Field(default=5, ge=1, le=255, description="number of subspaces, 1 <= k <= 255")
     q: float = Field(default=2.0, ge=1, le=2, description="power of the distance, 1 <= q <= 2")
     restarts: int = Field(default=4, ge=1, description="number of starts, the best is kept")
-    steps: int = Field(default=50, ge=1, description="most steps of a start")
+    steps: int = Field(default=50, ge=1, description="largest number of steps of a start")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the starts")
 
     def decompose(self, problem: Problem) -> Single:
@@ -66,7 +66,7 @@ class Messi(MatrixMethod):
         Raises
         ------
         LowRankError
-            When there are fewer rows than k·j, or less than j columns.
+            When there are fewer than k·j rows, or fewer than j columns.
         """
         from lowrank_bench.linalg.clustering.partition import clustered
         from lowrank_bench.linalg.clustering.projective import projective_clustering
@@ -81,7 +81,7 @@ class Messi(MatrixMethod):
                 f"messi with k = {self.k} on a {rows}x{columns} matrix takes subspaces of "
                 f"dimension 1..{limit}, not {rank}; larger ones save nothing, take a smaller k"
             )
-        found = projective_clustering(
+        clustering = projective_clustering(
             matrix,
             self.k,
             rank,
@@ -91,14 +91,14 @@ class Messi(MatrixMethod):
             seed=self.seed,
         )
         info = {
-            "cost": found.cost,
-            "restart_costs": list(found.restart_costs),
-            "steps": found.steps,
-            "converged": found.converged,
+            "cost": clustering.cost,
+            "restart_costs": list(clustering.restart_costs),
+            "steps": clustering.steps,
+            "converged": clustering.converged,
             "label_bits": label_bits(rows, self.k),
         }
-        return Single(clustered(matrix, found.labels, found.bases), rank, info)
+        return Single(clustered(matrix, clustering.labels, clustering.bases), rank, info)
 
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
-        """Return the numbers kept, n·j + k·j·d; the labels are whole numbers, counted apart."""
+        """Return the numbers kept, n·j + k·j·d; the labels are counted separately."""
         return rank * (rows + self.k * columns)

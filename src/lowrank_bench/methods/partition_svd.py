@@ -1,4 +1,4 @@
-"""The control for MESSI: the rows cut into parts without looking at them, an SVD for each."""
+"""The control for MESSI: cut the rows into parts regardless of their values, an SVD for each."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class PartitionSvd(MatrixMethod):
     """Cut the rows into parts of equal size, and project each onto its own singular vectors.
 
     Idea
-        MESSI without its clustering, at the same budget: what it gains over this is what the
-        clusters are worth. In a vocabulary that is sorted by frequency, consecutive parts hold
-        words of like frequency.
+        MESSI without its clustering, at the same budget: the gain of MESSI over this is what the
+        clusters contribute. In a vocabulary sorted by frequency, consecutive parts hold words of
+        similar frequency.
     Cost
         One Gram matrix in all, n·d² operations, and the eigenvectors of k d×d matrices.
     Guarantee
-        The least Σ distance² for the given parts.
+        The least Σ distance² for these parts.
 
     Parameters
     ----------
     parts
         Number of parts.
     order
-        "consecutive" cuts the rows in the order that they have, "random" draws the parts.
+        "consecutive" cuts the rows in their order, "random" assigns them to parts at random.
     seed
-        Of the random parts.
+        Seed of the random parts.
 
     References
     ----------
     Liebenwein, Maalouf, Feldman, Rus, "Compressing Neural Networks: Towards Determining the Optimal
-    Layer-wise Decomposition", NeurIPS 2021, which slices channels in place of clustering them.
+    Layer-wise Decomposition", NeurIPS 2021, which slices channels instead of clustering them.
     """
 
     name: ClassVar[str] = "partition_svd"
@@ -87,7 +87,7 @@ class PartitionSvd(MatrixMethod):
             generator = torch.Generator().manual_seed(self.seed)
             labels = labels[torch.randperm(rows, generator=generator)]
         labels = labels.to(matrix.device)
-        # In no part of less rows; ranks above that would keep more numbers than the matrix has.
+        # The smallest part bounds the rank; above it, more numbers are kept than the matrix has.
         rank = min(rows // self.parts, columns)
         bases = leading_vectors(matrix, labels, self.parts, rank)
         info = {"label_bits": label_bits(rows, self.parts)}

@@ -1,4 +1,4 @@
-"""Each layer projected onto the principal components of its responses."""
+"""Project each layer onto the principal components of its responses."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 class Pca(NetworkMethod):
-    """Project every layer's responses onto their leading principal components.
+    """Project the responses of every layer onto their leading principal components.
 
     Idea
-        With y = W x + b on calibration inputs, U_k the leading eigenvectors of the covariance of y
-        and ȳ its mean, y ≈ U_k U_kᵀ (y − ȳ) + ȳ: a factor U_kᵀ W, a factor U_k, and a new bias.
-        Ranks are chosen for the largest product over the layers of the share of variance kept,
-        within the budget: the paper's measure of the whole network's accuracy, which its greedy
-        search maximises. It is solved here to 1e-4 as a sum of logarithms.
+        Let y = W x + b on calibration inputs, with mean ȳ and the leading eigenvectors U_k of its
+        covariance. Then y ≈ U_k U_kᵀ (y − ȳ) + ȳ, which is a factor U_kᵀ W, a factor U_k and a new
+        bias. Ranks maximize the product over the layers of the share of variance kept, within the
+        budget. This is the paper's measure of the accuracy of the whole network; its greedy search
+        is replaced by a sum of logarithms, maximized to 1e-4.
     Cost
-        One pass over the calibration data, and the eigenvectors of a matrix f×f for each layer.
+        One pass over the calibration data, and the eigenvectors of an f×f matrix for each layer.
     Guarantee
-        Each layer's squared error on the calibration inputs is the least of its rank. Nothing is
-        said about errors that pass through several layers: this is the paper's linear case, without
-        its correction for the nonlinearity and for the layers before.
+        Each layer's squared error on the calibration inputs is the least of its rank. There is no
+        guarantee for errors that pass through several layers: this is the paper's linear case,
+        without its corrections for the nonlinearity and for the preceding layers.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""PFP: filters sampled, or chosen, by how much they ever contribute to an output."""
+"""PFP: filters sampled or selected by their largest contribution to any output."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ if TYPE_CHECKING:
 
 
 class Pfp(NetworkMethod):
-    """Keep the channels that make the largest share of any output on some images.
+    """Keep the channels with the largest share of some output on a set of images.
 
     Idea
-        The sensitivity of a channel is the largest share that it has, in any image, patch and
-        filter, in what a layer sums up from the weights of one sign. Sampling channels by it keeps
-        every output within a factor 1 ± ε; one ε for all layers divides the budget, so layers with
-        few important channels are pruned most. Filters whose outputs are added stay or go
-        together, by the largest sensitivity in any layer that reads them. The channels are sliced
-        out.
+        The sensitivity of a channel is the largest share, over images, patches and filters, that
+        it has in the sum over the weights of one sign. Sampling channels by sensitivity keeps
+        every output within a factor 1 ± ε. One ε for all layers divides the budget, so layers with
+        few important channels are pruned most. Filters whose outputs are added are kept or removed
+        together, ranked by the largest sensitivity in any layer that reads them. Removed channels
+        are cut out of the weights.
     Cost
-        Two forwards on |S| images (some 180 for CIFAR networks), and what the upper bounds on the
-        shares do not exclude; on one thread, so that the same channels stay on any number of them.
+        Two forwards on |S| images (about 180 for CIFAR networks), and the exact shares that upper
+        bounds do not rule out; on one thread, so that the result does not depend on their number.
     Guarantee
-        With `random` in a chain of layers: m(ε) samples keep each output within 1 ± ε with
-        probability 1 − δ; the reported ε is that of the budget, and above 1 it says nothing. The
+        With `random`, in a chain of layers: m(ε) samples keep each output within 1 ± ε with
+        probability 1 − δ. The reported ε is that of the budget; a value above 1 is vacuous. The
         budget is never exceeded.
 
     Parameters
     ----------
     variant
-        `deterministic` keeps the channels of the largest sensitivity, without reweighting;
-        `random` samples and reweights; `mixed` samples only what is not nearly certain.
+        `deterministic` keeps the channels with the largest sensitivities, without reweighting;
+        `random` samples and reweights; `mixed` keeps the channels that sampling would almost surely
+        keep, and samples the rest.
     delta
         Probability δ that the guarantee fails.
     samples
-        Number of images; null for the paper's |S|. Fewer are used where there are fewer.
+        Number of images, or all where there are fewer; null means the paper's |S|.
 
     References
     ----------
@@ -60,17 +61,17 @@ class Pfp(NetworkMethod):
         default=1e-16, gt=0, lt=1, description="probability that the guarantee fails, in (0, 1)"
     )
     samples: int | None = Field(
-        default=None, ge=1, strict=True, description="number of images, null for the paper's"
+        default=None, ge=1, strict=True, description="number of images; null: the paper's"
     )
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
-        """Return a copy of the network without the channels that are not kept.
+        """Return a copy of the network without the removed channels.
 
         Raises
         ------
         LowRankError
-            When one channel in each group is too much, there are no images, or a layer cannot be
-            pruned around.
+            When one channel in each group exceeds the budget, there are no images, or a layer that
+            cannot be sliced is connected to the channels.
         """
         from lowrank_bench.prune.provable import prune
 

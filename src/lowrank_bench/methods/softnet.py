@@ -1,4 +1,4 @@
-"""SoftNet: the filters of the smallest ℓ2 norm go, the same share in every layer."""
+"""SoftNet: remove the filters with the smallest ℓ2 norms, the same share in every layer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class SoftNet(NetworkMethod):
-    """Prune the filters of the smallest Euclidean norm.
+    """Remove the filters with the smallest Euclidean norms.
 
     Idea
-        As filter thresholding, with the norm of soft filter pruning. That method also lets pruned
-        filters grow back while it trains; here it is its selection alone, so that training after
-        compression is the same for all methods.
+        As filter thresholding, with the norm of soft filter pruning. The original method also lets
+        pruned filters grow back during training. Here only its selection is used, so that training
+        after compression is the same for all methods.
     Cost
-        A look at each weight.
+        One pass over the weights.
     Guarantee
-        None but the budget.
+        Only that the budget is kept.
 
     References
     ----------
@@ -34,12 +34,13 @@ class SoftNet(NetworkMethod):
     targets: ClassVar[tuple[str, ...]] = ("conv",)
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
-        """Return a copy of the network without the filters of the smallest ℓ2 norm.
+        """Return a copy of the network without the filters with the smallest ℓ2 norms.
 
         Raises
         ------
         LowRankError
-            When one filter in each group is too much, or a layer cannot be pruned around.
+            When one filter in each group exceeds the budget, or a layer that cannot be sliced is
+            connected to the filters.
         """
         from lowrank_bench.prune.uniform import prune_by_norm
 

@@ -1,4 +1,4 @@
-"""Truncated SVD: the best approximation in the Frobenius norm, and every layer's at one share."""
+"""Truncated SVD: the best approximation in the Frobenius norm, of a matrix or of every layer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Svd(MatrixMethod, NetworkMethod):
     """Project the rows onto the span of the k leading right singular vectors.
 
     Idea
-        Of all matrices of rank k, A V_k V_kᵀ is nearest to A in the Frobenius and the spectral
-        norm. In a whole network layer l keeps the rank ⌈t·r_l⌉ of its full rank r_l; the share t
-        is the largest that fits the budget, and layers whose factors would be larger stay dense.
+        Of all matrices of rank k, A V_k V_kᵀ is nearest to A in the Frobenius and in the spectral
+        norm. In a whole network, layer l keeps rank ⌈t·r_l⌉ of its full rank r_l. The share t is
+        the largest that fits the budget; a layer whose factors would be larger stays dense.
     Cost
         One Gram matrix, n·d² operations, and the eigenvectors of a d×d matrix; a QR factorization
-        in place of the Gram matrix where the spectrum is too steep for it.
+        instead of the Gram matrix where the spectrum is too steep for it.
     Guarantee
         ‖A − A V_k V_kᵀ‖_F² = Σ_{j>k} σ_j², the least possible.
 

@@ -1,4 +1,4 @@
-"""Truncated SVD of every layer at one relative Frobenius error."""
+"""Truncated SVD of every layer, at the same relative Frobenius error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class SvdEnergy(NetworkMethod):
-    """Factorize every layer by the SVD of its folded weight; all lose the same share of energy.
+    """Factorize every layer by the SVD, so that all lose the same share of their energy.
 
     Idea
-        Layer l keeps the least rank with Σ_{i>r} σ_i² ≤ t·Σ σ_i²; the share t is the least that
-        fits the budget. Layers whose factors would be larger stay dense.
+        Layer l keeps the smallest rank r with Σ_{i>r} σ_i² ≤ t·Σ σ_i². The share t is the smallest
+        that fits the budget. A layer whose factors would be larger stays dense.
     Cost
         One SVD for each layer.
     Guarantee

@@ -1,4 +1,4 @@
-"""ThiNet: the channels go whose loss changes sampled outputs of the next layer least."""
+"""ThiNet: remove the channels that change sampled outputs of the next layer the least."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ if TYPE_CHECKING:
 
 
 class ThiNet(NetworkMethod):
-    """Remove channels one by one, each time the one that the next layer misses least.
+    """Remove channels one by one, always the one that changes the next layer's outputs least.
 
     Idea
-        Outputs of the next layer at random places are sums over its input channels. Greedily, the
-        channel is removed that keeps the sum of what all removed ones added smallest, in squares.
-        Every group of filters loses the same share. Where several layers read a channel, the
-        outputs of each count, over their root mean square. The least-squares reweighting of the
-        paper is left out, as training after compression includes it.
+        An output of the next layer is a sum over its input channels. Outputs are sampled at random
+        positions, and channels are removed greedily: each step adds the channel for which the
+        squared sum of all removed contributions stays smallest. Every group of filters whose
+        outputs are added loses the same share.
+        Where several layers read a channel, the outputs of each count, divided by their root mean
+        square. The least-squares reweighting of the paper is left out, because training after
+        compression includes it.
     Cost
         One forward on `samples` images, and c² · `samples` operations for a group of c filters.
     Guarantee
-        None but the budget.
+        Only that the budget is kept.
 
     Parameters
     ----------
     samples
-        Number of outputs of each layer, and the most images that are looked at.
+        Number of sampled outputs of each layer, and the largest number of images used.
 
     References
     ----------
@@ -49,13 +51,13 @@ class ThiNet(NetworkMethod):
     )
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
-        """Return a copy of the network without the channels that the next layers miss least.
+        """Return a copy of the network without the least important channels.
 
         Raises
         ------
         LowRankError
-            When one filter in each group is too much, there are no images, or a layer cannot be
-            pruned around.
+            When one filter in each group exceeds the budget, there are no images, or a layer that
+            cannot be sliced is connected to the filters.
         """
         from lowrank_bench.prune.uniform import prune_by_products
 
