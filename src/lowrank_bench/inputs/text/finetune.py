@@ -54,10 +54,7 @@ def finetune(
     steps = per_epoch * recipe["epochs"]
     collate, lengths = Collator(tokenizer, device), encoded.lengths
     with _frozen(model, recipe.get("freeze")):
-        groups = _groups(model, recipe["weight_decay"])
-        optimizer = torch.optim.AdamW(groups, lr=recipe["learning_rate"], fused=True)
-        warmup = round(recipe["warmup"] * steps)
-        schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+        optimizer, schedule = _scheduled(model, recipe, steps)
 
         def batches() -> list[Tensor]:
             """Return the row numbers of an epoch's batches."""
@@ -75,16 +72,19 @@ def finetune(
             optimizer.zero_grad(set_to_none=True)
             return loss.item()
 
-        parts: dict[str, Stateful] = {
-            "model": model,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "batches": NumpyRandom(rng),
-            "dropout": TorchRandom(),
-        }
+        parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        parts |= {"batches": NumpyRandom(rng), "dropout": TorchRandom()}
         summary = Training(parts, batches, step, watch).run(recipe["epochs"], per_epoch)
     model.eval()
     return summary
+
+
+def _scheduled(model: nn.Module, recipe: Mapping[str, Any], steps: int) -> tuple[Any, Any]:
+    """Return AdamW, and its schedule of linear warm-up and decay over `steps` steps."""
+    groups = _groups(model, recipe["weight_decay"])
+    optimizer = torch.optim.AdamW(groups, lr=recipe["learning_rate"], fused=True)
+    warmup = round(recipe["warmup"] * steps)
+    return optimizer, get_linear_schedule_with_warmup(optimizer, warmup, steps)
 
 
 @contextmanager
