@@ -6,9 +6,9 @@ min_version("9.19")
 
 from lowrank_bench.report.names import drop_stem, figure_names, shared_figures, table_names
 from lowrank_bench.stages.submission import cores_at_once, lift_rate, submissions
-from lowrank_bench.stages.experiment import load_workflow
+from lowrank_bench.stages.experiment import load_experiment
 
-EXPERIMENT = load_workflow(Path(workflow.basedir, "conf"), config)
+EXPERIMENT = load_experiment(Path(workflow.basedir, "conf"), config)
 config["report"] = EXPERIMENT.report_words()
 RESULTS = EXPERIMENT.folder.as_posix()
 MEASURED = bool(EXPERIMENT.config.latency.batches)

@@ -18,7 +18,7 @@ from workflow_runs import ROOT
 
 from lowrank_bench.config import load_config
 from lowrank_bench.stages import run as stages
-from lowrank_bench.stages.experiment import Workflow
+from lowrank_bench.stages.experiment import Experiment
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
@@ -34,7 +34,7 @@ def main(folder: Path, overrides: list[str]) -> None:
     """Run every job, then scores, tables and figures."""
     os.chdir(folder)
     config = load_config(ROOT / "conf", overrides)
-    workflow = Workflow(config, overrides)
+    workflow = Experiment(config, overrides)
     known = json.loads(workflow.settings) | {"threads": config.jobs.threads}
     settings = Settings.from_dict(known)
     store, manifests = Store(settings.store), []

@@ -46,7 +46,7 @@ class World:
     def add(self, name, method, compression=0.5, noise=1.0, **changes):
         splits = [part["split"] for part in self.tasks[name]["evaluation"]]
         predictions = {split: self.logits(name, split, noise) for split in splits}
-        own = {key: changes.pop(key) for key in ("status", "reason") if key in changes}
+        outcome = {key: changes.pop(key) for key in ("status", "reason") if key in changes}
         meta = {
             "experiment": "small",
             "model": "net",
@@ -60,7 +60,7 @@ class World:
             "seed": 0,
             "finetune_epochs": 0,
         }
-        self.cells.append(ScoredCell(meta | changes, predictions, **own))
+        self.cells.append(ScoredCell(meta | changes, predictions, **outcome))
         return self.cells[-1]
 
     def build(self, **options):

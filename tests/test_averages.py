@@ -67,8 +67,8 @@ def test_the_interval_of_an_average_resamples_its_tasks_independently():
     row = line(world.build()[0], task="glue", method="lp")
     dense, lp = np.mean(list(drawn.values()), axis=0)
     np.testing.assert_allclose([row["ci_low"], row["ci_high"]], ends(lp), atol=1e-9)
-    found = [row["drop_ci_low"], row["drop_ci_high"]]
-    np.testing.assert_allclose(found, ends(dense - lp), atol=1e-9)
+    interval = [row["drop_ci_low"], row["drop_ci_high"]]
+    np.testing.assert_allclose(interval, ends(dense - lp), atol=1e-9)
     assert abs(np.corrcoef(drawn["rte"][1], drawn["sst2"][1])[0, 1]) < 4 / np.sqrt(RESAMPLES)
 
 

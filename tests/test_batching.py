@@ -8,7 +8,7 @@ import pytest
 from lowrank_bench.config import load_config
 from lowrank_bench.plan.cells import Job
 from lowrank_bench.plan.grid import make_plan
-from lowrank_bench.stages.experiment import Workflow
+from lowrank_bench.stages.experiment import Experiment
 from lowrank_bench.stages.progress import Progress, write_plan
 from lowrank_bench.store.store import Store
 
@@ -28,7 +28,7 @@ def test_one_job_generates_all_synthetic_data_and_each_download_has_its_own():
 
 def test_every_checkpoint_job_waits_only_for_its_own_data():
     overrides = ["experiment=minilm_glue", "jobs.tasks_per_checkpoint_job=1"]
-    workflow = Workflow(load_config(CONF, overrides), overrides)
+    workflow = Experiment(load_config(CONF, overrides), overrides)
     sources = {
         f"results/minilm_glue/jobs/download/{job.name}.json": {s.key for s in job.sources}
         for job in workflow.plan.download

@@ -43,14 +43,14 @@ def measured(tmp_path_factory):
 
 
 def test_every_network_is_measured_or_has_a_reason_why_not(measured):
-    _, found = measured
-    assert list(found.columns) == list(COLUMNS)
+    _, table = measured
+    assert list(table.columns) == list(COLUMNS)
     # (svd, pfp on the CNN; svd on the transformer) × two rates × two batches
-    assert len(found) == 12
-    refused = found[found["compression"] == 0.9999]
+    assert len(table) == 12
+    refused = table[table["compression"] == 0.9999]
     assert refused["ratio"].isna().all()
     assert (refused["reason"] != "").all()
-    fine = found[found["compression"] == 0.5]
+    fine = table[table["compression"] == 0.5]
     assert (fine["reason"] == "").all()
     seconds = fine["dense_seconds"] / fine["compressed_seconds"]
     np.testing.assert_allclose(fine["ratio"], seconds)
@@ -59,7 +59,7 @@ def test_every_network_is_measured_or_has_a_reason_why_not(measured):
 
 
 def test_bytes_on_disk_are_those_that_save_writes(measured, tmp_path):
-    config, found = measured
+    config, table = measured
     cells = (cell for job in make_plan(config).evaluate for cell in job.cells())
     cell = next(c for c in cells if c.spec.method == "pfp" and c.compression == 0.5)
     evaluator = CheckpointEvaluator(
@@ -71,7 +71,7 @@ def test_bytes_on_disk_are_those_that_save_writes(measured, tmp_path):
         sum(file.stat().st_size for file in (tmp_path / name).rglob("*") if file.is_file())
         for name in ("dense", "small")
     )
-    rows = found[(found["label"] == cell.spec.label) & (found["compression"] == 0.5)]
+    rows = table[(table["label"] == cell.spec.label) & (table["compression"] == 0.5)]
     np.testing.assert_allclose(rows["file_ratio"], dense / small, rtol=1e-3)
 
 
@@ -106,12 +106,12 @@ def test_panels_show_mean_drops_against_shares_and_the_largest_batch(tmp_path, m
     shown = scores[scores["task"].map(headline) == scores["metric"]]
     lines = {tuple(np.round(line.get_ydata(), 6)): line for line in parameters.get_lines()}
     for label in ("svd", "lp (p=1.5)"):
-        own = shown[shown["label"] == label].groupby("compression")["drop"].mean()
-        line = lines[tuple(np.round(own.to_numpy(), 6))]
-        np.testing.assert_allclose(line.get_xdata(), 100 * own.index.to_numpy())
+        drops = shown[shown["label"] == label].groupby("compression")["drop"].mean()
+        line = lines[tuple(np.round(drops.to_numpy(), 6))]
+        np.testing.assert_allclose(line.get_xdata(), 100 * drops.index.to_numpy())
         wanted = latency[(latency["label"] == label) & (latency["batch"] == 16)]
         drawn = {tuple(np.round(x.get_ydata(), 6)): x.get_xdata() for x in speed.get_lines()}
-        np.testing.assert_allclose(drawn[tuple(np.round(own.to_numpy(), 6))], wanted["ratio"])
+        np.testing.assert_allclose(drawn[tuple(np.round(drops.to_numpy(), 6))], wanted["ratio"])
 
 
 def test_the_table_says_what_was_counted_and_that_the_machine_was_busy():

@@ -154,4 +154,4 @@ def test_transient_faults_are_retried(monkeypatch):
             raise answer
         return answer
 
-    assert hub._patiently(call, "a/b", "main") == "content"
+    assert hub._with_retries(call, "a/b", "main") == "content"

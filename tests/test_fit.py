@@ -71,7 +71,7 @@ def test_a_killed_training_run_ends_as_if_it_had_not_been_killed(work, last, tmp
     heard = []
     again, repeated = work(Watch(on_step=lambda *s: heard.append(s[0]), file=file, every=0))
     assert heard[0] == last + 1
-    assert f"goes on after step {last}" in capfd.readouterr().err
+    assert f"resumes after step {last}" in capfd.readouterr().err
     assert repeated == found
     pairs = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -22,8 +22,8 @@ USER = """
 import json, sys, evaluate
 metric = evaluate.load(sys.argv[1], "classification")
 names = ["f1", "accuracy"]
-found = metric.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1], metrics=names)
-print(json.dumps(found))
+values = metric.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1], metrics=names)
+print(json.dumps(values))
 """
 
 
@@ -39,9 +39,9 @@ def test_classification_metrics_equal_scikit_learn():
 def test_regression_metrics_equal_scipy():
     truth = np.round(5 * RNG.random(50), 1)
     guess = truth + RNG.normal(size=50)
-    found = compute(["pearson", "spearmanr"], guess, truth)
-    assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(guess, truth).statistic)
-    assert found["spearmanr"] == pytest.approx(scipy.stats.spearmanr(guess, truth).statistic)
+    values = compute(["pearson", "spearmanr"], guess, truth)
+    assert values["pearson"] == pytest.approx(scipy.stats.pearsonr(guess, truth).statistic)
+    assert values["spearmanr"] == pytest.approx(scipy.stats.spearmanr(guess, truth).statistic)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_degenerate_cases_are_zero_without_a_warning(names, guess, truth):
 def test_many_systems_in_chunks_score_like_each_alone(monkeypatch):
     truth, guesses = RNG.integers(3, size=20), RNG.integers(3, size=(5, 20))
     names = ["accuracy", "matthews_correlation"]
-    monkeypatch.setattr(metrics, "CALL_ELEMENTS", 45)  # two systems per call
-    found = metrics.compute_rows(names, guesses, truth)
+    monkeypatch.setattr(metrics, "CALL_ELEMENTS", 45)  # two systems a call
+    values = metrics.compute_rows(names, guesses, truth)
     for row, guess in enumerate(guesses):
-        assert {name: found[name][row] for name in names} == compute(names, guess, truth)
+        assert {name: values[name][row] for name in names} == compute(names, guess, truth)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from matplotlib.image import imread
 from scipy.stats import spearmanr
 
 from lowrank_bench.report import curves, error_vs_drop, figures, frames, page, style, versus_svd
-from lowrank_bench.report.names import TABLE_NAMES, figure_names, table_names
+from lowrank_bench.report.columns import NUMBERS, TEXT
+from lowrank_bench.report.names import OPTIONAL_TABLES, TABLE_NAMES, figure_names, table_names
 from lowrank_bench.report.tables import write_tables
+from lowrank_bench.score import scores as scoring
 from lowrank_bench.score.schema import SCORES, SUMMARY
 from lowrank_bench.score.scores import ScoredCell, build_scores
 
@@ -52,8 +54,8 @@ def drawn(monkeypatch):
 
 
 def texts(figure):
-    found = [text.get_text() for text in figure.texts]
-    return found + [text.get_text() for axes in figure.axes for text in axes.texts]
+    words = [text.get_text() for text in figure.texts]
+    return words + [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 def line_of(axes, color):
@@ -173,8 +175,8 @@ def test_a_dense_network_with_further_training_is_not_compared_with_svd(drawn):
 def test_svd_with_parameters_is_compared_with_plain_svd(drawn):
     methods = {"svd": [{}, {"a": 1.0}], "lp": [{"p": 1.0}]}
     scores = fake_scores(models=("m",), methods=methods, seeds=(0,))
-    own = scores["label"] == "svd (a=1)"
-    scores.loc[own, "vs_svd"] = 1.0
+    variant = scores["label"] == "svd (a=1)"
+    scores.loc[variant, "vs_svd"] = 1.0
     versus_svd.versus_svd(fake_summary(scores, averages=False), Path("x"))
     rows = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
     assert sorted(rows) == ["lp (p=1)", "svd (a=1)"]
@@ -204,9 +206,9 @@ def test_gains_are_means_over_tasks_and_wins_are_counted_at_five_percent(frames_
     cells = versus_svd.compare(rows, frames.averages(frame).head(0))
     assert len(cells) == 2 * 4 * 3 - 1
     for cell in cells.itertuples():
-        own = rows[(rows["model"] == cell.model) & (rows["label"] == cell.series)]
-        own = own[own["compression"] == cell.compression]
-        gains, p = list(own["vs_svd"]), list(own["vs_svd_p"])
+        points = rows[(rows["model"] == cell.model) & (rows["label"] == cell.series)]
+        points = points[points["compression"] == cell.compression]
+        gains, p = list(points["vs_svd"]), list(points["vs_svd_p"])
         assert cell.gain == pytest.approx(sum(gains) / 3)
         sure = [gain for gain, value in zip(gains, p, strict=True) if value < 0.05]
         assert (cell.won, cell.lost) == (sum(g > 0 for g in sure), sum(g < 0 for g in sure))
@@ -219,8 +221,8 @@ def test_the_glue_average_is_preferred_to_the_mean_of_headline_metrics(frames_pa
     cells = versus_svd.compare(frames.headline(frame), frames.averages(frame))
     glue = frame[frame["task"] == "glue"].set_index(["model", "label", "compression"])
     for cell in cells.itertuples():
-        own = glue.loc[(cell.model, cell.series, cell.compression)]
-        assert (cell.gain, cell.p) == (own["vs_svd"], own["vs_svd_p"])
+        average = glue.loc[(cell.model, cell.series, cell.compression)]
+        assert (cell.gain, cell.p) == (average["vs_svd"], average["vs_svd_p"])
 
 
 def test_rank_correlation_is_within_task_and_seed(frames_pair):
@@ -416,6 +418,22 @@ def test_the_tables_of_the_score_step_can_be_reported(drawn, tmp_path):
     assert all("2 cells failed or skipped:" in line for line in words)
 
 
+def test_the_report_asks_for_columns_that_scoring_writes_with_their_types():
+    assert set(TEXT) | set(NUMBERS) <= SCORES.keys() | SUMMARY.keys()
+    assert set(TEXT) <= set(scoring.TEXT)
+    assert not set(NUMBERS) & set(scoring.TEXT)
+
+
+def test_the_report_shows_the_same_with_only_the_columns_that_it_asks_for(frames_pair, tmp_path):
+    needed = [*TEXT, *NUMBERS]
+    full = write_tables(*frames_pair, tmp_path / "full")
+    few = write_tables(
+        *(frame[[name for name in needed if name in frame]] for frame in frames_pair),
+        tmp_path / "few",
+    )
+    assert [path.read_bytes() for path in few] == [path.read_bytes() for path in full]
+
+
 def test_tasks_are_named_and_ordered_as_in_glue():
     tasks = ["glue_no_wnli", "task10", "quick_rte", "glue", "task9", "cola", "quick_cola"]
     order = ["cola", "quick_cola", "quick_rte", "task9", "task10", "glue", "glue_no_wnli"]
@@ -448,9 +466,10 @@ def test_captions_render_as_snakemake_does(caption, filled):
 
 
 def test_every_figure_and_table_has_a_caption():
-    found = {path.stem for path in CAPTIONS.glob("*.rst")}
+    captions = {path.stem for path in CAPTIONS.glob("*.rst")}
     stems = {"drop", "average", "versus_svd", "error_vs_drop", "workflow"}
-    assert found >= stems | {f"table_{name}" for name in TABLE_NAMES}
+    tables = {*TABLE_NAMES, *OPTIONAL_TABLES.values()}
+    assert captions >= stems | {f"table_{name}" for name in tables}
 
 
 @pytest.mark.parametrize(("long", "least"), [(0, 5), (1, 2), (13, 1)])

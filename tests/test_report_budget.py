@@ -26,9 +26,9 @@ def drawn(monkeypatch):
 
 
 def words(figure):
-    found = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
-    found += [axes.xaxis.label for axes in figure.axes]
-    return [text.get_text().replace("\n", " ") for text in found]
+    shown = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    shown += [axes.xaxis.label for axes in figure.axes]
+    return [text.get_text().replace("\n", " ") for text in shown]
 
 
 def cnn_scores(budget=None, **options):

@@ -44,12 +44,12 @@ def test_csv_numbers_equal_those_of_the_summary(folder, frames_pair, name):
 
 def markdown_tables(path):
     """Return {section: list of rows as dicts} of a markdown file."""
-    found = {}
+    sections = {}
     for part in path.read_text().split("\n## ")[1:]:
         name, *lines = part.splitlines()
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line]
-        found[name] = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
-    return found
+        sections[name] = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+    return sections
 
 
 def test_markdown_cells_show_the_headline_metric(folder, frames_pair):

@@ -1,4 +1,4 @@
-"""The result tables of small experiments, against independently computed numbers."""
+"""The result tables of small experiments, against numbers computed independently."""
 
 import numpy as np
 import pandas as pd
@@ -38,8 +38,8 @@ def test_values_drops_and_intervals_of_one_task(pair_world):
     low_high = [("ci", drawn["lp"]), ("drop_ci", drawn["dense"] - drawn["lp"])]
     low_high.append(("vs_svd_ci", drawn["lp"] - drawn["svd"]))
     for name, expected in low_high:
-        found = [row[f"{name}_low"], row[f"{name}_high"]]
-        np.testing.assert_allclose(found, ends(expected), rtol=0, atol=1e-9)
+        interval = [row[f"{name}_low"], row[f"{name}_high"]]
+        np.testing.assert_allclose(interval, ends(expected), rtol=0, atol=1e-9)
     assert row["n_examples"] == N
     assert row["status"] == "ok"
 
@@ -172,10 +172,10 @@ def test_a_missing_split_is_skipped_with_its_reason(pair_world):
     del pair_world.references["mrpc", "validation"]
     missing = {("mrpc", "validation"): "not on this mirror"}
     scores, _ = pair_world.build(missing=missing)
-    own = scores[scores["task"] == "mrpc"]
-    assert len(own) == 6
-    assert set(own["status"]) == {"skipped"}
-    assert set(own["reason"]) == {"not on this mirror"}
+    rows = scores[scores["task"] == "mrpc"]
+    assert len(rows) == 6
+    assert set(rows["status"]) == {"skipped"}
+    assert set(rows["reason"]) == {"not on this mirror"}
     assert set(pair_world.build()[0].query("task == 'mrpc'")["reason"]) == {
         "no labels for split validation"
     }
@@ -210,8 +210,8 @@ def test_the_summary_is_the_mean_over_seeds_on_the_same_resamples():
     assert row["n_seeds"] == 3
     assert row["drop"] == pytest.approx(np.mean(drops))
     assert row["drop_seed_std"] == pytest.approx(np.std(drops, ddof=1))
-    found = [row["drop_ci_low"], row["drop_ci_high"]]
-    np.testing.assert_allclose(found, ends(np.mean(drawn, axis=0)), atol=1e-9)
+    interval = [row["drop_ci_low"], row["drop_ci_high"]]
+    np.testing.assert_allclose(interval, ends(np.mean(drawn, axis=0)), atol=1e-9)
 
 
 def test_the_summary_of_one_seed_repeats_the_scores(pair_world):

@@ -55,7 +55,7 @@ def make(rng, n_labels, cells, n, distinct=40):
 def test_a_resample_scores_like_the_repeated_examples(names, n_labels, seed, n, distinct):
     references, predictions = make(np.random.default_rng(seed), n_labels, 3, n, distinct)
     (block,) = resample_blocks(n, 12, np.random.default_rng(seed))
-    found = bootstrap(
+    values = bootstrap(
         names, predictions, references, n_labels, resamples=12, rng=np.random.default_rng(seed)
     )
     repeated = [np.repeat(np.arange(n), row.astype(int)) for row in block]
@@ -64,7 +64,7 @@ def test_a_resample_scores_like_the_repeated_examples(names, n_labels, seed, n, 
             [truth_of(name, references[rows], cell[rows]) for rows in repeated]
             for cell in predictions
         ]
-        np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(values[name], expected, rtol=0, atol=1e-12)
 
 
 def test_pearson_keeps_its_digits_when_one_outlier_carries_the_variance():
@@ -73,12 +73,12 @@ def test_pearson_keeps_its_digits_when_one_outlier_carries_the_variance():
     predictions = rng.normal(size=(1, 9))
     predictions[0, 0] = 1e6
     (block,) = resample_blocks(9, 40, generator(0))
-    found = bootstrap(["pearson"], predictions, references, 0, resamples=40, rng=generator(0))
+    values = bootstrap(["pearson"], predictions, references, 0, resamples=40, rng=generator(0))
     rows = [np.repeat(np.arange(9), row.astype(int)) for row in block]
     assert sum(0 not in drawn for drawn in rows) > 5
     expected = [truth_of("pearson", references[drawn], predictions[0, drawn]) for drawn in rows]
-    # SciPy itself subtracts the mean of the resample: an outlier of 1e6 leaves it ten digits.
-    np.testing.assert_allclose(found["pearson"][0], expected, rtol=0, atol=1e-9)
+    # SciPy itself subtracts the outlier's resample mean: 1e6 leaves it ten digits.
+    np.testing.assert_allclose(values["pearson"][0], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("names", "n_labels"), CASES)
@@ -132,7 +132,7 @@ def test_the_interval_of_accuracy_matches_the_binomial():
 def test_every_swap_scores_like_the_swapped_predictions(names, n_labels, distinct):
     references, predictions = make(np.random.default_rng(6), n_labels, 6, 11, distinct)
     first, second = predictions[:3], predictions[3:]
-    found = permute(names, first, second, references, n_labels, resamples=40, rng=generator(1))
+    values = permute(names, first, second, references, n_labels, resamples=40, rng=generator(1))
     (swaps,) = swap_blocks(11, 40, generator(1))
     for name in names:
         for pair, (a, b) in enumerate(zip(first, second, strict=True)):
@@ -141,7 +141,7 @@ def test_every_swap_scores_like_the_swapped_predictions(names, n_labels, distinc
                 - truth_of(name, references, np.where(swap > 0, a, b))
                 for swap in swaps
             ]
-            np.testing.assert_allclose(found[name][pair], expected, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(values[name][pair], expected, rtol=0, atol=1e-12)
 
 
 def exact_p_value(name, pairs, references):
@@ -185,18 +185,18 @@ def test_accuracy_is_tested_as_by_mcnemar():
 def test_p_values_under_the_null_are_at_least_uniform(name):
     n_labels = 2 if METRICS[name].kind == "classification" else 0
     rng = np.random.default_rng(9)
-    found = []
+    p_values = []
     for trial in range(400):
         references, predictions = make(rng, n_labels, 2, 120)
         swap = rng.random(120) < 0.5
         pair = np.where(swap, predictions, predictions[::-1])
         test = paired_test(name, [tuple(pair)], references, n_labels, resamples=99, seed=trial)
-        found.append(test.p_value)
+        p_values.append(test.p_value)
     for level in (0.05, 0.1, 0.25, 0.5, 0.75):
-        excess = np.mean(np.array(found) <= level) - level
+        excess = np.mean(np.array(p_values) <= level) - level
         assert excess < 3.5 * np.sqrt(level * (1 - level) / 400)
-    # Not just conservative: apart from ties, small p-values occur about as often as they should.
-    assert np.mean(np.array(found) <= 0.25) > 0.15
+    # Not merely cautious: ties aside, small p-values do occur about as often as they should.
+    assert np.mean(np.array(p_values) <= 0.25) > 0.15
 
 
 def test_a_clear_difference_has_the_smallest_p_value_and_equal_systems_the_largest():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.vision import image as modality
 from lowrank_bench.inputs.vision.augment import crop_flip, training_images
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.inputs.vision.decode import centre, encoding_of
@@ -100,7 +101,7 @@ def test_large_images_are_decoded_on_demand(tmp_path):
 def test_random_crops_have_the_right_area_and_aspect_ratio(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "lowrank_bench.inputs.vision.images.cut",
+        "lowrank_bench.inputs.vision.images.crop",
         lambda image, box, settings: seen.append(box) or np.zeros((3, 80, 80), np.uint8),
     )
     settings = ImageSettings(80, (0.5,) * 3, (0.5,) * 3)
@@ -193,7 +194,7 @@ def test_batches_keep_the_order_of_the_rows(pixels):
 
 
 def test_wrong_rows_end_in_one_line(pixels):
-    with pytest.raises(LowRankError, match="class 3, the task has 3 labels"):
+    with pytest.raises(LowRankError, match="class 3, but the task has 3 labels"):
         encode(frame(pixels[:1], [3]), COLOUR, INPUTS)
     with pytest.raises(LowRankError, match="no rows"):
         encode(frame([]), COLOUR, INPUTS)
@@ -214,3 +215,12 @@ def test_wrong_rows_end_in_one_line(pixels):
 def test_wrong_settings_end_in_one_line(arguments, part):
     with pytest.raises(LowRankError, match=part):
         ImageSettings(**{"size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3, **arguments})
+
+
+def test_encoded_images_are_not_stored(pixels, tmp_path):
+    encoded = encode(frame(pixels), COLOUR, INPUTS)
+    assert modality.processor_name(COLOUR) is None
+    with pytest.raises(LowRankError, match="not stored"):
+        modality.write_encoded(encoded, tmp_path)
+    with pytest.raises(LowRankError, match="not stored"):
+        modality.read_encoded(tmp_path)

@@ -1,5 +1,5 @@
 rule tables:
-    # Write the result tables as CSV, Markdown and LaTeX.
+    # Result tables as csv, markdown and LaTeX.
     input:
         **SCORES,
         **LATENCY,
@@ -30,7 +30,7 @@ rule tables:
 
 
 rule figures:
-    # Draw drop against compression per task and on average, and the comparison with SVD.
+    # Drop against compression by task and on average, gain over svd, error against drop, costs.
     input:
         **LATENCY,
         scores=f"{RESULTS}/scores.parquet",
@@ -72,7 +72,7 @@ rule figures:
 
 
 rule report:
-    # Let Snakemake write one self-contained HTML page.
+    # One self-contained HTML page, written by Snakemake itself.
     input:
         rules.tables.output,
         rules.figures.output,

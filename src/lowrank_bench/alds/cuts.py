@@ -17,8 +17,6 @@ from lowrank_bench.alds.errors import ERRORS, Ranks, frobenius
 from lowrank_bench.alds.search import Candidates, Choice, Cut
 from lowrank_bench.alds.slices import Slices
 from lowrank_bench.alds.whitened import Whitened, mean_shift, shrunk
-from lowrank_bench.layers.convolution import FactorizedConv2d
-from lowrank_bench.layers.embedding import compressed_embedding
 from lowrank_bench.layers.fold import (
     SCHEMES,
     Shape,
@@ -27,12 +25,11 @@ from lowrank_bench.layers.fold import (
     nearest_divisor,
     weights_per_rank,
 )
-from lowrank_bench.layers.linear import FactorizedLinear
-from lowrank_bench.linalg.factors import Factors
 from lowrank_bench.network.gradients import output_gradients
-from lowrank_bench.network.layers import Layer, bias_of, weight_of
+from lowrank_bench.network.layers import Layer, weight_of
 from lowrank_bench.network.moments import Moments, input_moments, token_use
 from lowrank_bench.network.problem import NetworkProblem
+from lowrank_bench.network.replacement import factorized_layer
 
 DATA = ("data", "loss")  # errors that need calibration inputs
 
@@ -158,22 +155,15 @@ class AldsLayer:
 
     def replacement(self, dense: nn.Module, choice: Choice) -> nn.Module:
         """Return the layer that replaces `dense`."""
+        assert choice.cut is not None
         left, right = self.factors(choice)
         if self.layer.kind == "embedding":
-            return compressed_embedding(dense, Factors(left[0], right[0]))
-        bias = None
+            return factorized_layer(dense, left[0], right[0])
+        shift = None
         if self.mean is not None:
             product = torch.cat(list(left @ right), dim=1)
-            bias = mean_shift(self.weight, product, self.mean)
-            old = bias_of(dense)
-            if old is not None:
-                bias = bias + old.detach().to(bias)
-        if self.layer.kind == "linear":
-            assert isinstance(dense, nn.Linear)
-            return FactorizedLinear.from_dense(dense, left, right, bias)
-        assert isinstance(dense, nn.Conv2d)
-        assert choice.cut is not None
-        return FactorizedConv2d.from_dense(dense, left, right, choice.cut.scheme, bias)
+            shift = mean_shift(self.weight, product, self.mean)
+        return factorized_layer(dense, left, right, choice.cut.scheme, shift)
 
 
 def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:

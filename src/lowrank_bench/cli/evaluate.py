@@ -29,7 +29,7 @@ def _any_model(conf: Path, task: str) -> list[str]:
 def _modality(file: Path) -> str:
     if not file.is_file():  # which composing the configuration says better
         return "text"
-    return (yaml.safe_load(file.read_text()) or {}).get("modality", "text")
+    return str((yaml.safe_load(file.read_text()) or {}).get("modality", "text"))
 
 
 def _print_scores(options: Namespace, config: Any) -> None:
@@ -40,7 +40,7 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from lowrank_bench.inputs.rows import read_split
     from lowrank_bench.inputs.splits import split_and_range
     from lowrank_bench.plan.checkpoints import task_data
-    from lowrank_bench.score.metrics import compute, predict_labels
+    from lowrank_bench.score.metrics import Kind, compute, predict_labels
     from lowrank_bench.stages.download import DataStep
     from lowrank_bench.stages.runner import Runner
     from lowrank_bench.store.store import Store
@@ -54,7 +54,7 @@ def _print_scores(options: Namespace, config: Any) -> None:
     order = _output_order(model.config, task.labels, options.model)
     inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
     inputs["max_length"] = options.max_length
-    kind = "classification" if task.labels else "regression"
+    kind: Kind = "classification" if task.labels else "regression"
     modality = modality_of(task.modality)
     for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
         if (whole := split_and_range(entry.split)[0]) in missing:
@@ -63,8 +63,8 @@ def _print_scores(options: Namespace, config: Any) -> None:
         encoded = modality.encode(read_split(data.folder, entry.split), processor, inputs)
         budget = config.evaluation.max_tokens
         logits = modality.predict(model, processor, encoded, budget, device, order)
-        found = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
-        for metric, value in found.items():
+        values = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
+        for metric, value in values.items():
             print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
 
 

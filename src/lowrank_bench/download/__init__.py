@@ -1,4 +1,4 @@
-"""Fetch or generate what everything rests on; the only stage that talks to a hub."""
+"""Fetch or generate networks and data sets; the only stage that accesses a hub."""
 
 from lowrank_bench.store.sources import Sources
 

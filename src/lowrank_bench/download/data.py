@@ -15,20 +15,20 @@ from lowrank_bench.store.digest import file_digest
 
 @dataclass(frozen=True)
 class DataRequest:
-    """Which splits of a data set are wanted, and what they must have.
+    """Which splits of a data set to download, and what they must contain.
 
     Attributes
     ----------
     name
         The task's name in the configuration, for messages.
     spec
-        Where the data come from: `kind` (`hub`, `folder` or a generator) and what it needs.
+        Where the data come from: `kind` (`hub`, `folder` or a generator) and its settings.
     columns
         Columns that every split must have, the one with the inputs first.
     train
         The split that training needs.
     splits
-        Names of the wanted splits.
+        Names of the splits to download.
     """
 
     name: str
@@ -40,36 +40,36 @@ class DataRequest:
 
 @dataclass
 class _Written:
-    """The splits of a data set in a folder, one after another."""
+    """A folder to which the splits of a data set are written, and the facts about them."""
 
     request: DataRequest
     folder: Path
     facts: dict[str, Any] = field(default_factory=lambda: {"splits": {}, "missing": {}})
 
     def add(self, split: str, rows: pd.DataFrame, sha256: str | None = None) -> None:
-        """Write a split, and note what is known of it."""
+        """Write a split, and record the facts about it."""
         rows.to_parquet(self.folder / f"{split}.parquet", index=False)
         self.facts["splits"][split] = {"rows": len(rows), "sha256": sha256}
         column = rows.get(next(iter(self.request.columns), None))
         first = None if column is None or column.empty else column.iloc[0]
-        if isinstance(first, Mapping):  # an image: its first bytes tell a lossy copy
+        if isinstance(first, Mapping):  # an image: its encoding shows whether the copy is lossy
             from lowrank_bench.inputs.vision.decode import encoding_of
 
             self.facts["splits"][split]["encoding"] = encoding_of(first)
 
     def miss(self, split: str, reason: str) -> None:
-        """Note why a split is missing."""
+        """Record why a split is missing."""
         self.facts["missing"][split] = reason
 
 
 def fetch_data(request: DataRequest, folder: Path) -> dict[str, Any]:
-    """Write one `<split>.parquet` a split to a folder, and return the facts about them.
+    """Write one `<split>.parquet` per split to a folder, and return the facts about them.
 
     Returns
     -------
     dict
-        `splits`: for each split its `rows`, `sha256` and, for images, `encoding`; `missing`: for
-        each absent split the reason; `commit` of the hub's repository.
+        `splits`: `rows`, `sha256` and, for images, `encoding` of each split; `missing`: the
+        reason for each missing split; `commit`: that of the hub's repository.
 
     Raises
     ------
@@ -98,16 +98,16 @@ def check_data(
     name
         The task's name, for the message.
     splits, official
-        For each split what `splits.unofficial` compares.
+        For each split, the facts that `splits.unofficial` compares.
     accept
-        Whether other files are accepted.
+        Whether unofficial splits are accepted.
     """
     for split, facts in splits.items():
         fault = unofficial(facts, official.get(split, {}))
         if fault and not accept:
             raise LowRankError(
                 f"task {name}: split {split} is not the official file ({fault}); empty "
-                "the hub's cache (HF_HOME), or accept and label it: override hub.unofficial=true"
+                "the hub's cache (HF_HOME), or accept and label it with hub.unofficial=true"
             )
 
 
@@ -125,7 +125,7 @@ def _generate(written: _Written) -> None:
         if split in splits:
             written.add(split, pd.DataFrame(splits[split]))
         else:
-            written.miss(split, f"the generated suite has no split {split}")
+            written.miss(split, f"the generated task has no split {split}")
 
 
 def _list(written: _Written) -> None:
@@ -144,30 +144,34 @@ def _fetch(written: _Written) -> None:
     from lowrank_bench.download import hub
 
     spec, name = written.request.spec, written.request.name
-    where = (spec["repo"], spec["revision"], "dataset")
-    files, written.facts["commit"] = hub.list_files(*where)
+    repo, revision = spec["repo"], spec["revision"]
+    files, written.facts["commit"] = hub.list_files(repo, revision, "dataset")
     for split in written.request.splits:
         parts = _parquet_files(files, spec["config"], split)
         if not parts:
-            written.miss(split, f"split {split} is absent from {spec['repo']}")
+            written.miss(split, f"split {split} is absent from {repo}")
             continue
-        paths = [hub.fetch(spec["repo"], part, *where[1:]) for part in parts]
+        paths = [hub.fetch(repo, part, revision, "dataset") for part in parts]
         rows = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-        _check_columns(written.request.columns, rows.columns, f"task {name}: {spec['repo']}", split)
-        # The official checksum is that of a split in one file.
+        _check_columns(written.request.columns, rows.columns, f"task {name}: {repo}", split)
+        # Official checksums are known for splits in a single file only.
         written.add(split, rows, file_digest(paths[0]) if len(paths) == 1 else None)
 
 
-def _check_columns(wanted: Iterable[str], present: Collection[str], title: str, split: str) -> None:
-    absent = sorted(set(wanted) - set(present))
-    if absent:
+def _check_columns(
+    required: Iterable[str], present: Collection[str], title: str, split: str
+) -> None:
+    missing = sorted(set(required) - set(present))
+    if missing:
         raise LowRankError(
-            f"{title} has no column {absent[0]!r} in split {split}; its columns: "
+            f"{title} has no column {missing[0]!r} in split {split}; its columns: "
             f"{', '.join(present)}"
         )
 
 
-def _parquet_files(files: list[str], config: str | None, split: str) -> list[str]:
-    folder = rf"(?:{re.escape(config)}|data)/" if config else r"(?:.*/)?"
+def _parquet_files(files: list[str], subset: str | None, split: str) -> list[str]:
+    """Return the files of a split in one subset of a data set, which the hub calls its config."""
+    folder = rf"(?:{re.escape(subset)}|data)/" if subset else r"(?:.*/)?"
+    # A large split is cut into files `train-00000-of-00004.parquet` and so on.
     pattern = re.compile(rf"{folder}{re.escape(split)}(?:-\d+-of-\d+)?\.parquet")
     return [name for name in files if pattern.fullmatch(name)]

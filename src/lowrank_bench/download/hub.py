@@ -1,4 +1,4 @@
-"""Files of a hub repository at a pinned revision, retried, with errors that name the mend."""
+"""Files of a hub repository at a pinned revision, with retries and errors that name the remedy."""
 
 import time
 from collections.abc import Callable
@@ -17,11 +17,14 @@ from huggingface_hub.errors import (
 from lowrank_bench.errors import LowRankError
 
 ATTEMPTS = 6
+LONGEST_WAIT = 5.0  # seconds between two attempts
 Result = TypeVar("Result")
 
 
 def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str]:
-    """Return the files of a repository and the commit that `revision` stands for.
+    """Return the files of a repository, and the commit that `revision` refers to.
+
+    Without a hub, a cached snapshot on this machine is listed instead.
 
     Raises
     ------
@@ -29,12 +32,13 @@ def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str
         When the hub cannot be reached, or has no such repository or revision.
     """
 
-    def _ask() -> tuple[list[str], str]:
+    def _request() -> tuple[list[str], str]:
         info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type)
-        return sorted(entry.rfilename for entry in info.siblings), info.sha
+        files = getattr(info, "siblings", None) or []
+        return sorted(file.rfilename for file in files), info.sha or revision
 
     try:
-        return _patiently(_ask, repo, revision)
+        return _with_retries(_request, repo, revision)
     except LowRankError:
         cached = _cached_files(repo, revision, repo_type)
         if cached is None:
@@ -43,7 +47,7 @@ def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str
 
 
 def _cached_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str] | None:
-    """Return what `list_files` does, from the hub's cache on this machine."""
+    """Return what `list_files` returns, from the cache on this machine; None if it is empty."""
     try:
         folder = snapshot_download(
             repo, revision=revision, repo_type=repo_type, local_files_only=True
@@ -55,31 +59,32 @@ def _cached_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], 
 
 
 def fetch(repo: str, file: str, revision: str, repo_type: str) -> Path:
-    """Return the local path of one file, downloaded into the hub's cache where needed.
+    """Return the local path of one file, downloaded into the hub's cache if necessary.
 
     Raises
     ------
     LowRankError
         As `list_files`.
     """
-    return Path(
-        _patiently(
-            lambda: hf_hub_download(repo, file, revision=revision, repo_type=repo_type),
-            repo,
-            revision,
-        )
-    )
+
+    def _download() -> Path:
+        return Path(hf_hub_download(repo, file, revision=revision, repo_type=repo_type))
+
+    return _with_retries(_download, repo, revision)
 
 
-def _patiently(call: Callable[[], Result], repo: str, revision: str) -> Result:
+def _with_retries(request: Callable[[], Result], repo: str, revision: str) -> Result:
+    """Return the result of a request; repeat it after faults that may be temporary."""
     fault: Exception | None = None
     for attempt in range(ATTEMPTS):
         try:
-            return call()
+            return request()
+        # Final answers, which a second request would not change. The order of the clauses matters:
+        # some of these classes are subclasses of others.
         except RevisionNotFoundError:
             raise LowRankError(
-                f"hub repository {repo} has no revision {revision!r} at {constants.ENDPOINT}; "
-                "a mirror that keeps only main is used with the override hub.revision=main"
+                f"hub repository {repo} has no revision {revision!r} at {constants.ENDPOINT}; for "
+                "a mirror that keeps only main, use the override hub.revision=main"
             ) from None
         except RepositoryNotFoundError:
             raise LowRankError(
@@ -90,24 +95,28 @@ def _patiently(call: Callable[[], Result], repo: str, revision: str) -> Result:
             raise LowRankError(
                 f"{repo} is not in the cache and HF_HUB_OFFLINE is set; unset it for the download"
             ) from None
+        # The hub did not answer, and the file is not in the cache: try again.
         except LocalEntryNotFoundError as error:
             fault = error
         except EntryNotFoundError as error:
             raise LowRankError(f"hub repository {repo}@{revision}: {_brief(error)}") from None
-        except Exception as error:  # the hub's client raises its transport's own errors
+        # The client lets through any error of its HTTP library.
+        except Exception as error:
             fault = error
-        if _refused(fault):
+        if _is_refused(fault):
             break
-        time.sleep(min(0.2 * 2**attempt, 5))
+        # Wait longer each time, so that a busy hub can recover.
+        time.sleep(min(0.2 * 2**attempt, LONGEST_WAIT))
     raise LowRankError(
         f"cannot download {repo} from {constants.ENDPOINT} ({_brief(fault)}); set HF_ENDPOINT to a "
-        "hub that answers, or HF_HOME to a cache that holds it"
+        "hub that answers, or HF_HOME to a cache that contains it"
     )
 
 
-def _refused(fault: BaseException | None) -> bool:
-    """Tell whether nothing listens there, so that trying again is idle."""
+def _is_refused(fault: BaseException | None) -> bool:
+    """Return whether no server listens at the endpoint, so that a retry is pointless."""
     while fault is not None:
+        # By name: the HTTP library's own class for a refused connection.
         if isinstance(fault, ConnectionRefusedError) or type(fault).__name__ == "ConnectError":
             return True
         fault = fault.__cause__ or fault.__context__

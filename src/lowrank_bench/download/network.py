@@ -16,12 +16,12 @@ _TOKENIZER = (
 
 
 def fetch_network(repo: str, revision: str, file: str | None, folder: Path) -> dict[str, Any]:
-    """Copy a network's configuration, weights and tokenizer to a folder.
+    """Download a network's configuration, weights and tokenizer to a folder.
 
     Parameters
     ----------
     file
-        Fetch this file alone.
+        Download only this file; None for all that loading needs.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def fetch_network(repo: str, revision: str, file: str | None, folder: Path) -> d
         When the hub cannot be reached, or a file is missing.
     """
     files, commit = hub.list_files(repo, revision, "model")
-    for name in _wanted(files, repo, file):
+    for name in _required(files, repo, file):
         shutil.copyfile(hub.fetch(repo, name, revision, "model"), folder / Path(name).name)
     sha256 = {copy.name: file_digest(copy) for copy in folder.iterdir()}
     return {"repo": repo, "commit": commit, "sha256": sha256}
@@ -43,50 +43,50 @@ def fetch_network(repo: str, revision: str, file: str | None, folder: Path) -> d
 def check_network(
     name: str, repo: str, actual: Mapping[str, str], expected: Mapping[str, str]
 ) -> None:
-    """Compare the SHA-256 of files with those that the configuration expects.
+    """Compare the SHA-256 of files with those in the configuration and in the file names.
 
     Parameters
     ----------
     name
         The model's name in the configuration, for the message.
     actual, expected
-        SHA-256 by file name; an expected one may be its start alone.
+        SHA-256 by file name; an expected one may be a prefix.
 
     Raises
     ------
     LowRankError
-        When a file is missing or has another checksum.
+        When a file is missing or has the wrong checksum.
     """
-    for file, wanted in {**_named(actual), **expected}.items():
-        if not actual.get(file, "").startswith(wanted):
+    for file, prefix in {**_checksums_in_names(actual), **expected}.items():
+        if not actual.get(file, "").startswith(prefix):
             raise LowRankError(
-                f"{repo}: {file} has SHA-256 {actual.get(file, 'nothing')}, not {wanted}; the file "
-                "is damaged or another one: empty the hub's cache (HF_HOME) or correct "
+                f"{repo}: {file} has SHA-256 {actual.get(file, 'nothing')}, not {prefix}; it is "
+                "damaged or another file: empty the hub's cache (HF_HOME) or correct "
                 f"model.{name}.sha256"
             )
 
 
-def _named(files: Iterable[str]) -> dict[str, str]:
-    """Return the starts of checksums that stand in file names, as `resnet20-12fca82f.th`."""
+def _checksums_in_names(files: Iterable[str]) -> dict[str, str]:
+    """Return the checksum prefixes in file names, as in `resnet20-12fca82f.th`."""
     matches = ((name, re.search(r"-([0-9a-f]{8})\.\w+$", name)) for name in files)
     return {name: match[1] for name, match in matches if match}
 
 
-def _wanted(files: list[str], repo: str, file: str | None) -> list[str]:
+def _required(files: list[str], repo: str, file: str | None) -> list[str]:
+    """Return which files of a repository are needed: `file` alone, or all that loading needs."""
     if file:
         if file not in files:
-            raise LowRankError(
-                f"hub repository {repo} holds no file {file}; there are {', '.join(files)}"
-            )
+            raise LowRankError(f"hub repository {repo} has no file {file}, only {', '.join(files)}")
         return [file]
     top = [name for name in files if "/" not in name]
     weights = [n for n in top if re.fullmatch(r"model.*\.safetensors(\.index\.json)?", n)]
+    # Weights in torch's own format are the second choice: safetensors cannot contain code.
     weights = weights or [
         n for n in top if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", n)
     ]
     if not weights or "config.json" not in top:
         raise LowRankError(
-            f"hub repository {repo} holds no config.json with model weights beside it"
+            f"hub repository {repo} has no config.json and model weights in its top folder"
         )
     tokenizer = [name for name in top if re.fullmatch(_TOKENIZER, name)]
     pixels = [name for name in top if name == "preprocessor_config.json"]

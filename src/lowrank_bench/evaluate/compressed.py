@@ -60,7 +60,8 @@ class SwappedEmbedding:
         LowRankError
             When the compression leaves no rank.
         """
-        rank = method.rank_for(*self.matrix.shape, compression)
+        rows, columns = self.matrix.shape
+        rank = method.rank_for(rows, columns, compression)
         factors: Approximation = decomposition.factors(rank)
         swap_embedding(self.model, self.layer, factors)
         certificate = certify(self.matrix, factors, bounds=self._bounds, thorough=True)

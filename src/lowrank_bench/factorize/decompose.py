@@ -35,7 +35,8 @@ def decompose(
     LowRankError
         When the method refuses the matrix or the compression.
     """
-    rank = None if method.nested else method.rank_for(*matrix.shape, compression)
+    rows, columns = matrix.shape
+    rank = None if method.nested else method.rank_for(rows, columns, compression)
     problem = Problem(matrix, rank, **row_facts)
     start = time.perf_counter()
     decomposition = method.decompose(problem)

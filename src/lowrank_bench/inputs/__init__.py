@@ -1,1 +1,1 @@
-"""Kinds of input: texts and images, their networks, encodings and training."""
+"""Texts and images: their networks, encodings, training and prediction."""

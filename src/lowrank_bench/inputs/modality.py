@@ -1,24 +1,29 @@
-"""What the pipeline asks of a kind of input; `text` and `image` are the two there are.
+"""What the pipeline needs from a kind of input. There are two: `text` and `image`.
 
-A modality is a module with the functions of `Modality`. Everything above them (checkpoints,
+A modality is a module with the functions of `Modality`. All code above it (checkpoints,
 evaluation, training after compression, calibration) is the same for texts and images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
     from lowrank_bench.inputs.sources import InputSources
+    from lowrank_bench.inputs.text import text
+    from lowrank_bench.inputs.text.encode import Encoded as EncodedTexts
     from lowrank_bench.inputs.training_loop import Watch
+    from lowrank_bench.inputs.vision import image
+    from lowrank_bench.inputs.vision.images import Encoded as EncodedImages
 
-# Modality → its package, which declares its sources, and the module in it with the functions.
+# Modality → its package, which declares its sources, and the module with its functions.
 PACKAGES = {
     "text": ("lowrank_bench.inputs.text", "text"),
     "image": ("lowrank_bench.inputs.vision", "image"),
@@ -26,32 +31,43 @@ PACKAGES = {
 
 
 class Encoded(Protocol):
-    """The rows of a split as the network takes them; its class depends on the modality."""
+    """The rows of a split in the form that the network takes; each modality has its own class."""
 
-    labels: np.ndarray
+    @property
+    def labels(self) -> NDArray[Any]:
+        """Class ids (int64) or scores (float32), n."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
 
+    def with_labels(self, labels: NDArray[Any]) -> Self:
+        """Return the same rows with other labels."""
 
-class Modality(Protocol):
-    """The functions of a modality. A `processor` is a tokenizer, or how pixels are normalised."""
+
+Rows = TypeVar("Rows", bound=Encoded)
+
+
+class ModalityOf(Protocol[Rows]):
+    """The functions of a modality whose encoded rows are `Rows`.
+
+    A `processor` is a tokenizer, or how pixels are normalised.
+    """
 
     def initial_network(
         self, spec: Mapping[str, Any], folder: Path | None, inputs: Mapping[str, Any], seed: int
     ) -> tuple["nn.Module", Any]:
-        """Return the network and its processor before training.
+        """Return the network before training, and its processor.
 
         Parameters
         ----------
         spec
-            Where the network comes from, as `config.entries` has it.
+            Where the network comes from, as in `config.entries`.
         folder
-            Its files, where it was fetched; None for one that is built here.
+            The files of a downloaded network; None for a network that is built here.
         inputs
             How rows become features and labels: `columns`, `label`, `labels`, and more.
         seed
-            Decides the weights that are drawn.
+            Decides the random weights.
         """
 
     def published_network(
@@ -62,14 +78,14 @@ class Modality(Protocol):
         recipe: Mapping[str, Any],
         title: str,
     ) -> tuple["nn.Module", Any, list[int] | None]:
-        """Return a network that others trained, its processor, and its order of outputs.
+        """Return a network that others trained, its processor, and the order of its outputs.
 
-        The order has the number of the output that means each label; None when they agree.
-        `recipe` holds what the configuration says of the network.
+        The order has the number of the output for each label; None when they agree. `recipe` is
+        what the configuration says of the network.
         """
 
     def check_network(self, model: "nn.Module", title: str) -> dict[str, Any]:
-        """Refuse a network that cannot be compressed; return what the manifest says of it."""
+        """Refuse a network that cannot be compressed; return facts for the manifest."""
 
     def save_network(self, model: "nn.Module", processor: Any, folder: Path) -> None:
         """Write network and processor to a folder."""
@@ -77,48 +93,57 @@ class Modality(Protocol):
     def load_network(self, folder: Path) -> tuple["nn.Module", Any]:
         """Return network and processor, float32, in evaluation mode, on the CPU."""
 
-    def encode(self, rows: "pd.DataFrame", processor: Any, inputs: Mapping[str, Any]) -> Encoded:
-        """Return rows as the network takes them, with their labels."""
+    def encode(self, rows: "pd.DataFrame", processor: Any, inputs: Mapping[str, Any], /) -> Rows:
+        """Return the rows in the form that the network takes, with their labels."""
 
     def example(self, processor: Any, length: int) -> dict[str, "Tensor"]:
-        """Return the keyword arguments of a forward of one row: a text of `length`, or an image."""
+        """Return the arguments of a forward pass for one row: a text of `length`, or an image."""
 
-    def processor_name(self, processor: Any) -> list[Any] | None:
+    def processor_name(self, processor: Any, /) -> list[Any] | None:
         """Return what decides how rows are encoded; None: encode them anew in every job."""
 
-    def write_encoded(self, encoded: Encoded, folder: Path) -> None:
+    def write_encoded(self, encoded: Rows, folder: Path) -> None:
         """Write encoded rows to a folder."""
 
-    def read_encoded(self, folder: Path) -> Encoded:
-        """Return encoded rows, mapped into memory."""
+    def read_encoded(self, folder: Path) -> Rows:
+        """Return encoded rows, memory-mapped."""
 
     def predict(
         self,
         model: "nn.Module",
         processor: Any,
-        encoded: Encoded,
+        encoded: Rows,
         max_tokens: int,
         device: str = "cpu",
         output_order: Sequence[int] | None = None,
-    ) -> np.ndarray:
+        /,
+    ) -> NDArray[np.float32]:
         """Return the logits of every row, n×labels float32, in the order of the labels."""
 
     def train(
         self,
         model: "nn.Module",
         processor: Any,
-        encoded: Encoded,
+        encoded: Rows,
         recipe: Mapping[str, Any],
         seed: int,
         device: str = "cpu",
         watch: "Watch | None" = None,
+        /,
     ) -> dict[str, Any]:
-        """Train a network in place; return what `training_loop.Training.run` does."""
+        """Train a network in place; return what `training_loop.Training.run` returns."""
 
     def batches(
-        self, encoded: Encoded, processor: Any, rows: Sequence[int], device: str, batch_size: int
+        self, encoded: Rows, processor: Any, rows: Sequence[int], device: str, batch_size: int
     ) -> Iterator[tuple[dict[str, "Tensor"], "Tensor"]]:
         """Yield the network's keyword arguments and the labels, `batch_size` rows at a time."""
+
+
+Modality = ModalityOf[Encoded]
+
+if TYPE_CHECKING:  # both modules have the functions of a modality
+    _TEXT: ModalityOf[EncodedTexts] = text
+    _IMAGE: ModalityOf[EncodedImages] = image
 
 
 def modality_of(name: str) -> Modality:

@@ -1,20 +1,22 @@
-"""Rows of a split: read from parquet, limited to a part, labelled as outputs are numbered."""
+"""Rows of a split: read from parquet, limited to a part, with labels numbered like the outputs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.inputs.modality import Encoded, Modality
 from lowrank_bench.inputs.splits import split_and_range
 
+if TYPE_CHECKING:
+    from lowrank_bench.inputs.modality import Encoded, Modality
+
+Rows = TypeVar("Rows", bound="Encoded")
 SHUFFLE_SEED = 0  # parts of a split are the same for every network and seed
-HELD_OUT_TOKENS = 4096  # padded tokens of one batch
+HELD_OUT_TOKENS = 4096  # of one batch, with padding
 
 
 def read_split(folder: Path, name: str, limits: Sequence[int | None] = ()) -> pd.DataFrame:
@@ -23,11 +25,11 @@ def read_split(folder: Path, name: str, limits: Sequence[int | None] = ()) -> pd
     Parameters
     ----------
     folder
-        Holds `<split>.parquet`.
+        Contains `<split>.parquet`.
     name
-        As `splits.split_and_range` reads it.
+        The split and its part, as `splits.split_and_range` reads it.
     limits
-        Keep the first that many rows of the shuffle, one limit after another; None keeps all.
+        For each limit in turn, keep that many rows from the start of the shuffle; None keeps all.
     """
     split, part = split_and_range(name)
     rows = part_of(pd.read_parquet(folder / f"{split}.parquet"), part)
@@ -43,27 +45,27 @@ def part_of(rows: pd.DataFrame, part: slice | None) -> pd.DataFrame:
     return rows.sample(frac=1, random_state=SHUFFLE_SEED).iloc[part]
 
 
-def with_outputs(encoded: Any, labels: Sequence[str], output_order: Sequence[int] | None) -> Any:
-    """Return rows whose labels are the numbers of the outputs that mean them.
+def with_outputs(encoded: Rows, labels: Sequence[str], output_order: Sequence[int] | None) -> Rows:
+    """Return rows whose labels are the numbers of the network's outputs.
 
     Parameters
     ----------
     encoded
         Rows with labels as the task numbers them.
     labels
-        Names of the task's labels; none for a regression, whose scores stay as they are.
+        Names of the task's labels; empty for a regression, whose scores stay as they are.
     output_order
-        For each label the number of its output; None when both agree.
+        For each label of the task, the number of its output; None when they agree.
     """
     if output_order is None or not labels:
         return encoded
-    return replace(encoded, labels=np.array(output_order)[encoded.labels])
+    return encoded.with_labels(np.array(output_order)[encoded.labels])
 
 
 def held_out_loss(
-    modality: Modality, processor: Any, rows: Encoded
+    modality: "Modality", processor: Any, rows: "Encoded"
 ) -> Callable[[nn.Module], float]:
-    """Return a function that gives a network's mean loss on rows that it is not trained on."""
+    """Return a function that computes a network's mean loss on rows it is not trained on."""
 
     def loss(model: nn.Module) -> float:
         """Return the loss that training minimises, on the held-out rows."""

@@ -1,4 +1,4 @@
-"""What a modality declares of the code behind its results."""
+"""How a modality declares the code behind its results."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from lowrank_bench.store.sources import Sources
 
 @dataclass(frozen=True)
 class InputSources:
-    """The code of one modality, by the artifact that it decides.
+    """The code of one modality, by the artifact it decides.
 
     Attributes
     ----------
     starting
-        Builds or loads a network before it is trained.
+        Builds or loads a network before training.
     published
         Reads a network that others trained.
     encoding
-        Turns rows into what the network takes.
+        Turns rows into the form that the network takes.
     batching
         Cuts encoded rows into batches for calibration.
     training

@@ -1,94 +1,69 @@
-"""The loop of every training: it may stop early, and a killed job goes on from a file."""
+"""The training loop for texts and images: it can stop early, and resumes after a killed job."""
 
 import copy
 import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.state import Stateful
 from lowrank_bench.store.files import write_atomic
 
-EVERY = 300.0  # seconds between two notes of where a training is
+SAVE_INTERVAL = 300.0  # seconds
 OnStep = Callable[[int, int, float], None]
-
-
-class Stateful(Protocol):
-    """What has a state: a network, an optimizer, a schedule, a source of random numbers."""
-
-    def state_dict(self) -> Any:
-        """Return the state."""
-
-    def load_state_dict(self, state: Any) -> Any:
-        """Take over a state."""
-
-
-class NumpyRandom:
-    """The state of a NumPy generator."""
-
-    def __init__(self, generator: np.random.Generator) -> None:
-        self._bits = generator.bit_generator
-
-    def state_dict(self) -> Any:
-        """Return the state."""
-        return self._bits.state
-
-    def load_state_dict(self, state: Any) -> None:
-        """Take over a state."""
-        self._bits.state = state
-
-
-class TorchRandom:
-    """The states of torch's own generators (dropout's), and of one more."""
-
-    def __init__(self, generator: torch.Generator | None = None) -> None:
-        self._own = generator
-
-    def state_dict(self) -> Any:
-        """Return the states."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        own = None if self._own is None else self._own.get_state()
-        return {"cpu": torch.get_rng_state(), "cuda": cuda, "own": own}
-
-    def load_state_dict(self, state: Any) -> None:
-        """Take over the states."""
-        torch.set_rng_state(state["cpu"])
-        if state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
-        if self._own is not None:
-            self._own.set_state(state["own"])
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What a training heeds beside its own loss.
+    """How a training run reports its progress, when it stops early, and where it saves its state.
 
     Attributes
     ----------
     on_step
-        Hears `(step, steps, loss)` of every step.
+        Called as `on_step(step, steps, loss)` after every step.
     held_out
-        Gives the loss over rows that are not trained on; asked after every epoch.
+        Returns the network's loss on held-out rows; called after every epoch.
     patience
-        Stop after so many epochs without a lower held-out loss, and keep the best epoch's network.
+        Stop after this many epochs without a lower held-out loss, and keep the network of the
+        best epoch.
     file
-        Where the state is noted every `every` seconds; a training of that name that was killed goes
-        on from it, with the numbers that it would have had.
+        The state is saved here every `every` seconds. If the file exists, training resumes from
+        it, with the same results as an uninterrupted run.
     """
 
     on_step: OnStep | None = None
     held_out: Callable[[nn.Module], float] | None = None
     patience: int | None = None
     file: Path | None = None
-    every: float = EVERY
+    every: float = SAVE_INTERVAL
+
+
+@dataclass
+class Progress:
+    """How far a training run has come.
+
+    Attributes
+    ----------
+    losses, held_out
+        The mean training loss and the held-out loss of every finished epoch.
+    steps
+        Steps since the start.
+    total
+        Sum of the losses in the current epoch.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    steps: int = 0
+    total: float = 0.0
 
 
 class Training:
@@ -97,7 +72,7 @@ class Training:
     Parameters
     ----------
     parts
-        Everything whose state decides the rest, by name; `model` among it.
+        Everything whose state decides the remaining steps, by name; one of them is `model`.
     batches
         Draws the batches of an epoch: row numbers, int64.
     step
@@ -111,16 +86,24 @@ class Training:
         step: Callable[[Tensor], float],
         watch: Watch | None = None,
     ) -> None:
-        self.parts, self.batches, self.step = parts, batches, step
+        model = parts["model"]
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"parts['model'] is a {type(model).__name__}, not a network")
+        self.parts, self.batches, self.step, self.model = parts, batches, step, model
         self.watch = watch or Watch()
-        self.model: Any = parts["model"]
-        self.done: dict[str, Any] = {"losses": [], "held_out": [], "steps": 0, "total": 0.0}
-        self.left: list[Tensor] | None = None  # batches of the current epoch
-        self.best: Any = None
-        self._noted = time.monotonic()
+        self.progress = Progress()
+        self._remaining: list[Tensor] | None = None  # batches of the current epoch
+        self._best: Any = None  # state of the best epoch's network
+        self._saved_at = time.monotonic()
 
     def run(self, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
-        """Train and return the mean loss of each epoch, and what was seen of held-out rows.
+        """Train the network in place.
+
+        Returns
+        -------
+        dict
+            `losses`: the mean loss of each epoch; with held-out rows also `held_out_losses`, and
+            with `patience` the `kept_epoch`, counted from 1.
 
         Raises
         ------
@@ -128,87 +111,97 @@ class Training:
             When the loss stops being finite.
         """
         self._resume()
-        while len(self.done["losses"]) < epochs and not self._stalled():
-            if self.left is None:
-                self.left, self.done["total"] = list(self.batches()), 0.0
-            while self.left:
-                self._one_step(epochs * steps_per_epoch)
-            self.done["losses"].append(self.done["total"] / steps_per_epoch)
-            self.left = None
-            self._look()
-            self._note()
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
+        progress = self.progress
+        while len(progress.losses) < epochs and not self._is_stalled():
+            # A resumed run first finishes the epoch that was interrupted.
+            if self._remaining is None:
+                self._remaining, progress.total = list(self.batches()), 0.0
+            while self._remaining:
+                self._train_step(self._remaining, epochs * steps_per_epoch)
+            progress.losses.append(progress.total / steps_per_epoch)
+            self._remaining = None
+            self._validate()
+            self._save()
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
         if self.watch.file:
             self.watch.file.unlink(missing_ok=True)
-        return self._found()
+        return self._summary()
 
-    def _one_step(self, steps: int) -> None:
-        value, number = self.step(self.left[0]), self.done["steps"] + 1
-        self.left.pop(0)
-        if not math.isfinite(value):
+    def _train_step(self, remaining: list[Tensor], steps: int) -> None:
+        """Train on the first of the remaining batches, and drop it once it is done."""
+        loss, number = self.step(remaining[0]), self.progress.steps + 1
+        remaining.pop(0)
+        if not math.isfinite(loss):
             raise LowRankError(
-                f"training diverged at step {number} of {steps} (loss {value}); lower "
+                f"training diverged at step {number} of {steps} (loss {loss}); lower "
                 "recipe.learning_rate or set recipe.precision=fp32"
             )
-        self.done["total"], self.done["steps"] = self.done["total"] + value, number
+        self.progress.total += loss
+        self.progress.steps = number
         if self.watch.on_step:
-            self.watch.on_step(number, steps, value)
-        self._note()
+            self.watch.on_step(number, steps, loss)
+        self._save()
 
-    def _look(self) -> None:
-        """Note the held-out loss, and the network if it is the best so far."""
+    def _validate(self) -> None:
+        """Record the held-out loss, and copy the network if it is the best so far."""
         if self.watch.held_out is None:
             return
         self.model.eval()
-        seen = self.done["held_out"]
-        seen.append(self.watch.held_out(self.model))
+        losses = self.progress.held_out
+        losses.append(self.watch.held_out(self.model))
         self.model.train()
-        if not math.isfinite(seen[-1]):
+        if not math.isfinite(losses[-1]):
             raise LowRankError(
-                f"the loss on held-out rows is {seen[-1]} after epoch {len(seen)}; lower "
+                f"the loss on held-out rows is {losses[-1]} after epoch {len(losses)}; lower "
                 "recipe.learning_rate or set recipe.precision=fp32"
             )
-        if self.watch.patience and seen[-1] == min(seen) and seen.count(seen[-1]) == 1:
-            self.best = copy.deepcopy(self.model.state_dict())
+        # Of several epochs with the same lowest loss, the first is kept.
+        if self.watch.patience and losses[-1] == min(losses) and losses.count(losses[-1]) == 1:
+            self._best = copy.deepcopy(self.model.state_dict())
 
-    def _stalled(self) -> bool:
-        seen, patience = self.done["held_out"], self.watch.patience
-        return bool(patience and seen) and len(seen) - 1 - seen.index(min(seen)) >= patience
+    def _is_stalled(self) -> bool:
+        losses, patience = self.progress.held_out, self.watch.patience
+        if not patience or not losses:
+            return False
+        return len(losses) - 1 - losses.index(min(losses)) >= patience
 
-    def _found(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"losses": self.done["losses"]}
-        if seen := self.done["held_out"]:
-            found |= {"held_out_losses": seen}
+    def _summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = {"losses": self.progress.losses}
+        if losses := self.progress.held_out:
+            summary["held_out_losses"] = losses
             if self.watch.patience:
-                found["kept_epoch"] = 1 + seen.index(min(seen))
-        return found
+                summary["kept_epoch"] = 1 + losses.index(min(losses))
+        return summary
 
-    def _note(self) -> None:
-        if self.watch.file is None or time.monotonic() - self._noted < self.watch.every:
+    def _save(self) -> None:
+        """Save the state if the last save is long enough ago."""
+        if self.watch.file is None or time.monotonic() - self._saved_at < self.watch.every:
             return
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        states = {name: part.state_dict() for name, part in self.parts.items()}
         content = BytesIO()
-        torch.save([state, self.done, self.left, self.best], content)
+        torch.save([states, asdict(self.progress), self._remaining, self._best], content)
         write_atomic(self.watch.file, content.getvalue())
-        self._noted = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def _resume(self) -> None:
+        """Continue from the file of an interrupted run, if there is one."""
         file = self.watch.file
         if file is None or not file.is_file():
             return
         try:
-            state, *rest = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file makes torch raise nearly anything
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            states, progress, self._remaining, self._best = saved
+        except Exception as error:  # torch raises almost anything for a damaged file
             reason = str(error).partition("\n")[0] or type(error).__name__
-            _say(f"warning: {file}: damaged or cut short ({reason}); the training starts anew")
+            _log(f"warning: {file}: damaged or cut short ({reason}); training starts over")
             file.unlink(missing_ok=True)
             return
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        self.done, self.left, self.best = rest
-        _say(f"[training] goes on after step {self.done['steps']}, from {file}")
+            part.load_state_dict(states[name])
+        self.progress = Progress(**progress)
+        _log(f"[training] resumes after step {self.progress.steps}, from {file}")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.layers.convolution import FactorizedConv2d
-from lowrank_bench.layers.embedding import compressed_embedding
-from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.layerwise.spectra import Spectrum
-from lowrank_bench.linalg.factors import Factors
 from lowrank_bench.network import allocate
 from lowrank_bench.network.allocate import Options
-from lowrank_bench.network.layers import Layer, bias_of, replaced, weight_of
+from lowrank_bench.network.layers import Layer, replaced, weight_of
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+from lowrank_bench.network.replacement import factorized_layer
 
 SHARE_LEAST = 1e-12  # of the energy kept, so that its logarithm is finite
 Floats = NDArray[np.float64]
@@ -163,18 +160,12 @@ def build(problem: NetworkProblem, candidate: Candidate, rank: int) -> nn.Module
     layer = candidate.layer
     dense = problem.model.get_submodule(layer.name)
     left, right = candidate.spectrum.factors(rank)
-    if layer.kind == "embedding":
-        return compressed_embedding(dense, Factors(right.T.contiguous(), left.T.contiguous()))
-    bias = None
+    if layer.kind == "embedding":  # its matrix was transposed
+        return factorized_layer(dense, right.T.contiguous(), left.T.contiguous())
+    shift = None
     if candidate.mean is not None:
-        lost = layer_matrix(problem, layer) @ candidate.mean - left @ (right @ candidate.mean)
-        old = bias_of(dense)
-        bias = lost if old is None else lost + old.detach().cpu().double()
-    if layer.kind == "conv":
-        assert isinstance(dense, nn.Conv2d)
-        return FactorizedConv2d.from_dense(dense, left, right, bias=bias)
-    assert isinstance(dense, nn.Linear)
-    return FactorizedLinear.from_dense(dense, left, right, bias=bias)
+        shift = layer_matrix(problem, layer) @ candidate.mean - left @ (right @ candidate.mean)
+    return factorized_layer(dense, left, right, shift=shift)
 
 
 def _describe(candidate: Candidate, rank: int | None) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class Cell:
     def config_digest(self) -> str:
         """Digest of the cell's configuration without the sources."""
         checkpoint = self.checkpoint
-        parts = [checkpoint.network.spec, checkpoint.data.spec]
+        parts: list[Any] = [checkpoint.network.spec, checkpoint.data.spec]
         parts += [checkpoint.inputs, checkpoint.recipe, checkpoint.seed]
         spec = self.spec
         method = [

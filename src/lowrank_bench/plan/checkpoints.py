@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lowrank_bench.config.entries import EvaluationSplit, TrainSplit
 from lowrank_bench.config.schema import Config, Model, Task
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.splits import held_out_of, rows_of, split_and_range
@@ -110,7 +111,7 @@ def _published(model: Model, name: str, task: str, config: Config) -> Source:
 def task_data(config: Config, name: str) -> Source:
     """Return the source of a task's splits, with what is known of the official files."""
     task = config.task[name]
-    splits = [task.train, *task.evaluation]
+    splits: list[TrainSplit | EvaluationSplit] = [task.train, *task.evaluation]
     checks = {
         "splits": {
             split_and_range(s.split)[0]: s.model_dump(include=OFFICIAL) for s in reversed(splits)

@@ -38,7 +38,7 @@ class Labels:
         """Unite the labels that two tensors of labels, broadcast, have at the same place."""
         if one is other:
             return
-        parts = torch.broadcast_tensors(one, other)  # type: ignore[no-untyped-call]  # torch's
+        parts = torch.broadcast_tensors(one, other)
         pairs = torch.stack([part.reshape(-1) for part in parts])
         for a, b in torch.unique(pairs, dim=1).T.tolist():
             low, high = sorted((self._root(a), self._root(b)))

@@ -139,7 +139,7 @@ def pruned(
     problem: NetworkProblem,
     kept: Sequence[Units],
     info: dict[str, Any],
-    scale: NDArray[np.floating[Any]] | None = None,
+    scale: NDArray[np.float64] | None = None,
 ) -> CompressedNetwork:
     """Return a copy of the network without the other units.
 

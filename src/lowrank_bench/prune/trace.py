@@ -53,7 +53,7 @@ def _usual_layout(model: nn.Module) -> Iterator[None]:
             parameter.data = data
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook for subclasses
+class _Tracer(TorchDispatchMode):
     """Labels what runs: layers as a whole, and each function of PyTorch's core between them."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Drop against what is saved: parameters, multiply-adds, and measured time, side by side."""
+"""Drop against three savings side by side: parameters, multiply-adds, and measured time."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ COUNTS = {
     "multiply-adds": ("macs_dense", "macs_kept", "multiply-adds saved (%)"),
 }
 MEASURED_KEYS = ["model", "label", "target", "compression"]
-UNCOUNTED = "look-ups have no multiply-adds"
+NO_MACS = "look-ups have no multiply-adds"
 
 
 def cost_curves(
@@ -28,15 +28,15 @@ def cost_curves(
 ) -> list[Path]:
     """Draw the mean drop over a network's tasks against each of three costs.
 
-    One row of panels per network: parameters of the replaced layers, multiply-adds, and how many
-    times as fast as the dense network it runs, on the largest batch that was measured.
+    Each network has one row of panels: parameters of the replaced layers, multiply-adds, and the
+    speed relative to the dense network on the largest batch that was measured.
 
     Parameters
     ----------
     scores
-        Columns of `score.schema.SCORES`.
+        The score table `scores`.
     latency
-        Columns of `evaluate.latency.COLUMNS`.
+        The table `latency`.
     out_stem, title, styles
         As in `curves.drop_curves`.
     """
@@ -58,15 +58,15 @@ def cost_curves(
         figure = new_page(2.2 * len(models) + 0.4, heading, shown)
         grid = figure.subplots(len(models), len(COUNTS) + 1, squeeze=False, sharey="row")
         for line, model in zip(grid, models, strict=True):
-            own = rows[rows["model"] == model]
+            part = rows[rows["model"] == model]
             for axes, column in zip(line, [*COUNTS, "ratio"], strict=True):
-                _panel(axes, own, column, shown)
+                _panel(axes, part, column, shown)
             line[0].set_title(model)
         return save(figure, Path(out_stem))
 
 
 def _points(frame: pd.DataFrame, latency: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each network, series and compression: mean drop, shares, speeds."""
+    """Return mean drop, savings and speed for each network, series and compression."""
     rows = frames.headline(frame[frame["status"].isin(["ok", ""])])
     rows = rows[~frames.as_trained(rows) & (rows["finetune_epochs"] == 0) & rows["drop"].notna()]
     for name, (dense, kept, _) in COUNTS.items():
@@ -74,6 +74,7 @@ def _points(frame: pd.DataFrame, latency: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "series", "label", "target", "compression"]
     means = rows.groupby(keys, as_index=False)[["drop", *COUNTS]].mean()
     sizes = ["batch", "length"]
+    # Of several batches the largest is drawn; the table lists them all.
     measured = latency.sort_values(sizes).drop_duplicates(MEASURED_KEYS, keep="last")
     measured = measured[[*MEASURED_KEYS, *sizes, "ratio"]]
     means = means.merge(measured, how="left", on=MEASURED_KEYS)
@@ -89,15 +90,15 @@ def _panel(axes: Axes, rows: pd.DataFrame, column: str, styles: dict[str, Line])
         axes.axvline(1, color=GREY, linewidth=0.8, zorder=1)
         axes.set_xlabel(_times(rows))
     if rows[column].isna().all():
-        say(axes, UNCOUNTED if column in COUNTS else "not measured", 20)
+        say(axes, NO_MACS if column in COUNTS else "not measured", 20)
         return
     for name, line in styles.items():
-        own = rows[(rows["series"] == name) & rows[column].notna()]
-        axes.plot(own[column], own["drop"], zorder=3, **line.options())
+        points = rows[(rows["series"] == name) & rows[column].notna()]
+        axes.plot(points[column], points["drop"], zorder=3, **line.options())
 
 
 def _times(rows: pd.DataFrame) -> str:
-    """Return the words for a speed, with the batch on which it was measured."""
+    """Return the label of the speed axis, with the batch on which the speed was measured."""
     sizes = rows[["batch", "length"]].dropna()
     if sizes.empty:
         return "times as fast"
@@ -106,10 +107,10 @@ def _times(rows: pd.DataFrame) -> str:
 
 
 def latency_table(latency: pd.DataFrame) -> Table:
-    """Return how fast, how large in memory and on disk every measured network is."""
+    """Return speed, memory and disk size of every measured network relative to the dense one."""
     measured = latency[latency["ratio"].notna()]
-    said = measured[["clock", "threads", "device"]].drop_duplicates().astype(str)
-    machine = "; ".join(f"{c}, {t} threads, {d}" for c, t, d in said.itertuples(index=False))
+    machines = measured[["clock", "threads", "device"]].drop_duplicates().astype(str)
+    machine = "; ".join(f"{c}, {t} threads, {d}" for c, t, d in machines.itertuples(index=False))
     busy = measured["load"].max() if len(measured) else float("nan")
     note = f"the machine's load average reached {busy:.1f} while this was measured"
     return Table(

@@ -1,4 +1,4 @@
-"""The papers' figure: drop against compression, one panel per task or per average."""
+"""The figure of the papers: drop against compression, one panel for each task or average."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from lowrank_bench.report import frames
 from lowrank_bench.report.page import (
@@ -19,7 +20,7 @@ from lowrank_bench.report.page import (
 )
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
-TITLE_SIZE = 8.5  # points; longer titles shrink so that neighbours do not touch
+TITLE_SIZE = 8.5  # points; long titles are smaller, so that neighbours do not touch
 NOTHING = "no cell was evaluated: see the status table"
 
 
@@ -31,28 +32,28 @@ def drop_curves(
     scores: pd.DataFrame | None = None,
     styles: dict[str, Line] | None = None,
 ) -> list[Path]:
-    """Draw the drop of one network against compression, one panel per task.
+    """Draw the drop of one network against compression, one panel for each task.
 
     The form of the figure is that of Tukan et al. (Sensors 2021) and Maalouf et al. (ICLR 2021,
     fig. 5). A task with several metrics shows its headline metric (`frames.headline`), named in
-    the panel's title; x is the compression achieved (for a budget of measured time, which no
-    count tells, the compression asked), y the drop in points, the shade its 95 % interval. A lost
-    cell breaks its line and is marked by a cross on the x-axis.
+    the panel's title. x is the compression achieved, or the compression requested for a budget of
+    measured time, which is not counted; y is the drop in points, and the shade its 95 % interval.
+    A lost cell breaks its line and is marked by a cross on the x-axis.
 
     Parameters
     ----------
     summary
-        Columns of `score.schema.SUMMARY`; rows of other networks only serve the colours.
+        The score table `summary`; rows of other networks only decide the colours.
     model
         Name of the network.
     out_stem
-        Path of the two files without their endings.
+        Path of the two files without their extensions.
     title
-        Put before the network's name, as the name of the experiment.
+        Words before the network's name, such as the title of the experiment.
     scores
-        Columns of `score.schema.SCORES`, to show failed and skipped cells.
+        The score table `scores`, to show failed and skipped cells.
     styles
-        Lines by series, to share them between figures; else from the frames given.
+        Lines by series, which figures of one report share; derived from the frames if None.
 
     Returns
     -------
@@ -80,10 +81,11 @@ def average_curves(
     scores: pd.DataFrame | None = None,
     styles: dict[str, Line] | None = None,
 ) -> list[Path]:
-    """Draw the average drop over the GLUE tasks, with and without WNLI if any has it, of networks.
+    """Draw the average drop over the GLUE tasks for each network, with and without WNLI.
 
-    Parameters and files as in `drop_curves`; one row of panels per network. What an average
-    leaves out (its note) stands under the title.
+    Parameters and files are those of `drop_curves`; each network has one row of panels. If no
+    network was evaluated on WNLI, one average is drawn. The notes under the title say which tasks
+    an average lacks.
     """
     frame, scores = frames.tidy(summary), _tidied(scores)
     styles = styles or line_styles(frame if scores is None else scores)
@@ -100,9 +102,9 @@ def average_curves(
     rows = rows.assign(panel=rows["model"] + ": " + rows["panel"])
     panels = []
     for model in sorted(set(rows["model"])):
-        own = rows[rows["model"] == model]
-        for task in frames.task_order(own["task"]):
-            panels.append((task, own[own["task"] == task], lost[lost["model"] == model]))
+        part = rows[rows["model"] == model]
+        for task in frames.task_order(part["task"]):
+            panels.append((task, part[part["task"] == task], lost[lost["model"] == model]))
     return _draw(panels, heading, Path(out_stem), styles, columns=rows["task"].nunique())
 
 
@@ -127,17 +129,18 @@ def _heading(name: str, title: str, rows: pd.DataFrame, lost: pd.DataFrame) -> H
 
 
 def _epochs(rows: pd.DataFrame) -> str:
-    found = sorted(set(rows["finetune_epochs"].dropna()))
-    if len(found) != 1:
+    counts = sorted(set(rows["finetune_epochs"].dropna()))
+    if len(counts) != 1:
         return ""
-    return f"{frames.epochs(found[0])} of fine-tuning after" if found[0] else "no fine-tuning after"
+    (count,) = counts
+    return f"{frames.epochs(count)} of fine-tuning after" if count else "no fine-tuning after"
 
 
 def _seeds(rows: pd.DataFrame) -> str:
-    found = sorted(set(rows["n_seeds"].dropna()))
-    if not found or found[-1] <= 1:
+    counts = sorted(set(rows["n_seeds"].dropna()))
+    if not counts or counts[-1] <= 1:
         return ""
-    few, many = f"{found[0]:g}", f"{found[-1]:g}"
+    few, many = f"{counts[0]:g}", f"{counts[-1]:g}"
     return f"mean of {many} seeds" if few == many else f"mean of {few} to {many} seeds"
 
 
@@ -188,18 +191,21 @@ def _panel(
     middle: float | None,
 ) -> None:
     words = frames.task_title(task) if rows.empty else rows["panel"].iloc[0]
-    fits = 81 / axes.get_subplotspec().get_gridspec().ncols  # letters over one panel
+    place_in_grid = axes.get_subplotspec()
+    assert place_in_grid is not None  # panels are made by `Figure.subplots`
+    fits = 81 / place_in_grid.get_gridspec().ncols  # letters that have room above one panel
     axes.set_title(words, fontsize=TITLE_SIZE if len(words) <= fits else TITLE_SIZE - 1)
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.grid(axis="y")
     for place, (name, line) in enumerate(styles.items()):
-        own = rows[rows["series"] == name].drop_duplicates("compression")
-        gone = lost[(lost["series"] == name) & ~lost["compression"].isin(own["compression"])]
+        points = rows[rows["series"] == name].drop_duplicates("compression")
+        gone = lost[(lost["series"] == name) & ~lost["compression"].isin(points["compression"])]
         if middle is None:
-            _curve(axes, own, gone, line)
+            _curve(axes, points, gone, line)
         else:
-            own = own.assign(achieved_compression=own["compression"])
-            _curve(axes, own, gone, line, 8 * ((place + 0.5) / len(styles) - 0.5))
+            # One compression: points are spread sideways around it, or they would overlap.
+            points = points.assign(achieved_compression=points["compression"])
+            _curve(axes, points, gone, line, 8 * ((place + 0.5) / len(styles) - 0.5))
     if rows.empty:
         say(axes, "every cell failed or was skipped", 18)
         axes.set_yticks([])
@@ -209,14 +215,16 @@ def _panel(
 def _curve(
     axes: Axes, rows: pd.DataFrame, gone: pd.DataFrame, line: Line, shift: float = 0.0
 ) -> None:
-    """Draw one series; the rows of `gone` break it, so that a gap is never bridged."""
+    """Draw one series; it is interrupted at the rows of `gone`, so that no line bridges a gap."""
     gone = gone.drop_duplicates("compression")[["compression"]]
     rows = pd.concat([rows, gone]).sort_values("compression")
-    counted = rows["achieved_compression"].where(rows["budget"] != "latency")  # of parameters there
-    reached = counted.fillna(rows["compression"])
-    x, y = 100 * reached.to_numpy(float) + shift, rows["drop"].to_numpy(float)
+    # With a budget of time, the achieved compression counts parameters; the requested one is drawn.
+    counted = rows["achieved_compression"].where(rows["budget"] != "latency")
+    drawn = counted.fillna(rows["compression"])
+    x, y = 100 * drawn.to_numpy(float) + shift, rows["drop"].to_numpy(float)
     low, high = (rows[f"drop_ci_{end}"].to_numpy(float) for end in ("low", "high"))
     axes.fill_between(x, low, high, color=line.color, alpha=0.13, linewidth=0, zorder=2)
+    # The shade of a point without neighbours has no width: its interval is drawn as a line.
     alone = ~np.isnan(y) & _missing_beside(y) & ~np.isnan(low)
     if alone.any():
         axes.vlines(x[alone], low[alone], high[alone], color=line.color, linewidth=1, zorder=2)
@@ -224,13 +232,20 @@ def _curve(
     axes.plot(x, y, zorder=front, **line.options())
     crosses = 100 * gone["compression"].to_numpy(float) + shift
     if crosses.size:
-        options = {"color": line.color, "clip_on": False, "zorder": 6}
-        axes.plot(crosses, 0 * crosses, "x", transform=axes.get_xaxis_transform(), **options)
+        axes.plot(
+            crosses,
+            0 * crosses,
+            "x",
+            transform=axes.get_xaxis_transform(),
+            color=line.color,
+            clip_on=False,
+            zorder=6,
+        )
 
 
-def _missing_beside(y: np.ndarray) -> np.ndarray:
-    """Say for each point whether it has no neighbour to share a shade with."""
-    gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
+def _missing_beside(y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say for each point whether both neighbours are missing."""
+    gaps: NDArray[np.bool_] = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
     return gaps[:-2] & gaps[2:]
 
 
@@ -238,7 +253,7 @@ def _limits(axes: Axes, rows: pd.DataFrame, middle: float | None) -> None:
     ends = rows[["drop", "drop_ci_low", "drop_ci_high"]].to_numpy(float)
     ends = ends[np.isfinite(ends)]
     low, high = (min(0, ends.min()), max(0, ends.max())) if ends.size else (0, 0)
-    room = max(high - low, 1.0)  # a task that loses nothing must not look like noise blown up
+    room = max(high - low, 1.0)  # at least a point, or noise would look like a drop
     axes.set_ylim(low - 0.06 * room, max(high, low + room) + 0.06 * room)
     if not rows.empty:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3))

@@ -1,4 +1,4 @@
-"""Scatter of approximation error against drop: what the error predicts."""
+"""Scatter plot of approximation error against drop: how well the error predicts the drop."""
 
 from pathlib import Path
 
@@ -20,15 +20,15 @@ def error_vs_drop(
 ) -> list[Path]:
     """Draw the drop of every evaluated cell against the relative error of its approximation.
 
-    One row of panels per network, one column per norm; a point is one cell (task, method,
-    compression, seed) in its task's headline metric. Each panel names Spearman's rank correlation
-    of error and drop, taken within each task and seed and averaged, because tasks differ in how
-    far they can fall.
+    Each network has one row of panels, each norm one column. A point is one cell (task, method,
+    compression, seed) in its task's headline metric. The title of a panel gives Spearman's rank
+    correlation of error and drop, taken within each task and seed and then averaged, because
+    tasks differ in how far their metric can drop.
 
     Parameters
     ----------
     scores
-        Columns of `score.schema.SCORES`.
+        The score table `scores`.
     out_stem, title, styles
         As in `curves.drop_curves`.
     """
@@ -63,7 +63,7 @@ def error_vs_drop(
 
 
 def _nothing(rows: pd.DataFrame) -> str:
-    """Return why no evaluated cell has an error, in words that hold if none has."""
+    """Return the reason to show if no evaluated cell has an error."""
     if rows.empty:
         return "no cell was evaluated: see the status table"
     targets = sorted(set(rows["target"]))
@@ -77,9 +77,9 @@ def _scatter(axes: Axes, rows: pd.DataFrame, error: str, styles: dict[str, Line]
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.grid()
     for name, line in styles.items():
-        own = rows[rows["series"] == name]
+        points = rows[rows["series"] == name]
         options = line.options() | {"linestyle": "none", "markersize": 3.2, "alpha": 0.75}
-        axes.plot(own[error], own["drop"], zorder=3, **options)
+        axes.plot(points[error], points["drop"], zorder=3, **options)
     value = rank_correlation(rows, error)
     known = "" if pd.isna(value) else f" (ρ = {value:.2f})".replace("-", "−")
     axes.set_title(rows["model"].iloc[0] + known)
@@ -88,7 +88,7 @@ def _scatter(axes: Axes, rows: pd.DataFrame, error: str, styles: dict[str, Line]
 def rank_correlation(rows: pd.DataFrame, error: str) -> float:
     """Return Spearman's correlation of `error` with the drop within each task and seed, averaged.
 
-    NaN where no task and seed has three cells with differing errors and drops.
+    NaN if no task and seed has three cells whose errors and drops are not all equal.
     """
     values = []
     for _, part in rows.groupby(["task", "seed"], dropna=False):

@@ -31,20 +31,20 @@ def write_figures(
     models: Iterable[str] | None = None,
     latency: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write every figure of an experiment; one with nothing to show says why in its middle.
+    """Write every figure of an experiment; a figure without data says why it is empty.
 
     Parameters
     ----------
     scores, summary
-        Columns of `score.schema.SCORES` and `SUMMARY`.
+        The score tables of these names.
     folder
-        Results folder of the experiment; the figures land in its `figures/`.
+        Results folder of the experiment; the figures are written into its `figures/`.
     experiment_title
         First words of every title.
     models
-        Networks of the experiment; else those that `scores` names.
+        Networks of the experiment; those in `scores` if None.
     latency
-        Columns of `evaluate.latency.COLUMNS`, if the experiment measured it.
+        The table `latency`, if the experiment measured it.
 
     Returns
     -------

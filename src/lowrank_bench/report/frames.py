@@ -1,11 +1,11 @@
-"""What figures and tables share: which rows they show, in which order, under which names."""
+"""The rows that figures and tables show, their order, and the names that readers see."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from lowrank_bench.score.schema import SCORES, SUMMARY
+from lowrank_bench.report.columns import NUMBERS, TEXT
 
 AVERAGES = {"glue": "GLUE average", "glue_no_wnli": "GLUE average without WNLI"}
 TASKS = {
@@ -26,26 +26,22 @@ METRICS = {
     "pearson": "Pearson",
 }
 LAYERS = {"embedding": "the embedding", "linear": "the linear layers", "conv": "the convolutions"}
-# What a compression is a share of, where that is not parameters.
+# What a compression is a share of, where it is not parameters.
 BUDGETS = {"macs": "multiply-adds", "latency": "measured time"}
 CELL = ("model", "task", "series", "compression", "seed")
 LEVEL = 0.05  # of the tests against SVD
-COLUMNS = SCORES | SUMMARY
-TEXT = {"experiment", "model", "task", "split", "method", "params", "label", "target", "metric"}
-TEXT |= {"note", "status", "reason", "code_digest", "config_digest", "git_commit", "versions"}
-TEXT |= {"device", "created_at", "data_used", "budget"}
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a copy of scores or summary that figures and tables can rely on.
 
-    Text columns hold strings (missing ones are empty), numeric ones floats, absent columns are
-    added. An average, which names no budget, has that of its tasks. The new column `series` is the
-    label, with the target or the epochs of fine-tuning added where the experiment has several of
-    them; `percent` is the asked compression in percent.
+    The columns that `columns` names are added where absent; those of text hold strings (empty
+    where missing), the others floats. An average, which has no budget, takes that of its tasks.
+    The new column `series` is the label, with the target or the epochs of fine-tuning added where
+    the experiment has several of them; `percent` is the requested compression in percent.
     """
     frame = frame.copy().reset_index(drop=True)
-    for name in COLUMNS:
+    for name in (*TEXT, *NUMBERS):
         column = frame[name] if name in frame else pd.Series(None, frame.index, dtype=object)
         if name in TEXT:
             frame[name] = column.astype(object).where(column.notna(), "").astype(str)
@@ -75,14 +71,14 @@ def _series(frame: pd.DataFrame) -> pd.Series:
 
 
 def budget_unit(rows: pd.DataFrame) -> str:
-    """Return what compressions of tidied rows are shares of; empty where it is parameters."""
-    found = sorted(set(rows.loc[~as_trained(rows), "budget"]))
-    names = dict.fromkeys(BUDGETS.get(name, "parameters") for name in found)
+    """Return what the compressions of tidied rows are shares of; empty for parameters."""
+    budgets = sorted(set(rows.loc[~as_trained(rows), "budget"]))
+    names = dict.fromkeys(BUDGETS.get(name, "parameters") for name in budgets)
     return "" if set(names) <= {"parameters"} else " or ".join(names)
 
 
 def budget_clause(rows: pd.DataFrame) -> str:
-    """Return what a caption adds on the budget; empty where it is parameters."""
+    """Return what a caption adds about the budget; empty for a budget of parameters."""
     unit = budget_unit(rows)
     return f"; compression: share of the targeted layers' {unit} that is saved" if unit else ""
 
@@ -109,7 +105,7 @@ def _of_glue(task: str) -> bool:
 
 
 def as_trained(frame: pd.DataFrame) -> pd.Series:
-    """Say which rows are dense networks as trained; one that is trained on is compared as well."""
+    """Say which rows are dense networks as trained; those trained further count as compressed."""
     return (frame["method"] == "dense") & ~(frame["finetune_epochs"] > 0)
 
 
@@ -129,15 +125,16 @@ def averages(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_baseline(frame: pd.DataFrame) -> pd.Series:
-    """Say which rows are plain SVD, which the others are compared with."""
+    """Say which rows are plain SVD, the baseline of the others."""
     return (frame["method"] == "svd") & frame["params"].isin(["", "{}"])
 
 
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each task's one shown metric, on one split, with its title `panel`.
+    """Return the rows of each task's headline metric on one split, with their title `panel`.
 
-    Shown is the metric that a task's rows name first, as the configuration lists the headline
-    metric first, on the first split that has values: so the interval drawn is the number's own.
+    The configuration lists the headline metric of a task first, so it is the one that the task's
+    rows name first. The split is the first that has values. Nothing is averaged over metrics or
+    splits, so that a number and its interval belong together.
     """
     parts = []
     for (_, task), rows in compressed(frame).groupby(["model", "task"], sort=False):
@@ -154,7 +151,7 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def task_title(task: str) -> str:
-    """Return a task or an average as readers know it: `quick_cola` as `quick CoLA`."""
+    """Return the name of a task or an average as readers know it: `quick CoLA` for `quick_cola`."""
     if task in AVERAGES:
         return AVERAGES[task]
     kind, _, name = task.rpartition("_")
@@ -162,12 +159,12 @@ def task_title(task: str) -> str:
 
 
 def short_split(split: str) -> str:
-    """Return a split as shown: `validation_matched` as `matched`."""
+    """Return the name of a split as shown: `matched` for `validation_matched`."""
     return split.removeprefix("validation_")
 
 
 def task_order(tasks: Iterable[str]) -> list[str]:
-    """Return tasks in the order in which GLUE lists them, others after, the averages last."""
+    """Return tasks in the order of GLUE, then other tasks, then the averages."""
     places = {name: place for place, name in enumerate([*TASKS, "", *AVERAGES])}
 
     def _key(task: str) -> tuple[int, list[tuple[float, str]]]:
@@ -178,16 +175,16 @@ def task_order(tasks: Iterable[str]) -> list[str]:
 
 
 def natural(key: tuple[object, ...]) -> list[tuple[float, str]]:
-    """Return a sorting key that orders texts by the numbers in them: p=1.5 before p=10."""
+    """Return a sort key that orders texts by the numbers in them: p=1.5 before p=10."""
     parts = re.split(r"(\d+\.?\d*)", " ".join(str(part) for part in key))
     return [(float(part), "") if n % 2 else (0.0, part) for n, part in enumerate(parts)]
 
 
 def lost_cells(scores: pd.DataFrame | None, keys: Sequence[str] = CELL) -> pd.DataFrame:
-    """Return one row per cell of tidied `scores` that failed or was skipped on any split.
+    """Return one row for each cell of tidied `scores` that failed or was skipped on any split.
 
-    Averages are no cells. The column `wholly` says whether the cell has no score at all; `keys`
-    tells rows apart.
+    Averages do not count as cells. The column `wholly` says whether the cell has no score at all.
+    Rows that agree in `keys` are the same cell.
     """
     if scores is None:
         return tidy(pd.DataFrame()).assign(wholly=False)
@@ -200,21 +197,21 @@ def lost_cells(scores: pd.DataFrame | None, keys: Sequence[str] = CELL) -> pd.Da
 
 
 def lost_line(lost: pd.DataFrame) -> str:
-    """Return the line that says how many of `lost_cells` have no score; empty when none."""
+    """Return the line on how many of `lost_cells` have no score; empty if all have one."""
     count = int(lost["wholly"].sum())
     cells = "cell" if count == 1 else "cells"
     return f"{count} {cells} failed or skipped: see the scores and status tables" if count else ""
 
 
 def note_lines(rows: pd.DataFrame, limit: int = 6) -> list[str]:
-    """Return the distinct notes of `rows`, verbatim, each with what it holds for.
+    """Return the distinct notes of `rows`, verbatim, each with the rows that it applies to.
 
     Parameters
     ----------
     rows
         Tidied rows with a column `panel`.
     limit
-        Most lines to return; the last one then says how many more there are.
+        Largest number of lines; if there are more notes, the last line says how many.
     """
     lines = []
     for note, part in rows[rows["note"] != ""].groupby("note", sort=True):
@@ -238,7 +235,7 @@ def is_synthetic(note: str) -> bool:
 
 
 def _places(part: pd.DataFrame, whole: pd.DataFrame) -> str:
-    """Return where a note holds: networks where it holds for all their tasks, else tasks."""
+    """Return where a note applies: networks if it applies to all their tasks, else tasks."""
     pairs, every = (
         set(rows[["model", "panel"]].itertuples(index=False, name=None)) for rows in (part, whole)
     )
@@ -246,13 +243,13 @@ def _places(part: pd.DataFrame, whole: pd.DataFrame) -> str:
         return ""
     names = []
     for model in sorted({model for model, _ in pairs}):
-        own = sorted(panel for name, panel in pairs if name == model)
+        panels = sorted(panel for name, panel in pairs if name == model)
         if len({name for name, _ in every}) == 1:
-            names += own
-        elif len(own) == sum(name == model for name, _ in every):
+            names += panels
+        elif len(panels) == sum(name == model for name, _ in every):
             names.append(model)
         else:
-            names += [f"{model}: {panel}" for panel in own]
+            names += [f"{model}: {panel}" for panel in panels]
     short = f"{len(pairs)} of {len(every)} pairs of network and task"
     return ", ".join(names) if len(names) <= 5 else short
 

@@ -28,14 +28,14 @@ def figure_names(models: Iterable[str], measured: bool = False) -> list[str]:
     Returns
     -------
     list of str
-        `figures/drop_<model>.png`, …, one PNG and one PDF per figure.
+        `figures/drop_<model>.png`, …; each figure is a PNG and a PDF.
     """
     stems = [drop_stem(model) for model in sorted(set(models))] + shared_figures(measured)
     return [f"figures/{stem}.{ending}" for stem in stems for ending in FIGURE_FORMATS]
 
 
 def shared_figures(measured: bool = False) -> list[str]:
-    """Return the names, without ending, of the figures that show all networks."""
+    """Return the names, without extension, of the figures that show all networks."""
     return [*SHARED_FIGURES, COSTS] if measured else list(SHARED_FIGURES)
 
 
@@ -52,5 +52,5 @@ def table_names(scored: Iterable[str] = ()) -> list[str]:
 
 
 def drop_stem(model: str) -> str:
-    """Return the name, without ending, of the figure of one network's drops."""
+    """Return the name, without extension, of the figure of one network's drops."""
     return f"drop_{model.replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""The page around the panels: title, notes under it, one legend and a footer below."""
+"""The page around the panels: title and notes above, one legend and a footer below."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
@@ -19,12 +20,13 @@ WIDTH = 7.2  # inches: the text width of an A4 page
 MARGIN = 0.12
 LABEL = 0.17
 ROW = 0.155  # of the legend
-PLACE = {"title": (0.21, 80, 10.0), "line": (0.16, 118, 7.5)}  # inches high, letters wide, points
+# Of a line of text: height in inches, width in letters, font size in points.
+TEXT_LINES = {"title": (0.21, 80, 10.0), "line": (0.16, 118, 7.5)}
 
 
 @dataclass
 class Heading:
-    """The words of a page; notes are shown verbatim and stand out where data are synthetic."""
+    """The text of a page; notes are shown verbatim, those on synthetic data in bold."""
 
     title: str
     subtitle: str = ""
@@ -40,38 +42,39 @@ def new_page(
     styles: dict[str, Line] | None = None,
     points: bool = False,
 ) -> Figure:
-    """Return a figure whose panels get `height` inches between heading, legend and footer.
+    """Return a figure that leaves `height` inches for panels between heading, legend and footer.
 
     Parameters
     ----------
     height
         Inches for the panels.
     heading
-        The words around them.
+        The text around the panels.
     styles
-        The series to name in the legend, in its order; none, no legend.
+        Lines of the legend by series, in its order; None for no legend.
     points
         Whether the legend shows markers without lines.
     """
     above = _lines(heading)
     top = sum(line["high"] for line in above) + 0.08
-    footer = wrap(heading.footer, PLACE["line"][1])
+    footer = wrap(heading.footer, TEXT_LINES["line"][1])
     columns, rows = _legend_shape(list(styles or {}))
-    under = MARGIN + len(footer) * PLACE["line"][0] + (0.04 if footer and rows else 0)
+    under = MARGIN + len(footer) * TEXT_LINES["line"][0] + (0.04 if footer and rows else 0)
     below = under + rows * ROW + (0.08 if rows or footer else 0)
     bottom = below + (LABEL if heading.xlabel else 0)
     total = height + top + bottom + MARGIN
     side = MARGIN / WIDTH
     left = side + (LABEL / WIDTH if heading.ylabel else 0)
-    figure = Figure(figsize=(WIDTH, total), layout="constrained")
+    layout = ConstrainedLayoutEngine()
+    figure = Figure(figsize=(WIDTH, total), layout=layout)
     rect = (left, bottom / total, 1 - side - left, height / total)
-    figure.get_layout_engine().set(rect=rect, w_pad=0.06, h_pad=0.05)
+    layout.set(rect=rect, w_pad=0.06, h_pad=0.05)
     y = total - MARGIN
     for line in above:
         figure.text(side, y / total, line["text"], va="top", **line["options"])
         y -= line["high"]
     for place, text in enumerate(reversed(footer)):
-        y = MARGIN + place * PLACE["line"][0]
+        y = MARGIN + place * TEXT_LINES["line"][0]
         figure.text(side, y / total, text, va="bottom", fontsize=7.5, color=GREY)
     middle = (bottom + height / 2) / total
     figure.text(side, middle, heading.ylabel, rotation=90, ha="left", va="center")
@@ -82,15 +85,16 @@ def new_page(
 
 
 def _lines(heading: Heading) -> list[dict[str, Any]]:
-    """Return each line of text above the panels with its height and look."""
+    """Return each line of text above the panels with its height and font options."""
     parts = [("title", heading.title, {"weight": "bold"})]
     parts += [("line", heading.subtitle, {"color": GREY})]
     for note in heading.notes:
-        loud = {"color": WARNING, "weight": "bold"} if is_synthetic(note) else {"color": WARNING}
-        parts.append(("line", note, loud))
+        look = {"color": WARNING, "weight": "bold"} if is_synthetic(note) else {"color": WARNING}
+        parts.append(("line", note, look))
     lines = []
     for kind, text, look in parts:
-        high, letters, size = PLACE[kind]
+        high, letters, size = TEXT_LINES[kind]
+        # Bold letters are wider.
         letters = int(letters * (0.88 if "weight" in look and kind == "line" else 1))
         options = {"fontsize": size, "parse_math": False, **look}
         lines += [{"text": t, "high": high, "options": options} for t in wrap(text, letters)]
@@ -102,10 +106,10 @@ def _legend_shape(names: list[str]) -> tuple[int, int]:
     if not names:
         return 1, 0
     widths = [TextPath((0, 0), name, size=8).get_extents().width / 72 + 0.55 for name in names]
-    # The fewest rows, and of the columns that make these the fewest, which are of like length.
+    # The fewest rows that fit; with as many rows, the fewest columns, which are then evenly filled.
     for rows in range(1, len(names)):
         for columns in range(-(-len(names) // rows), len(names) + 1):
-            parts = np.array_split(widths, columns)  # as the legend shares out the names
+            parts = np.array_split(widths, columns)  # as the legend distributes the names
             fits = sum(max(part) for part in parts) <= WIDTH - 2 * MARGIN
             if fits and len(parts[0]) == rows:
                 return columns, rows
@@ -126,11 +130,11 @@ def _legend(figure: Figure, styles: dict[str, Line], columns: int, y: float, poi
         columnspacing=1.4,
         labelspacing=0.35,
     )
-    legend.set_in_layout(False)  # its room is counted already
+    legend.set_in_layout(False)  # `new_page` has already reserved its room
 
 
 def empty_page(stem: Path, heading: Heading, reason: str) -> list[Path]:
-    """Write a figure that says in its middle why it shows nothing, and return its paths."""
+    """Write a figure that says why it shows nothing, and return its paths."""
     with page_style():
         figure = new_page(2.4, Heading(heading.title, footer=heading.footer))
         axes = figure.subplots()
@@ -146,9 +150,9 @@ def say(axes: Axes, reason: str, letters: int = 70) -> None:
 
 
 def panel_grid(figure: Figure, count: int, columns: int, **options: Any) -> list[Axes]:
-    """Return `count` panels in rows of `columns`, sharing x; the axes left over are removed.
+    """Return `count` panels in rows of `columns`, sharing x; surplus axes are removed.
 
-    The lowest panel of every column keeps its tick labels, also above a gap in the last row.
+    The lowest panel of every column has tick labels, even above a gap in the last row.
     """
     rows = -(-count // columns)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, **options)
@@ -161,10 +165,10 @@ def panel_grid(figure: Figure, count: int, columns: int, **options: Any) -> list
 
 
 def columns_for(count: int) -> int:
-    """Return how many panels stand side by side: 2 for four panels, at most 3."""
+    """Return the number of panels side by side: 2 for four panels, otherwise at most 3."""
     return 2 if count == 4 else min(count, 3)
 
 
 def joined(parts: Iterable[str], mark: str = "; ") -> str:
-    """Join the parts that say something."""
+    """Join the parts that are not empty."""
     return mark.join(part for part in parts if part)

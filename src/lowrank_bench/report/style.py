@@ -1,4 +1,4 @@
-"""How figures look: one colour per method, one shade per parameter, bytes that reproduce."""
+"""Style of the figures: a colour for each method, a shade for each parameter; fixed bytes."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from lowrank_bench.report.frames import natural
 
 INK, GREY, FAINT, WARNING = "#1a1a1a", "#666666", "#d9d9d9", "#b03a00"
-# Okabe and Ito's palette without yellow (too pale for lines), then darker ones of Tol's "muted".
+# Okabe and Ito's palette without yellow, which is too pale for lines, then darker colours of Tol's
+# palette "muted".
 HUES = [
     "#0072B2",
     "#D55E00",
@@ -30,11 +31,13 @@ HUES = [
     "#8C6D46",
 ]
 MARKERS = "os^DvPXph<>"
-ROUND = 5  # markers further in the next round of hues: far from those of a family in the first
+# When all hues are used, they start again with markers that are this many places further on, far
+# from those of a method with several parameters in the first round.
+ROUND = 5
 DASHES: tuple[Any, ...] = ("-", (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))
 SVD_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (2, 2)), (0, (7, 2)))
 
-RC = {
+RC: dict[Any, Any] = {  # keys of `matplotlib.rcParams`, which are typed one by one
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -90,7 +93,7 @@ class Line:
 
 @contextmanager
 def page_style() -> Iterator[None]:
-    """Draw and save under the report's own settings, whatever the user's matplotlibrc says."""
+    """Draw and save with the settings of the report, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
@@ -98,23 +101,22 @@ def page_style() -> Iterator[None]:
 
 
 def line_styles(frame: pd.DataFrame) -> dict[str, Line]:
-    """Give every series of a tidied frame its line, in the order of the legend.
+    """Return the line of every series of a tidied frame, in the order of the legend.
 
-    Methods take hues and markers in alphabetical order, those for embeddings and those for whole
-    networks each from the first on; `svd` comes first, black and dashed.
-    Within a method the parameters run from dark to light. Where two of them vary, each value of the
-    first takes a hue of its own, and the second decides the marker. Epochs of fine-tuning after the
-    first value get hollow markers and another dash pattern.
+    Methods get hues and markers in alphabetical order. Methods for embeddings and methods for whole
+    networks are never in one panel, so both start from the first hue. `svd` comes first, black and
+    dashed. Within a method the parameters run from dark to light. Where two of them vary, each
+    value of the first gets a separate hue, and the second decides the marker. All but the smallest
+    number of epochs of fine-tuning have hollow markers and other dash patterns.
     """
     rows = frame[(frame["method"] != "dense") | (frame["finetune_epochs"] > 0)]
     rows = rows.assign(kind=_kinds(rows))
     methods = sorted(set(rows["method"]), key=lambda name: (name != "svd", name))
     epochs = sorted(set(rows["finetune_epochs"].dropna()))
     styles: dict[str, Line] = {}
-    places: Counter[str] = Counter()  # of the next hue, for each kind of panels
+    places: Counter[str] = Counter()  # of the next hue, for each kind of panel
     for method in methods:
-        own = rows[rows["method"] == method]
-        for kind, part in own.groupby("kind"):
+        for kind, part in rows[rows["method"] == method].groupby("kind"):
             for family, markers in _families(part["label"]).items():
                 members = part[part["label"].isin(markers)]
                 drawn = _drawn(members, epochs, markers, family is None, places[kind])
@@ -124,7 +126,7 @@ def line_styles(frame: pd.DataFrame) -> dict[str, Line]:
 
 
 def _kinds(rows: pd.DataFrame) -> pd.Series:
-    """Return which panels a series is drawn in: networks of one target share their panels."""
+    """Return the kind of panel that each series is drawn in: one for each target of a network."""
     several = rows.groupby("model")["target"].nunique().max() > 1
     return rows["target"].map(lambda target: "" if several else target)
 
@@ -132,38 +134,39 @@ def _kinds(rows: pd.DataFrame) -> pd.Series:
 def _drawn(
     rows: pd.DataFrame, epochs: list[float], markers: dict[str, int], alone: bool, place: int
 ) -> dict[str, Line]:
-    """Return the lines of one family of a method's series, which share a hue."""
+    """Return the lines of a family of series, which share a method and a hue."""
     keys = rows[["label", "target"]].drop_duplicates().itertuples(index=False, name=None)
     shades = {key: rank for rank, key in enumerate(sorted(keys, key=natural))}
     series = rows[["series", "label", "target", "finetune_epochs"]].drop_duplicates("series")
-    found = {}
+    lines = {}
     for name, label, target, epoch in sorted(
         series.itertuples(index=False, name=None), key=natural
     ):
         turn = epochs.index(epoch) if epoch in epochs else 0
         marker = place + place // len(HUES) * ROUND if alone else markers[label]
         shade = (shades[label, target], len(shades))
-        found[name] = _line(rows["method"].iloc[0], place, marker, shade, turn)
-    return found
+        lines[name] = _line(rows["method"].iloc[0], place, marker, shade, turn)
+    return lines
 
 
 def _families(labels: pd.Series) -> dict[str | None, dict[str, int]]:
-    """Return the labels of a method by the first parameter that varies, with a number each.
+    """Return the labels of a method in families by the first parameter that varies, numbered.
 
-    The number counts the values of what varies beside it; where fewer than two parameters vary
-    there is one family, None.
+    Labels of a family get a number for each combination of the other parameters that vary. If
+    fewer than two parameters vary, all labels are in one family, None.
     """
     parts = {label: _parameters(label) for label in sorted(set(labels), key=natural)}
-    names = dict.fromkeys(name for own in parts.values() for name in own)
-    varying = [n for n in names if len({own.get(n) for own in parts.values()}) > 1]
+    names = dict.fromkeys(name for values in parts.values() for name in values)
+    varying = [n for n in names if len({values.get(n) for values in parts.values()}) > 1]
     if len(varying) < 2:
         return {None: dict.fromkeys(parts, 0)}
-    rest = {label: tuple(own.get(n, "") for n in varying[1:]) for label, own in parts.items()}
+    others = varying[1:]
+    rest = {label: tuple(values.get(n, "") for n in others) for label, values in parts.items()}
     order = {value: number for number, value in enumerate(dict.fromkeys(sorted(rest.values())))}
-    found: dict[str | None, dict[str, int]] = {}
-    for label, own in parts.items():
-        found.setdefault(own.get(varying[0], ""), {})[label] = order[rest[label]]
-    return found
+    families: dict[str | None, dict[str, int]] = {}
+    for label, values in parts.items():
+        families.setdefault(values.get(varying[0], ""), {})[label] = order[rest[label]]
+    return families
 
 
 def _parameters(label: str) -> dict[str, str]:
@@ -183,7 +186,7 @@ def _line(method: str, place: int, marker: int, shade: tuple[int, int], turn: in
 
 
 def _shade(hue: str, place: int, count: int) -> tuple[float, float, float]:
-    """Mix a hue with black (first of a family) up to white (last); a single one stays itself."""
+    """Mix a hue with black (first of a family) to white (last); a single one is left as it is."""
     if count == 1:
         return to_rgb(hue)
     amount = -0.4 + 0.85 * place / (count - 1)
@@ -196,9 +199,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `<stem>.png` and `<stem>.pdf` without dates or versions, and return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = (stem.with_name(stem.name + ending) for ending in (".png", ".pdf"))
-    figure.draw_without_rendering()  # finds the layout
-    figure.set_layout_engine("none")  # both files keep it
-    for axes in figure.axes:  # the solver's last bits hang on memory addresses
+    figure.draw_without_rendering()  # computes the layout
+    figure.set_layout_engine("none")  # the same layout for both files
+    for axes in figure.axes:  # the last bits of the solver depend on memory addresses
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
     figure.savefig(png, metadata={"Software": None})
     figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})

@@ -1,4 +1,4 @@
-"""One table in three forms: numbers for machines (csv), text for readers (md) and papers (tex)."""
+"""One table in three formats: numbers for programs (csv), text for readers (md), papers (tex)."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 PACKAGES = r"% needs \usepackage{booktabs,adjustbox}"
-# adjustbox shrinks a table that is wider or higher than the page and leaves the others alone.
+# adjustbox shrinks only a table that is wider or higher than the page.
 SHRINK = r"max width=\textwidth, max totalheight=.85\textheight"
 TEX = {
     "\\": r"\textbackslash{}",
@@ -26,7 +26,7 @@ COUNTS = ["seed", "finetune_epochs", "n_seeds", "n_examples"]  # whole numbers i
 
 @dataclass
 class Table:
-    """A table: `long` holds its numbers, `sections` what readers see, one part per network."""
+    """A table: `long` holds its numbers, `sections` what readers see, a part for each network."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def markdown(table: Table) -> str:
-    """Return the table as GitHub markdown: title, caption, notes, one section per network."""
+    """Return the table as GitHub markdown: title, caption, notes, a section for each network."""
     parts = [f"# {table.title}", f"{table.caption}.", *(f"> {note}" for note in table.notes)]
     for name, rows in table.sections.items():
         cells = rows.rename(columns=_piped).map(_piped)
@@ -72,9 +72,9 @@ def _piped(text: object) -> str:
 
 
 def latex(table: Table) -> str:
-    """Return the table as LaTeX with booktabs rules, one float per network.
+    """Return the table as LaTeX with booktabs rules, a float for each network.
 
-    Text is escaped; the notes are part of each caption, so that none travels without them.
+    Text is escaped. Each caption contains the notes, so that no float is copied without them.
     """
     words = " ".join([f"{table.caption}.", *(f"Note: {note}." for note in table.notes)])
     if not table.sections:
@@ -112,5 +112,5 @@ def tex(text: str) -> str:
 
 
 def _signed(cell: str) -> str:
-    """Set the signs of numbers as LaTeX does in formulas: a minus, not a hyphen."""
+    """Set the signs of numbers in math mode: a minus, not a hyphen."""
     return re.sub(r"(?<![\w.)}])([-+])(?=\d)", r"$\1$", cell)

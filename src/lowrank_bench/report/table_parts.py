@@ -7,7 +7,7 @@ from lowrank_bench.report.style import line_styles
 
 
 def number(value: float, places: int, sign: bool = False) -> str:
-    """Return a number with fixed places; empty when missing, never a negative zero."""
+    """Return a number with fixed decimal places; empty if missing, never a negative zero."""
     if pd.isna(value):
         return ""
     value = round(value, places) or 0.0
@@ -18,7 +18,7 @@ def drop_cells(rows: pd.DataFrame, places: int = 1) -> list[str]:
     """Return `drop [low, high]` of every row, in points."""
     columns = ["drop", "drop_ci_low", "drop_ci_high"]
     triples = rows[columns].itertuples(index=False, name=None)
-    return [interval(*triple, places) for triple in triples]
+    return [interval(drop, low, high, places) for drop, low, high in triples]
 
 
 def gain_cells(rows: pd.DataFrame, places: int = 1) -> list[str]:
@@ -31,7 +31,7 @@ def gain_cells(rows: pd.DataFrame, places: int = 1) -> list[str]:
 
 
 def interval(value: float, low: float, high: float, places: int, sign: bool = False) -> str:
-    """Return `value [low, high]`, without brackets where there is no interval."""
+    """Return `value [low, high]`, or the value alone if it has no interval."""
     shown = number(value, places, sign)
     if pd.isna(low) or pd.isna(high):
         return shown
@@ -39,7 +39,7 @@ def interval(value: float, low: float, high: float, places: int, sign: bool = Fa
 
 
 def with_averages(summary: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the rows that tables show: headline metrics and averages that have `column`."""
+    """Return the rows that tables show: headline metrics and averages with a value of `column`."""
     means = frames.averages(summary)
     means = means.assign(panel=means["task"].map(frames.AVERAGES))
     rows = pd.concat([frames.headline(summary), means])
@@ -54,14 +54,14 @@ def notes(rows: pd.DataFrame) -> list[str]:
 
 
 def sections(rows: pd.DataFrame, scores: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
-    """Return one table per network: a row per compression and method, a column per panel.
+    """Return a table for each network: a row for each compression and method, a column a panel.
 
     Parameters
     ----------
     rows
         Tidied rows with `panel` (title of the column) and `cell` (text).
     scores
-        Tidied scores: a cell that was lost shows its status instead of a number; None, blanks.
+        Tidied scores: a lost cell shows its status instead of a number. If None, it is blank.
 
     Returns
     -------
@@ -98,5 +98,5 @@ def _by_task(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordered(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows by network, then tasks in their usual order, else as they came."""
+    """Return rows by network, then by task in the usual order; the order is stable otherwise."""
     return _by_task(rows).sort_values("model", kind="stable")

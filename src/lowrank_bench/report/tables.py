@@ -24,7 +24,7 @@ KEYS = ["model", "task", "split", "method", "params", "label", "target", "finetu
 KEYS += ["budget", "compression", "achieved_compression", "metric"]
 DROPS = ["drop", "drop_ci_low", "drop_ci_high"]
 GAINS = ["vs_svd", "vs_svd_ci_low", "vs_svd_ci_high", "vs_svd_p"]
-MAJORITY = "majority_value"  # metric of always guessing the commonest class, where frames have it
+MAJORITY = "majority_value"  # metric of always predicting the most frequent class; optional
 
 
 def write_tables(
@@ -37,20 +37,21 @@ def write_tables(
 ) -> list[Path]:
     """Write every table of an experiment as csv, md and tex.
 
-    The csv files hold every metric in full precision, one per row; md and tex show one part per
-    network with one headline metric per task, as the figures do, and the notes on the data.
+    The csv files hold every metric in full precision, one in each row. The other files have a part
+    for each network, with the headline metric of each task as in the figures, and the notes on
+    the data.
 
     Parameters
     ----------
     scores, summary
-        Columns of `score.schema.SCORES` and `SUMMARY`.
+        The score tables of these names.
     folder
-        Results folder of the experiment; the tables land in its `tables/`.
+        Results folder of the experiment; the tables are written into its `tables/`.
     halves, saving_at_half_a_point
         Averages on two halves of the data, and the largest savings that cost at most half a
         point, if the experiment has them.
     latency
-        Columns of `evaluate.latency.COLUMNS`, if the experiment measured it.
+        The table `latency`, if the experiment measured it.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def write_tables(
 
 
 def dense_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
-    """Return the scores of the networks as trained, one metric per row."""
+    """Return the scores of the networks as trained, one metric in each row."""
     keys = ["model", "task", "split", "metric"]
     rows = summary[
         (summary["metric"] != "") & summary[["dense_value", "value"]].notna().any(axis=1)
@@ -111,6 +112,7 @@ def dense_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
 def _with_majority(
     rows: pd.DataFrame, sources: list[pd.DataFrame], keys: list[str]
 ) -> tuple[pd.DataFrame, list[str]]:
+    """Return rows with the score of the majority class if a source has it, and its column."""
     for source in sources:
         if MAJORITY in source:
             means = source.groupby(keys, as_index=False)[MAJORITY].mean()
@@ -160,7 +162,7 @@ def average_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
 
 def versus_svd_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
-    """Return the points won over SVD at the same budget, with intervals and p-values."""
+    """Return the points gained over SVD at the same budget, with intervals and p-values."""
     compared = summary[~frames.as_trained(summary) & ~frames.is_baseline(summary)]
     compared = compared[compared["vs_svd"].notna()]
     rows = with_averages(compared, "vs_svd")
@@ -199,7 +201,7 @@ def status_table(scores: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
 
 def _by_reason(lost: pd.DataFrame) -> pd.DataFrame:
-    """Gather the cells of one network that were lost for the same reason into one row."""
+    """Merge the cells of one network that were lost for the same reason into one row."""
     cells = pd.DataFrame(
         {
             "status": lost["status"],

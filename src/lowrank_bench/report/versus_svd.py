@@ -20,12 +20,13 @@ from lowrank_bench.report.page import (
 )
 from lowrank_bench.report.style import GREY, Line, line_styles, page_style, save
 
-COLORS = LinearSegmentedColormap.from_list("versus", ["#D55E00", "#ffffff", "#0072B2"])
-COLORS = COLORS.with_extremes(bad="#f0f0f0")
-COLORED = 0.95  # part of the numbers that the colours tell apart
-TITLE, FITTING = 8.5, 24  # points; letters that have room above a panel
-WIDE = 6  # cells side by side that have room for two digits and a decimal
-BAR, BAR_PAD = 0.55, 0.08  # inches for the bar of colours, and above it
+COLORS = LinearSegmentedColormap.from_list(
+    "versus", ["#D55E00", "#ffffff", "#0072B2"]
+).with_extremes(bad="#f0f0f0")
+COLORED = 0.95  # share of the numbers that lie within the range of colours
+TITLE, FITTING = 8.5, 24  # font size in points; number of letters that fit above a panel
+WIDE = 6  # most cells side by side with room for two digits and a decimal
+BAR, BAR_PAD = 0.55, 0.08  # inches for the colour bar, and above it
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class _Block:
 
     @property
     def columns(self) -> int:
-        """Return how many panels stand side by side."""
+        """Number of panels side by side."""
         return min(columns_for(len(self.models)), 2 if len(self.budgets) <= 6 else 1)
 
 
@@ -49,14 +50,14 @@ def versus_svd(
     scores: pd.DataFrame | None = None,
     styles: dict[str, Line] | None = None,
 ) -> list[Path]:
-    """Draw per network, method and compression the points won over SVD at the same budget.
+    """Draw the gain over SVD at the same budget for each network, method and compression.
 
-    The number is that of the GLUE average where the summary has one against SVD, with a star
-    where its own p-value is below 0.05; else the mean over the tasks' headline metrics. Beneath
-    it stand the tasks won (▲) and lost (▼) at p < 0.05, not corrected for the number of tests;
-    a number in parentheses lacks some of the network's tasks.
+    The number is the gain of the GLUE average where the summary has one against SVD, with a star
+    where its p-value is below 0.05; elsewhere it is the mean over the tasks' headline metrics.
+    Below it are the numbers of tasks won (▲) and lost (▼) at p < 0.05, not corrected for the number
+    of tests. A number in parentheses lacks some of the network's tasks.
 
-    Parameters and files as in `curves.drop_curves`.
+    Parameters and files are those of `curves.drop_curves`.
     """
     frame = frames.tidy(summary)
     tidied = None if scores is None else frames.tidy(scores)
@@ -87,18 +88,18 @@ def versus_svd(
 
 
 def _blocks(rows: pd.DataFrame, order: list[str]) -> list[_Block]:
-    """Return networks with the same methods and compressions together."""
-    found: dict[tuple, _Block] = {}
-    for model, own in rows.groupby("model"):
-        series = [name for name in order if name in set(own["series"])]
-        budgets = sorted(set(own["compression"]))
+    """Group networks that have the same methods and compressions."""
+    blocks: dict[tuple[tuple[str, ...], tuple[float, ...]], _Block] = {}
+    for model, part in rows.groupby("model"):
+        series = [name for name in order if name in set(part["series"])]
+        budgets = sorted(set(part["compression"]))
         key = (tuple(series), tuple(budgets))
-        found.setdefault(key, _Block([], series, budgets)).models.append(model)
-    return list(found.values())
+        blocks.setdefault(key, _Block([], series, budgets)).models.append(model)
+    return list(blocks.values())
 
 
 def _shown(rows: pd.DataFrame, averages: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose numbers stand in the cells, for their notes."""
+    """Return the rows that the cells show, for their notes."""
     by_average = set(cells.loc[cells["basis"] == frames.AVERAGES["glue"], "model"])
     glue = averages[(averages["task"] == "glue") & averages["model"].isin(by_average)]
     glue = glue.assign(panel=frames.AVERAGES["glue"])
@@ -108,20 +109,20 @@ def _shown(rows: pd.DataFrame, averages: pd.DataFrame, cells: pd.DataFrame) -> p
 
 
 def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per network, method and compression compared with SVD.
+    """Return one row for each network, method and compression that is compared with SVD.
 
     Parameters
     ----------
     rows
         Tidied rows of the tasks' headline metrics.
     averages
-        Tidied rows of the averages; `glue` is preferred to the mean over `rows`.
+        Tidied rows of the averages; `glue` takes precedence over the mean over `rows`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns model, series, compression, gain (points), p (NaN where there is no single test),
-        won, lost, tasks (compared ones), of (tasks of the network), basis.
+        Columns model, series, compression, gain (points), p (NaN unless the gain has a single
+        test), won, lost, tasks (number compared), of (number of the network's tasks), basis.
     """
     other = rows[~frames.is_baseline(rows) & rows["vs_svd"].notna()]
     keys = ["model", "series", "compression"]
@@ -135,15 +136,15 @@ def compare(rows: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
         tasks=("task", "nunique"),
     )
     cells["of"] = cells["model"].map(rows.groupby("model")["task"].nunique())
-    cells["p"] = cells["p"].where(cells["of"] == 1)
+    cells["p"] = cells["p"].where(cells["of"] == 1)  # a mean of several tasks has no test
     cells["basis"] = [f"mean of {n} tasks" if n > 1 else "one task" for n in cells["of"]]
     glue = averages[(averages["task"] == "glue") & averages["vs_svd"].notna()]
     glue = glue[~frames.is_baseline(glue)].drop_duplicates(keys).set_index(keys)
     for place, key in enumerate(cells[keys].itertuples(index=False, name=None)):
         if key[0] in set(glue.index.get_level_values(0)):
-            found = key in glue.index
-            cells.loc[place, "gain"] = glue.at[key, "vs_svd"] if found else np.nan
-            cells.loc[place, "p"] = glue.at[key, "vs_svd_p"] if found else np.nan
+            averaged = key in glue.index
+            cells.loc[place, "gain"] = glue.at[key, "vs_svd"] if averaged else np.nan
+            cells.loc[place, "p"] = glue.at[key, "vs_svd_p"] if averaged else np.nan
             cells.loc[place, "basis"] = frames.AVERAGES["glue"]
     return cells
 
@@ -154,7 +155,7 @@ def _draw(
     columns = max(block.columns for block in blocks)
     lines = [(block, place) for block in blocks for place in range(0, len(block.models), columns)]
     heights = [0.33 * len(block.series) + 0.62 for block, _ in lines]
-    # Few large gains would leave the rest without colour.
+    # A quantile, because a few large gains would leave the other cells almost white.
     scale = max(float(cells["gain"].abs().quantile(COLORED)), 0.1)
     norm = Normalize(-scale, scale)
     with page_style():
@@ -164,8 +165,8 @@ def _draw(
         for line, (block, first) in enumerate(lines):
             for column, model in enumerate(block.models[first : first + columns]):
                 axes = figure.add_subplot(grid[line, column])
-                own = cells[cells["model"] == model]
-                _map(axes, own, block, norm, columns * len(block.budgets) > WIDE)
+                part = cells[cells["model"] == model]
+                _map(axes, part, block, norm, columns * len(block.budgets) > WIDE)
                 axes.tick_params(labelleft=column == 0)
                 axes.set_xlabel(xlabel)
                 drawn.append(axes)

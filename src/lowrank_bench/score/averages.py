@@ -56,7 +56,7 @@ def average_rows(rows: Sequence[Row], tasks: Mapping[str, Mapping[str, Any]]) ->
     Parameters
     ----------
     rows
-        One row per cell, split and metric, those without numbers included.
+        One row for each cell, split and metric, including those without numbers.
     tasks
         The tasks by name, as in `scores.build_scores`.
 

@@ -59,13 +59,13 @@ def _headlines(summary: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) ->
     averages = summary["task"] == AVERAGE
     others = ~summary["model"].isin(set(summary.loc[averages, "model"]))
     counts = summary[others].groupby("model")["task"].nunique()
-    lonely = others & summary["model"].map(counts).eq(1)
+    single = others & summary["model"].map(counts).eq(1)
     first = {name: task["evaluation"][0] for name, task in tasks.items()}
     entry = summary["task"].map(first)
     split = entry.map(lambda part: part["split"] if isinstance(part, Mapping) else None)
     metric = entry.map(lambda part: part["metrics"][0] if isinstance(part, Mapping) else None)
-    lonely &= (summary["split"] == split) & (summary["metric"] == metric)
-    return summary[averages | lonely]
+    single &= (summary["split"] == split) & (summary["metric"] == metric)
+    return summary[averages | single]
 
 
 def _restricted(

@@ -72,7 +72,7 @@ def swapped(
     for start in range(0, len(block), ROWS):
         rows = slice(start, start + ROWS)
         swaps = np.ascontiguousarray(block[rows].T, dtype=np.float64)
-        # The right system needs no sums of its own: its product differs by a linear form in swaps.
+        # The right system needs no further sums: its product differs by a linear form in the swaps.
         gap = gaps[:, -1:] + gaps[:, :-1] @ swaps
         left = np.concatenate([1 - swaps, swaps])
         y_left = left * y

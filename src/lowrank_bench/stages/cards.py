@@ -1,8 +1,8 @@
-"""Lend the graphics cards of one machine to jobs, each card to one job at a time.
+"""Reserve the GPUs of one machine for jobs, each GPU for one job at a time.
 
-Torch takes the first card it sees, so that jobs side by side would share it and leave the others
-idle. A cluster's scheduler names a job's cards in CUDA_VISIBLE_DEVICES; where it did, nothing is
-left to do.
+Torch uses the first GPU that it sees, so jobs that run side by side would share it and leave the
+others idle. On a cluster the scheduler sets CUDA_VISIBLE_DEVICES for each job, and nothing is left
+to do here.
 """
 
 import fcntl
@@ -18,14 +18,14 @@ from lowrank_bench.errors import LowRankError
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 WAIT = 1.0  # seconds between two looks for a free card
 
-_held: list[IO] = []  # a lock lasts as long as its file is open: until the process ends
+_held: list[IO[str]] = []  # a lock lasts as long as its file is open: until the process ends
 
 
 def take_cards(wanted: int) -> None:
-    """Reserve cards for this process, waiting for them, and hide the others from torch.
+    """Reserve cards for this process, wait until they are free, and hide the others from torch.
 
-    To be called before torch is imported. Locks of the operating system hold the cards, in a
-    folder of this user; they end with the process, however it ends.
+    Call it before torch is imported. Cards are held by locks of the operating system on files in a
+    folder of this user; a lock ends with its process, however that ends.
 
     Raises
     ------
@@ -68,18 +68,18 @@ def _reserved(cards: list[str], wanted: int) -> list[str]:
     return list(taken)
 
 
-def _try(folder: Path, cards: list[str], wanted: int) -> dict[str, IO]:
-    """Return so many free cards with their locks, or none."""
+def _try(folder: Path, cards: list[str], wanted: int) -> dict[str, IO[str]]:
+    """Return `wanted` free cards with their locks, or none."""
     with (folder / "all").open("w") as gate:  # one process at a time: none holds a part and waits
         fcntl.flock(gate, fcntl.LOCK_EX)
-        found = {card: file for card in cards if (file := _lock(folder / f"card-{card}"))}
-        enough = len(found) >= wanted
-        for card in list(found)[wanted if enough else 0 :]:
-            found.pop(card).close()
-    return found
+        locks = {card: file for card in cards if (file := _lock(folder / f"card-{card}"))}
+        enough = len(locks) >= wanted
+        for card in list(locks)[wanted if enough else 0 :]:
+            locks.pop(card).close()
+    return locks
 
 
-def _lock(place: Path) -> IO | None:
+def _lock(place: Path) -> IO[str] | None:
     file = place.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

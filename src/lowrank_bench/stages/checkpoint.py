@@ -114,7 +114,9 @@ class LoadedCheckpoint:
     def training_rows(self, runner: Runner, limit: int | None = None) -> Encoded:
         """Return the rows it was trained on, with labels as its outputs are numbered."""
         rows = training_rows(self.checkpoint, runner, self.modality, self.processor, limit)
-        return with_outputs(rows, self.checkpoint.inputs["labels"], self.output_order)
+        labels: Sequence[str] = self.checkpoint.inputs["labels"]
+        encoded: Encoded = with_outputs(rows, labels, self.output_order)
+        return encoded
 
 
 def load_checkpoint(checkpoint: Checkpoint, runner: Runner) -> LoadedCheckpoint:

@@ -1,4 +1,4 @@
-"""What the Snakefile asks of an experiment: its jobs, what each waits for, and its messages."""
+"""An experiment as the Snakefile sees it: its jobs, what each waits for, and its messages."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
 
 
-def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
+def load_experiment(conf: Path, settings: Mapping[str, Any]) -> "Experiment":
     """Return the experiment that Snakemake's `--config` settings name.
 
     Raises
@@ -33,12 +33,12 @@ def load_workflow(conf: Path, settings: Mapping[str, Any]) -> "Workflow":
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     overrides = overrides_of(settings)
     try:
-        return Workflow(load_config(conf, overrides), overrides)
+        return Experiment(load_config(conf, overrides), overrides)
     except LowRankError as error:
         raise SystemExit(f"error: {error}") from None
 
 
-class Workflow:
+class Experiment:
     """An experiment as the workflow sees it.
 
     Parameters
@@ -69,6 +69,7 @@ class Workflow:
                 "device": evaluation.device,
                 "factorize_device": self.config.factorize.device,
                 "precision": evaluation.precision,
+                "plugins": self.config.plugins,
             }
         )
 
@@ -125,13 +126,15 @@ class Workflow:
         """Return the manifests that a job of `stage` waits for."""
         job = self._jobs[stage][name]
         if stage == "checkpoint":
-            keys = {source.key for point in job.checkpoints for source in point.fetched()}
+            keys = {s.key for checkpoint in job.checkpoints for s in checkpoint.fetched()}
             return self._manifests("download", lambda j: {s.key for s in j.sources} & keys)
-        points = {point.key for point in job.checkpoints}
+        checkpoints = {checkpoint.key for checkpoint in job.checkpoints}
         if stage == "factorize" or job.specs[0].method == DENSE:
-            return self._manifests("checkpoint", lambda j: _points(j) & points)
+            return self._manifests("checkpoint", lambda j: _checkpoints(j) & checkpoints)
         specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
-        return self._manifests("factorize", lambda j: _points(j) & points and specs <= _specs(j))
+        return self._manifests(
+            "factorize", lambda j: _checkpoints(j) & checkpoints and specs <= _specs(j)
+        )
 
     def all_manifests(self) -> list[str]:
         """Return the manifests that the scores rest on."""
@@ -194,15 +197,15 @@ class Workflow:
             raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
 
 
-def _points(job: Job) -> set[str]:
-    return {point.key for point in job.checkpoints}
+def _checkpoints(job: Job) -> set[str]:
+    return {checkpoint.key for checkpoint in job.checkpoints}
 
 
 def _specs(job: Job) -> set[str]:
     return {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
 
 
-def _listed(values: Sequence[int]) -> str:
+def _listed(values: Sequence[object]) -> str:
     return " and ".join(str(value) for value in values)
 
 

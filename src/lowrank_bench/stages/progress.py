@@ -1,7 +1,7 @@
 """Progress of a whole experiment, shown by whichever process finishes a piece of it.
 
-Finished pieces are counted in the store itself, so the count is right after a crash and over
-several processes; their durations are appended to one small file, for the time left.
+Finished pieces are counted in the store itself, so that the count is right after a crash and over
+several processes. Their durations are appended to one small file, to estimate the time left.
 """
 
 import json
@@ -14,7 +14,7 @@ from lowrank_bench.plan.cells import Job
 from lowrank_bench.store.files import write_atomic
 from lowrank_bench.store.store import Store
 
-PAUSE = 50  # between two lines, times what a line takes
+PAUSE = 50  # between two lines, in multiples of the time that a line takes
 UNITS = {
     "checkpoint": "checkpoints",
     "factorize": "decompositions",
@@ -37,7 +37,7 @@ def write_plan(folder: Path, stages: Mapping[str, tuple[Job, ...]], cores: int) 
         "evaluate": {cell.key for job in stages["evaluate"] for cell in job.cells()},
         "finetune": {cell.key for job in stages["finetune"] for cell in job.cells()},
     }
-    listed = {stage: sorted(found) for stage, found in keys.items()}
+    listed = {stage: sorted(pieces) for stage, pieces in keys.items()}
     content = {"started": time.time(), "cores": cores, "keys": listed}
     write_atomic(folder / "plan.json", json.dumps(content))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.methods.registry import register_folders
 from lowrank_bench.plan.cells import Job, job_from_json
 from lowrank_bench.stages.cards import take_cards
 from lowrank_bench.stages.run import Outcome, failures_of, write_outcome
@@ -46,6 +47,7 @@ def job_script(
             "failures": failures_of(Path(name) for name in snakemake.input),
         }
         settings = Settings.from_dict(json.loads(snakemake.params.settings) | known)
+        register_folders(settings.plugins)
         outcome = run(job, Store(settings.store), settings)
         write_outcome(Path(snakemake.output[0]), job, outcome)
 

@@ -1,6 +1,6 @@
 """How the stages of one experiment compute; keys hold what decides a result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class Settings:
         Of the processor.
     failures
         Reasons why earlier pieces of work failed, by key.
+    plugins
+        Folders with methods outside the package.
     """
 
     store: str = "results/store"
@@ -34,6 +36,7 @@ class Settings:
     precision: str = "fp32"
     threads: int = 1
     failures: Mapping[str, str] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":

@@ -1,4 +1,4 @@
-"""Texts: networks of transformers, tokens, batches, training and prediction."""
+"""Texts: pretrained networks, tokens, batches, training and prediction."""
 
 from lowrank_bench.inputs.sources import InputSources
 from lowrank_bench.store.sources import Sources

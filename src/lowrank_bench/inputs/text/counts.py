@@ -1,4 +1,4 @@
-"""How often a text uses each row of an embedding."""
+"""How often texts use each row of an embedding."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -11,22 +11,22 @@ from lowrank_bench.errors import LowRankError
 
 
 def token_counts(token_ids: Iterable[Sequence[int]], rows: int) -> Tensor:
-    """Return how often each row of an embedding of `rows` rows is looked up, float64.
+    """Return how often each row of an embedding with `rows` rows is looked up, float64.
 
     Parameters
     ----------
     token_ids
-        The ids of each text, padding left out.
+        The token ids of each text, without padding.
 
     Raises
     ------
     LowRankError
-        When the embedding has no row for an id.
+        When the embedding has no row for a token id.
     """
     counts = np.bincount(np.fromiter(chain.from_iterable(token_ids), np.int64), minlength=rows)
     if len(counts) > rows:
         raise LowRankError(
-            f"the tokenizer gives id {len(counts) - 1}, the embedding has {rows} rows; take the "
-            "network's own tokenizer"
+            f"the tokenizer returns id {len(counts) - 1}, but the embedding has {rows} rows; use "
+            "the network's own tokenizer"
         )
     return torch.from_numpy(counts).to(torch.float64)

@@ -7,33 +7,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
 from lowrank_bench.device import autocast
+from lowrank_bench.inputs.state import NumpyRandom, Stateful, TorchRandom
 from lowrank_bench.inputs.text.batches import Collator, shuffled
 from lowrank_bench.inputs.text.encode import Encoded
-from lowrank_bench.inputs.training_loop import NumpyRandom, TorchRandom, Training, Watch
+from lowrank_bench.inputs.training_loop import Training, Watch
 
 
 def finetune(
     model: nn.Module,
     tokenizer: Any,
-    train: Encoded,
+    encoded: Encoded,
     recipe: Mapping[str, Any],
     seed: int,
     device: str = "cpu",
     watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """Train `model` in place and return the mean loss of each epoch as `losses`.
+    """Train `model` in place, and return what `Training.run` returns.
 
     Parameters
     ----------
     model
         A transformers sequence classifier; with one output it is trained as a regression.
-    train, recipe
-        Tokenised rows; fields of `config.schema.Recipe` (`bf16` keeps the weights in fp32;
-        `freeze: embedding` leaves the table, or its factors, as they are).
+    encoded
+        The tokenised training rows.
+    recipe
+        Fields of `config.entries.Recipe`. With `bf16` the weights stay in float32; with
+        `freeze: embedding` the embedding table, or its factors, are not trained.
     seed
         Decides batches and dropout.
 
@@ -45,9 +49,10 @@ def finetune(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model.to(device).train()
-    per_epoch = math.ceil(len(train) / recipe["batch_size"])
+    batch_size = recipe["batch_size"]
+    per_epoch = math.ceil(len(encoded) / batch_size)
     steps = per_epoch * recipe["epochs"]
-    collate, lengths = Collator(tokenizer, device), train.lengths
+    collate, lengths = Collator(tokenizer, device), encoded.lengths
     with _frozen(model, recipe.get("freeze")):
         groups = _groups(model, recipe["weight_decay"])
         optimizer = torch.optim.AdamW(groups, lr=recipe["learning_rate"], fused=True)
@@ -55,50 +60,60 @@ def finetune(
         schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
 
         def batches() -> list[Tensor]:
-            """Return the batches of an epoch."""
-            return [torch.from_numpy(b) for b in shuffled(lengths, recipe["batch_size"], rng)]
+            """Return the row numbers of an epoch's batches."""
+            return [torch.from_numpy(rows) for rows in shuffled(lengths, batch_size, rng)]
 
-        def step(rows: Tensor) -> float:
+        def step(batch: Tensor) -> float:
             """Train on one batch and return its loss."""
-            some = rows.numpy()
-            inputs = collate(train, some)
-            loss = _loss(model, inputs, train.labels[some], recipe["precision"], device)
-            loss.backward()
+            rows = batch.numpy()
+            inputs = collate(encoded, rows)
+            loss = _loss(model, inputs, encoded.labels[rows], recipe["precision"], device)
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), recipe["max_grad_norm"])
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             return loss.item()
 
-        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        random = {"batches": NumpyRandom(rng), "dropout": TorchRandom()}
-        training = Training({**parts, **random}, batches, step, watch)
-        found = training.run(recipe["epochs"], per_epoch)
+        parts: dict[str, Stateful] = {
+            "model": model,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "batches": NumpyRandom(rng),
+            "dropout": TorchRandom(),
+        }
+        summary = Training(parts, batches, step, watch).run(recipe["epochs"], per_epoch)
     model.eval()
-    return found
+    return summary
 
 
 @contextmanager
 def _frozen(model: nn.Module, part: str | None) -> Iterator[None]:
-    """Keep the embedding from being trained, if that is asked for."""
-    embedding = model.get_input_embeddings() if part == "embedding" else None
-    held = [p for p in embedding.parameters() if p.requires_grad] if embedding else []
-    for parameter in held:
+    """Do not train the embedding inside the block if `part` is `embedding`."""
+    frozen = _embedding_parameters(model) if part == "embedding" else []
+    for parameter in frozen:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in held:
+        for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def _embedding_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the input embedding that are trained."""
+    get_embedding: Any = model.get_input_embeddings  # a method of every transformers model
+    return [p for p in get_embedding().parameters() if p.requires_grad]
 
 
 def _loss(
     model: nn.Module,
-    batch: dict[str, torch.Tensor],
-    labels: np.ndarray,
+    batch: dict[str, Tensor],
+    labels: NDArray[Any],
     precision: str,
     device: str,
-) -> torch.Tensor:
+) -> Tensor:
+    """Return the mean cross-entropy of a batch, or its mean squared error for a regression."""
     target = torch.as_tensor(labels, device=device)
     with autocast(device, precision):
         logits = model(**batch).logits
@@ -108,7 +123,7 @@ def _loss(
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices only: biases and normalisation scales are vectors."""
+    """Return the optimizer's groups: only matrices decay, not biases and normalisation scales."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},

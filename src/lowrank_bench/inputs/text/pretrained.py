@@ -1,4 +1,4 @@
-"""A pretrained network with a fresh classifier for one task."""
+"""A pretrained network with a new classifier for one task."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 
 def pretrained_network(folder: Path, labels: Sequence[str], seed: int) -> tuple[nn.Module, Any]:
-    """Return the network and tokenizer of `folder`; the classifier is drawn from `seed`.
+    """Return the network and tokenizer in `folder`; the seed decides the classifier's weights.
 
     Parameters
     ----------
     labels
-        Names of the classes in the order of their ids; none for a regression.
+        Names of the classes in the order of their ids; empty for a regression.
     """
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(

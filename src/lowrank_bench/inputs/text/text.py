@@ -1,4 +1,4 @@
-"""Texts: the functions that `modality.Modality` lists, over transformers' sequence classifiers."""
+"""Texts: the functions of `modality.Modality`, for sequence classifiers from transformers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +46,7 @@ processor_name = tokenizer_name
 def initial_network(
     spec: Mapping[str, Any], folder: Path | None, inputs: Mapping[str, Any], seed: int
 ) -> tuple[nn.Module, Any]:
-    """Return the network before training, its classifier freshly drawn from the seed."""
+    """Return the network before training; the seed decides the new classifier's weights."""
     labels = inputs["labels"]
     if folder is None:
         from lowrank_bench.synthetic.networks import build_network
@@ -57,8 +57,9 @@ def initial_network(
     else:
         model, tokenizer = pretrained_network(folder, labels, seed)
     if labels:
-        model.config.id2label = dict(enumerate(labels))
-        model.config.label2id = {label: number for number, label in enumerate(labels)}
+        config: Any = model.config  # of transformers
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
     return model, tokenizer
 
 
@@ -69,27 +70,34 @@ def published_network(
     recipe: Mapping[str, Any],
     title: str,
 ) -> tuple[nn.Module, Any, list[int] | None]:
-    """Return a checkpoint that others fine-tuned, and which of its outputs means each label."""
+    """Return a checkpoint that others fine-tuned, and the number of its output for each label."""
     model, tokenizer = load_network(folder)
     labels, declared = inputs["labels"], recipe["published_labels"]
     return model, tokenizer, output_order(model.config, labels, declared, title)
 
 
 def check_network(model: nn.Module, title: str) -> dict[str, Any]:
-    """Refuse a network whose embedding cannot be replaced or is not finite."""
+    """Refuse a network whose embedding cannot be replaced; return the embedding's name.
+
+    Raises
+    ------
+    LowRankError
+        When the embedding cannot be replaced, or holds NaN or Inf.
+    """
     name, embedding = find_embedding(model)
     refuse_unusual(model, name, embedding)
     if not torch.isfinite(embedding.weight).all():
         raise LowRankError(
-            f"{title}: the embedding {name} holds NaN or Inf; take another checkpoint"
+            f"{title}: the embedding {name} contains NaN or Inf; use another checkpoint"
             " or lower recipe.learning_rate"
         )
     return {"embedding": f"{name}.weight"}
 
 
 def save_network(model: nn.Module, processor: Any, folder: Path) -> None:
-    """Write network and tokenizer as transformers does."""
-    model.save_pretrained(folder)
+    """Write network and tokenizer in the format of transformers."""
+    save: Any = model.save_pretrained  # a method of every transformers model
+    save(folder)
     processor.save_pretrained(folder)
 
 
@@ -100,8 +108,13 @@ def load_network(folder: Path) -> tuple[nn.Module, Any]:
 
 
 def example(processor: Any, length: int) -> dict[str, Tensor]:
-    """Return the keyword arguments of a forward of one text: words drawn at random, seeded."""
+    """Return the keyword arguments of one forward pass, for a text of `length` random tokens."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(len(processor), (1, length), generator=generator)
-    known = {"input_ids": ids, MASK: torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    return {name: values for name, values in known.items() if name in processor.model_input_names}
+    arguments = {
+        "input_ids": ids,
+        MASK: torch.ones_like(ids),
+        "token_type_ids": torch.zeros_like(ids),
+    }
+    names = processor.model_input_names
+    return {name: values for name, values in arguments.items() if name in names}

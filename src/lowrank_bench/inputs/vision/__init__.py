@@ -1,4 +1,4 @@
-"""Images: networks for small ones, decoding, augmentation, training and prediction."""
+"""Images: networks for small images, decoding, augmentation, training and prediction."""
 
 from lowrank_bench.inputs.sources import InputSources
 from lowrank_bench.store.sources import Sources

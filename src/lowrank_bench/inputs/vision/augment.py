@@ -1,4 +1,4 @@
-"""Random changes of a batch of images, for training."""
+"""Random changes to a batch of images, for training."""
 
 from collections.abc import Sequence
 
@@ -9,33 +9,33 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.vision.images import Encoded, Undecoded
 
 AUGMENTS = ("none", "crop_flip", "resized_crop")
-PADDING = 8  # an eighth of the side is padded on each edge: 4 of 32 pixels
+PADDING = 8  # each edge is padded by an eighth of the side: 4 pixels for 32
 
 
 def training_images(
     encoded: Encoded, rows: Sequence[int], augment: str, generator: torch.Generator, device: str
 ) -> Tensor:
-    """Return images as one training step sees them, uint8 n×channels×h×w on the device.
+    """Return the images for one training step, uint8 n×channels×h×w on the device.
 
     Parameters
     ----------
     augment
-        `none`; `crop_flip`: pad with black, cut at random and mirror half of them;
-        `resized_crop`: scale a random part to the input's size and mirror half (large images).
+        `none`; `crop_flip`: pad with black, crop at random and mirror half of the images;
+        `resized_crop`: scale a random crop to the input's size and mirror half (large images).
     generator
-        Of the CPU; decides everything random.
+        Source of all random draws, on the CPU.
 
     Raises
     ------
     LowRankError
-        For an unknown name, or `resized_crop` of small images.
+        For an unknown `augment`, or `resized_crop` with small images.
     """
     if augment not in AUGMENTS:
-        raise LowRankError(f"recipe.augment = {augment!r} is none of {', '.join(AUGMENTS)}")
+        raise LowRankError(f"recipe.augment = {augment!r} is not one of {', '.join(AUGMENTS)}")
     if augment == "resized_crop":
         if not isinstance(encoded.images, Undecoded):
             raise LowRankError(
-                "recipe.augment = 'resized_crop' needs images above 64 pixels; take crop_flip"
+                "recipe.augment = 'resized_crop' needs images larger than 64 pixels; use crop_flip"
             )
         images = encoded.images.crops(rows, generator).to(device)
         return _mirror(images, generator)
@@ -46,25 +46,28 @@ def training_images(
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return each image padded with zeros and cut at a random place, half of them mirrored.
+    """Return each image padded with zeros and cropped at random, half of them mirrored.
 
     Parameters
     ----------
     images
         n×channels×h×w of any type.
     """
-    n, _, high, wide = images.shape
-    edges = (high // PADDING, wide // PADDING)
+    n, _, height, width = images.shape
+    edges = (height // PADDING, width // PADDING)
     padded = torch.nn.functional.pad(images, (edges[1], edges[1], edges[0], edges[0]))
-    tops, lefts = (torch.randint(2 * e + 1, (n, 1), generator=generator) for e in edges)
-    columns = torch.arange(wide).expand(n, wide)
+    # One offset per image and axis: 0 keeps all padding on the top or left, 2·edge none of it.
+    tops, lefts = (torch.randint(2 * edge + 1, (n, 1), generator=generator) for edge in edges)
+    # Mirroring reverses the order in which the columns of the crop are read.
+    columns = torch.arange(width).expand(n, width)
     mirrored = torch.rand((n, 1), generator=generator) < 0.5
-    columns = torch.where(mirrored, wide - 1 - columns, columns)
-    y, x = tops + torch.arange(high), lefts + columns
-    places = (torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :])
-    at, y, x = (place.to(images.device) for place in places)
-    # Two indices around a slice put the sliced axis last.
-    return padded[at, :, y, x].permute(0, 3, 1, 2)
+    columns = torch.where(mirrored, width - 1 - columns, columns)
+    y, x = tops + torch.arange(height), lefts + columns
+    # Broadcast to n×h×w, so that a single lookup crops and mirrors the whole batch.
+    indices = (torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :])
+    image, y, x = (index.to(images.device) for index in indices)
+    # Two indices around a slice put the sliced axis, the channels, last.
+    return padded[image, :, y, x].permute(0, 3, 1, 2)
 
 
 def _mirror(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks for small images by name."""
+"""Build networks for small images by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import nn
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.vision.densenet import DenseNet
+from lowrank_bench.inputs.vision.image_network import ImageNetwork
 from lowrank_bench.inputs.vision.resnet import CifarResNet
 from lowrank_bench.inputs.vision.vgg import Vgg16
 from lowrank_bench.inputs.vision.wide_resnet import WideResNet
@@ -16,21 +17,21 @@ from lowrank_bench.inputs.vision.wide_resnet import WideResNet
 
 @dataclass(frozen=True)
 class Family:
-    """What sets an architecture apart.
+    """An architecture and its options.
 
     Attributes
     ----------
     make
-        Its class; called with `classes`, `channels` and the sizes.
+        The class; called with `classes`, `channels` and the sizes.
     sizes
-        Sizes that may be changed, with what they are by default.
+        The sizes that may be changed, with their defaults.
     least
-        Side of the smallest image that it takes, in pixels.
+        Side of the smallest image the network accepts, in pixels.
     shortcut
-        Whether there is a choice of shortcuts.
+        Whether the kind of shortcut can be chosen.
     """
 
-    make: Callable[..., nn.Module]
+    make: Callable[..., ImageNetwork]
     sizes: dict[str, int]
     least: int
     shortcut: bool = False
@@ -56,24 +57,24 @@ def build_network(
     seed: int = 0,
     shortcut: str | None = None,
     **sizes: int,
-) -> nn.Module:
-    """Return a network with random weights, in evaluation mode; `forward(pixel_values)`: logits.
+) -> ImageNetwork:
+    """Return a network with random weights, in evaluation mode.
 
-    Convolutions are drawn as He et al. (2015) do, by their outputs. Torch's global seed has no
-    influence and is left as it was. The attribute `rebuild` holds this function's arguments.
+    Convolutions are initialised as in He et al. (2015), by their fan-out. Torch's global random
+    state has no influence and does not change. The attribute `rebuild` stores the arguments.
 
     Parameters
     ----------
     architecture
         A name of `FAMILIES`.
     classes, channels, size
-        Outputs, and channels and side of the images.
+        Number of outputs, and channels and side of the images.
     seed
         Seed of the weights.
     shortcut
         `A` or `B` (the default), for residual networks.
     **sizes
-        Changes of the family's `sizes`.
+        Replace the defaults in the family's `sizes`.
 
     Raises
     ------
@@ -81,46 +82,47 @@ def build_network(
         When an argument is unknown or out of range, or the images are too small.
     """
     family = _family(architecture, shortcut, sizes, size)
-    given: dict[str, Any] = {**family.sizes, **sizes}
+    options: dict[str, Any] = {**family.sizes, **sizes}
     if family.shortcut:
-        given["shortcut"] = shortcut or "B"
+        options["shortcut"] = shortcut or "B"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = family.make(classes=classes, channels=channels, **given)
-        _draw(model)
-    model.rebuild = {  # what `files.load_network` needs
+        model = family.make(classes=classes, channels=channels, **options)
+        _initialise(model)
+    model.rebuild = {  # `files.load_network` builds the network again from these
         "architecture": architecture,
         "classes": classes,
         "size": size,
         "channels": channels,
-        "shortcut": given.get("shortcut"),
-        **{name: given[name] for name in family.sizes},
+        "shortcut": options.get("shortcut"),
+        **{name: options[name] for name in family.sizes},
     }
     return model.eval()
 
 
 def _family(architecture: str, shortcut: str | None, sizes: dict[str, int], size: int) -> Family:
+    """Return a family after checking the arguments of `build_network`."""
     if architecture not in FAMILIES:
-        raise LowRankError(f"no network {architecture!r}; there are {', '.join(FAMILIES)}")
+        raise LowRankError(f"no network {architecture!r}; choose one of {', '.join(FAMILIES)}")
     family = FAMILIES[architecture]
     for name, value in sizes.items():
         if name not in family.sizes:
             raise LowRankError(
-                f"{architecture} has no size {name!r}; there are {', '.join(family.sizes)}"
+                f"{architecture} has no size {name!r}, only {', '.join(family.sizes)}"
             )
         if value < 1:
             raise LowRankError(f"{architecture}: {name} = {value} is below 1")
     if shortcut and not family.shortcut:
-        raise LowRankError(f"{architecture} has no choice of shortcuts; take `shortcut` out")
+        raise LowRankError(f"{architecture} has no choice of shortcuts; remove `shortcut`")
     if size < family.least:
         raise LowRankError(
-            f"{architecture} takes images of {family.least}×{family.least} pixels and more, not "
-            f"{size}×{size}; set image.size or take another network"
+            f"{architecture} needs images of at least {family.least}×{family.least} pixels, not "
+            f"{size}×{size}; raise image.size or use another network"
         )
     return family
 
 
-def _draw(model: nn.Module) -> None:
+def _initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

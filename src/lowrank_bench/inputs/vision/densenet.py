@@ -4,16 +4,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BOTTLENECK = 4  # the 1×1 convolution of a layer has 4 times the growth as outputs
+from lowrank_bench.inputs.vision.image_network import ImageNetwork
+
+BOTTLENECK = 4  # outputs of a layer's 1×1 convolution, as a multiple of the growth
 
 
 class DenseLayer(nn.Module):
-    """A 1×1 and a 3×3 convolution, whose output is put beside the input.
+    """A 1×1 and a 3×3 convolution, whose output is concatenated to the input.
 
     Parameters
     ----------
     channels, growth
-        Channels of the input, and those added.
+        Channels of the input, and channels that are added to it.
     """
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -31,7 +33,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Half the channels on half the pixels a side."""
+    """Halves the channels, the height and the width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,36 +45,43 @@ class Transition(nn.Module):
         return F.avg_pool2d(self.conv1(F.relu(self.bn1(x))), 2)
 
 
-class DenseNet(nn.Module):
+class DenseNet(ImageNetwork):
     """Three dense blocks with transitions between them.
 
     Parameters
     ----------
     layers
-        Layers n of a block; the network has 6n + 4 layers with weights.
+        Number n of layers per block; the network has 6n + 4 layers with weights.
     classes, channels
-        Outputs, and channels of the input.
+        Number of outputs, and channels of the input.
     width
         Channels that each layer adds (the growth).
     """
 
+    dense1: nn.Sequential
+    trans1: Transition
+    dense2: nn.Sequential
+    trans2: Transition
+    dense3: nn.Sequential
+
     def __init__(self, layers: int, classes: int, channels: int = 3, width: int = 12) -> None:
         super().__init__()
-        wide = 2 * width
-        self.conv1 = nn.Conv2d(channels, wide, 3, 1, 1, bias=False)
+        before = 2 * width
+        self.conv1 = nn.Conv2d(channels, before, 3, 1, 1, bias=False)
         for block in (1, 2, 3):
-            stack = nn.Sequential(*(DenseLayer(wide + i * width, width) for i in range(layers)))
-            self.add_module(f"dense{block}", stack)
-            wide += layers * width
+            stack = (DenseLayer(before + i * width, width) for i in range(layers))
+            self.add_module(f"dense{block}", nn.Sequential(*stack))
+            before += layers * width
             if block < 3:
-                self.add_module(f"trans{block}", Transition(wide))
-                wide //= 2
-        self.bn = nn.BatchNorm2d(wide)
-        self.fc = nn.Linear(wide, classes)
+                self.add_module(f"trans{block}", Transition(before))
+                before //= 2
+        self.bn = nn.BatchNorm2d(before)
+        self.fc = nn.Linear(before, classes)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return the logits, n×classes, of images n×channels×h×w with h, w ≥ 4."""
         x = self.trans1(self.dense1(self.conv1(pixel_values)))
         x = self.dense3(self.trans2(self.dense2(x)))
         x = F.relu(self.bn(x))
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        logits: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits

@@ -1,15 +1,16 @@
-"""Scikit-learn's 1,797 handwritten digits, which need no network, as the splits of a task."""
+"""Scikit-learn's 1,797 handwritten digits, available offline, as the splits of a task."""
 
 import io
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-TEST, VALIDATION = 500, 300  # rows; 997 are left to train on
-WHITE = 16  # the brightest value of these images
+TEST, VALIDATION = 500, 300  # rows; the other 997 are for training
+WHITE = 16  # the largest value of a pixel
 
 
 def make_digits(seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -18,12 +19,12 @@ def make_digits(seed: int) -> dict[str, list[dict[str, Any]]]:
     Parameters
     ----------
     seed
-        Decides which image falls into which split; the classes have equal shares of each.
+        Decides the split of each image; every split has the same shares of the classes.
 
     Returns
     -------
     dict
-        Rows with `image`, a grey image of 8×8 pixels as PNG, and `label`, 0 to 9.
+        Rows with `image`, a grey PNG of 8×8 pixels, and `label`, 0 to 9.
     """
     digits = load_digits()
     rows = np.arange(len(digits.target))
@@ -33,12 +34,12 @@ def make_digits(seed: int) -> dict[str, list[dict[str, Any]]]:
     )
     splits = {"train": train, "validation": validation, "test": test}
     return {
-        name: [{"image": _png(digits.images[i]), "label": int(digits.target[i])} for i in some]
-        for name, some in splits.items()
+        name: [{"image": _png(digits.images[i]), "label": int(digits.target[i])} for i in numbers]
+        for name, numbers in splits.items()
     }
 
 
-def _png(image: np.ndarray) -> dict[str, Any]:
+def _png(image: NDArray[np.float64]) -> dict[str, Any]:
     pixels = np.rint(image * (255 / WHITE)).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")

@@ -1,4 +1,4 @@
-"""A network for images on disk: safetensors and JSON, with what is needed to build it again."""
+"""Image networks on disk: safetensors, and JSON with what is needed to build them again."""
 
 import json
 from pathlib import Path
@@ -17,59 +17,62 @@ SETTINGS, WEIGHTS = "image.json", "weights.safetensors"
 
 
 def save_network(model: nn.Module, processor: ImageSettings, folder: Path) -> None:
-    """Write a network and how its images are prepared.
+    """Write a network and its image settings.
 
     Raises
     ------
     LowRankError
-        When the network is neither one of `build` nor one of transformers.
+        When the network comes neither from `build` nor from transformers.
     """
-    about: dict[str, Any] = {"image": processor.to_dict()}
+    facts: dict[str, Any] = {"image": processor.to_dict()}
+    save_pretrained = getattr(model, "save_pretrained", None)
     if hasattr(model, "rebuild"):
-        about["network"] = model.rebuild
+        facts["network"] = model.rebuild
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, folder / WEIGHTS)
-    elif hasattr(model, "save_pretrained"):
-        model.save_pretrained(folder)
+    elif save_pretrained is not None:
+        save_pretrained(folder)
     else:
         raise LowRankError(
-            f"a {type(model).__name__} cannot be written: it was not made by build_network, nor "
-            "is it one of transformers"
+            f"a {type(model).__name__} cannot be written: it comes neither from build_network nor "
+            "from transformers"
         )
-    (folder / SETTINGS).write_text(json.dumps(about, indent=1))
+    (folder / SETTINGS).write_text(json.dumps(facts, indent=1))
 
 
 def load_network(folder: Path) -> tuple[nn.Module, ImageSettings]:
-    """Return a network and how its images are prepared; float32, evaluation mode, on the CPU.
+    """Return a network and its image settings; float32, in evaluation mode, on the CPU.
 
     Raises
     ------
     LowRankError
-        When a file is missing or does not fit.
+        When a file is missing, damaged or does not match the network.
     """
     try:
-        about = json.loads((folder / SETTINGS).read_text())
-        settings = ImageSettings(**about["image"])
-        if "network" not in about:
+        facts = json.loads((folder / SETTINGS).read_text())
+        settings = ImageSettings(**facts["image"])
+        if "network" not in facts:
             return load_pretrained(folder), settings
-        model = build_network(**about["network"])
+        model = build_network(**facts["network"])
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise LowRankError(f"no network for images can be read from {folder}: {reason}") from None
+        raise LowRankError(f"cannot read an image network from {folder}: {reason}") from None
     return model.eval(), settings
 
 
 def load_pretrained(folder: Path, classes: int | None = None) -> nn.Module:
-    """Return a classifier of transformers, float32, in evaluation mode.
+    """Return an image classifier from transformers, float32, in evaluation mode.
 
     Parameters
     ----------
     classes
-        Outputs; a last layer with another number is drawn anew. None takes it as it is.
+        Number of outputs; a last layer with another number is replaced by a new, random one. None
+        keeps the last layer.
     """
     from transformers import AutoModelForImageClassification
 
     changes = {} if classes is None else {"num_labels": classes, "ignore_mismatched_sizes": True}
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, **changes)
+    load = AutoModelForImageClassification.from_pretrained
+    model: nn.Module = load(folder, dtype=torch.float32, **changes)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Images: the functions of `modality.Modality`, for networks of `build` and of transformers."""
+"""Images: the functions of `modality.Modality`, for networks from `build` and transformers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.inputs.vision.files import load_network, load_pretrained, save_network
-from lowrank_bench.inputs.vision.images import batches, encode
+from lowrank_bench.inputs.vision.images import Encoded, batches, encode
 from lowrank_bench.inputs.vision.predict import predict
 from lowrank_bench.inputs.vision.published import from_file, from_transformers
 from lowrank_bench.inputs.vision.settings import ImageSettings, settings_of
@@ -26,26 +26,40 @@ __all__ = [
     "predict",
     "processor_name",
     "published_network",
+    "read_encoded",
     "save_network",
     "train",
+    "write_encoded",
 ]
+
+NOT_STORED = "encoded images are not stored; encode them in every job"
 
 
 def processor_name(processor: ImageSettings) -> None:
-    """Return None: images are decoded anew, which is cheap beside what they would fill on disk."""
+    """Return None: decoding images in every job is cheaper than storing their pixels."""
+
+
+def write_encoded(encoded: Encoded, folder: Path) -> None:
+    """Refuse: `processor_name` says that encoded images are not stored."""
+    raise LowRankError(NOT_STORED)
+
+
+def read_encoded(folder: Path) -> Encoded:
+    """Refuse, as `write_encoded` does."""
+    raise LowRankError(NOT_STORED)
 
 
 def initial_network(
     spec: Mapping[str, Any], folder: Path | None, inputs: Mapping[str, Any], seed: int
 ) -> tuple[nn.Module, ImageSettings]:
-    """Return the network before training and how its images are prepared."""
+    """Return the network before training, and its image settings."""
     settings, classes = settings_of(inputs), len(inputs["labels"])
     if folder is None:
         sizes = dict(spec.get("sizes") or {})
         shape = (classes, settings.size, settings.channels)
-        args = (seed, spec.get("shortcut"))
-        return build_network(spec["architecture"], *shape, *args, **sizes), settings
-    torch.manual_seed(seed)  # a fresh last layer is drawn from it
+        model = build_network(spec["architecture"], *shape, seed, spec.get("shortcut"), **sizes)
+        return model, settings
+    torch.manual_seed(seed)  # decides the weights of a new last layer
     return load_pretrained(folder, classes), settings
 
 
@@ -56,38 +70,40 @@ def published_network(
     recipe: Mapping[str, Any],
     title: str,
 ) -> tuple[nn.Module, ImageSettings, list[int] | None]:
-    """Return a network that others trained, and which of its outputs means each label."""
+    """Return a network that others trained, and the number of its output for each label."""
     entry = recipe.get("published") or {}
     classes = len(inputs["labels"])
-    stated = {"mean": entry.get("mean"), "std": entry.get("std")}
+    configured = {"mean": entry.get("mean"), "std": entry.get("std")}
     if spec.get("file"):
-        settings = settings_of(inputs, **stated)
+        settings = settings_of(inputs, **configured)
         network = {**entry["network"], "channels": settings.channels}
         file = folder / Path(spec["file"]).name
         return from_file(file, network, classes, settings.size), settings, None
-    model, order, trained = from_transformers(folder, classes, title)
-    settings = settings_of(inputs, **{name: stated[name] or trained[name] for name in stated})
+    model, order, published = from_transformers(folder, classes, title)
+    # The configuration takes precedence over the network's own preprocessor file.
+    statistics = {name: value or published[name] for name, value in configured.items()}
+    settings = settings_of(inputs, **statistics)
     return model, settings, order
 
 
 def check_network(model: nn.Module, title: str) -> dict[str, Any]:
-    """Refuse a network whose weights are not finite; return what the manifest says of it.
+    """Refuse a network whose weights are not finite; return facts for the manifest.
 
     Raises
     ------
     LowRankError
-        When a parameter or a buffer holds NaN or Inf.
+        When a parameter or a buffer contains NaN or Inf.
     """
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise LowRankError(
-                f"{title}: {name} holds NaN or Inf; take another checkpoint or lower "
+                f"{title}: {name} contains NaN or Inf; use another checkpoint or lower "
                 "recipe.learning_rate"
             )
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
 def example(processor: ImageSettings, length: int) -> dict[str, Tensor]:
-    """Return the keyword arguments of a forward of one image."""
+    """Return the keyword arguments of a forward pass for one image."""
     size = processor.size
     return {"pixel_values": torch.zeros(1, processor.channels, size, size)}

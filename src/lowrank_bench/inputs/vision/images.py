@@ -1,23 +1,24 @@
-"""The images of a split, as uint8 pixels in memory or decoded when a batch asks for them."""
+"""The images of a split, as uint8 pixels in memory or decoded batch by batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.inputs.vision.decode import centre, cut, open_image
+from lowrank_bench.inputs.vision.decode import Box, centre, crop, open_image
 from lowrank_bench.inputs.vision.settings import ImageSettings
 
-IN_MEMORY = 64  # largest side in pixels of images that are all decoded at once: 12 kB each
+IN_MEMORY = 64  # side in pixels up to which all images are decoded at once: 12 kB each
 
 
 class Undecoded:
-    """Images that are decoded whenever they are asked for; indexed by rows like a tensor."""
+    """Images that are decoded on every access; indexed by rows like a tensor."""
 
     def __init__(self, items: list[Any], settings: ImageSettings) -> None:
         self.items, self.settings = items, settings
@@ -32,30 +33,31 @@ class Undecoded:
         return torch.from_numpy(np.stack(list(decoded)))
 
     def crops(self, rows: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Return random parts of some images, 8 % to all of the area and 3/4 to 4/3 wide.
+        """Return random crops of some images, uint8 n×channels×size×size.
 
-        uint8, n×channels×size×size (Szegedy et al. 2015, section 6).
+        A crop has 8 % to 100 % of the area and an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015,
+        section 6).
         """
-        parts = []
+        crops = []
         for i in rows:
             image = open_image(self.items[i], self.settings.channels)
-            parts.append(cut(image, _random_box(*image.size, generator), self.settings))
-        return torch.from_numpy(np.stack(parts))
+            crops.append(crop(image, _random_box(*image.size, generator), self.settings))
+        return torch.from_numpy(np.stack(crops))
 
 
-def _random_box(
-    wide: int, high: int, generator: torch.Generator, tries: int = 10
-) -> tuple[int, int, int, int]:
+def _random_box(width: int, height: int, generator: torch.Generator, tries: int = 10) -> Box:
     for _ in range(tries):
         draws = torch.rand(4, generator=generator).tolist()
-        area = (0.08 + 0.92 * draws[0]) * wide * high
-        ratio = (3 / 4) * (16 / 9) ** draws[1]
+        area = (0.08 + 0.92 * draws[0]) * width * height
+        ratio = (3 / 4) * (16 / 9) ** draws[1]  # uniform on a logarithmic scale
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if 0 < w <= wide and 0 < h <= high:
-            left, top = int(draws[2] * (wide - w + 1)), int(draws[3] * (high - h + 1))
+        # A box that does not fit the image is drawn again.
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(draws[2] * (width - w + 1)), int(draws[3] * (height - h + 1))
             return left, top, left + w, top + h
-    side = min(wide, high)
-    left, top = (wide - side) // 2, (high - side) // 2
+    # Very long images: take the square in the centre.
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
@@ -66,22 +68,26 @@ class Encoded:
     Attributes
     ----------
     images
-        uint8 n×channels×size×size, or images that are decoded when they are asked for.
+        uint8 n×channels×size×size, or images that are decoded on every access.
     labels
         Array of n class ids, int64.
     """
 
     images: Tensor | Undecoded
-    labels: np.ndarray
+    labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def with_labels(self, labels: NDArray[Any]) -> "Encoded":
+        """Return the same images with other labels."""
+        return replace(self, labels=labels)
 
 
 def encode(rows: pd.DataFrame, settings: ImageSettings, inputs: Mapping[str, Any]) -> Encoded:
     """Return the images and labels of the rows of a split.
 
-    Small images are decoded once, large ones whenever they are needed.
+    Small images are decoded once, large ones on every access.
 
     Parameters
     ----------
@@ -91,17 +97,17 @@ def encode(rows: pd.DataFrame, settings: ImageSettings, inputs: Mapping[str, Any
     Raises
     ------
     LowRankError
-        When there is no row, an image cannot be decoded, or a label has no class.
+        When there are no rows, an image cannot be decoded, or a label is not a class.
     """
     if not len(rows):
         raise LowRankError("the split has no rows; check its name and train.holdout of the task")
     items = rows[inputs["columns"][0]].tolist()
     labels = rows[inputs["label"]].to_numpy(dtype=np.int64)
-    wrong = labels[(labels < 0) | (labels >= len(inputs["labels"]))]
-    if len(wrong):
+    invalid = labels[(labels < 0) | (labels >= len(inputs["labels"]))]
+    if len(invalid):
         raise LowRankError(
-            f"column {inputs['label']!r} holds class {wrong[0]}, the task has "
-            f"{len(inputs['labels'])} labels; take a split with labels or correct the list"
+            f"column {inputs['label']!r} contains class {invalid[0]}, but the task has "
+            f"{len(inputs['labels'])} labels; use a split with labels or correct the list"
         )
     images = Undecoded(items, settings)
     if settings.size > IN_MEMORY:
@@ -123,8 +129,8 @@ def batches(
     device: str,
     batch_size: int,
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Yield inputs and labels, rows in the order given and not augmented."""
+    """Yield inputs and labels, in the order of `rows` and without augmentation."""
     for start in range(0, len(rows), batch_size):
-        some = np.asarray(rows[start : start + batch_size])
-        images = normalise(encoded.images[some].to(device), processor)
-        yield {"pixel_values": images}, torch.as_tensor(encoded.labels[some], device=device)
+        batch = list(rows[start : start + batch_size])
+        images = normalise(encoded.images[batch].to(device), processor)
+        yield {"pixel_values": images}, torch.as_tensor(encoded.labels[batch], device=device)

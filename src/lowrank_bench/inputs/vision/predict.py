@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lowrank_bench.inputs.vision.images import Encoded, batches
 from lowrank_bench.inputs.vision.settings import ImageSettings
 from lowrank_bench.network.forward import logits_of
 
-PIXELS = 16  # of one token: an image of 32×32 counts as 64
+PIXELS = 16  # that count as one token: an image of 32×32 counts as 64
 
 
 def predict(
@@ -20,22 +21,22 @@ def predict(
     max_tokens: int,
     device: str = "cpu",
     output_order: Sequence[int] | None = None,
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Return the logits of every row, n×labels float32, in the order of the rows.
 
     Parameters
     ----------
     max_tokens
-        Bounds a batch: sixteen pixels count as one token.
+        Limits the size of a batch: sixteen pixels count as one token.
     output_order
-        For each label of the task, which output means it; None when they agree.
+        For each label of the task, the number of its output; None when they agree.
     """
     size = max(1, PIXELS * max_tokens // processor.size**2)
-    kind = next((p.dtype for p in model.parameters()), torch.float32)
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
     with torch.inference_mode():
-        found = [
-            logits_of(model(pixel_values=inputs["pixel_values"].to(kind))).float().cpu()
+        parts = [
+            logits_of(model(pixel_values=inputs["pixel_values"].to(dtype))).float().cpu()
             for inputs, _ in batches(encoded, processor, range(len(encoded)), device, size)
         ]
-    logits = torch.cat(found).numpy()
+    logits: NDArray[np.float32] = torch.cat(parts).numpy()
     return logits if output_order is None else logits[:, list(output_order)]

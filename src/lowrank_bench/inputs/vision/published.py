@@ -1,4 +1,4 @@
-"""Weights for images that others trained: a file of torch.save, or a repository of transformers."""
+"""Image networks that others trained: from a torch.save file, or a transformers repository."""
 
 import json
 from collections.abc import Mapping
@@ -13,65 +13,67 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.inputs.vision.files import load_pretrained
 
-PREFIX = "module."  # what nn.DataParallel puts before every name
-RENAMED = {"linear.": "fc."}  # of akamaster's residual networks
+PREFIX = "module."  # nn.DataParallel puts it before every name
+RENAMED = {"linear.": "fc."}  # akamaster's name of the last layer → ours
 
 
 def load_weights(file: Path, model: nn.Module) -> None:
-    """Put the weights of a file of torch.save into a network; nothing of it is executed.
+    """Load the weights in a torch.save file into a network, without executing any code in it.
 
     Raises
     ------
     LowRankError
-        When the file is no such file, or its tensors are not the network's.
+        When it is not a file of weights, or its tensors do not match the network's.
     """
     try:
         content = torch.load(file, weights_only=True, map_location="cpu")
         tensors: Mapping[str, Tensor] = content.get("state_dict", content)
-        named = {_own_name(name): tensor.float() for name, tensor in tensors.items()}
+        weights = {_layer_name(name): tensor.float() for name, tensor in tensors.items()}
     except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise LowRankError(f"{file.name} holds no weights of torch.save: {reason}") from None
-    wanted = model.state_dict()
-    absent = [n for n in wanted if n not in named and not n.endswith("num_batches_tracked")]
-    extra = [n for n in named if n not in wanted]
-    if absent or extra:
+        raise LowRankError(f"{file.name} has no weights from torch.save: {reason}") from None
+    expected = model.state_dict()
+    # Old files lack the counters of batch norms, which evaluation does not use.
+    missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
+    extra = [n for n in weights if n not in expected]
+    if missing or extra:
         raise LowRankError(
-            f"{file.name} does not fit the network: it lacks {_some(absent)} and has {_some(extra)}"
-            " beside it; correct architecture, shortcut or sizes in published.<task>.network"
+            f"{file.name} does not match the network: missing {_brief(missing)}, unexpected "
+            f"{_brief(extra)}; correct architecture, shortcut or sizes in published.<task>.network"
         )
-    for name, tensor in named.items():
-        if tensor.shape != wanted[name].shape:
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
             raise LowRankError(
-                f"{file.name}: {name} has shape {tuple(tensor.shape)}, the network "
-                f"{tuple(wanted[name].shape)}; correct published.<task>.network"
+                f"{file.name}: {name} has shape {tuple(tensor.shape)}, in the network "
+                f"{tuple(expected[name].shape)}; correct published.<task>.network"
             )
-    model.load_state_dict(named, strict=False)
+    model.load_state_dict(weights, strict=False)
 
 
-def _own_name(name: str) -> str:
+def _layer_name(name: str) -> str:
+    """Return the name that this package gives to a published tensor."""
     name = name.removeprefix(PREFIX)
-    for theirs, own in RENAMED.items():
+    for theirs, ours in RENAMED.items():
         if name.startswith(theirs):
-            return own + name.removeprefix(theirs)
+            return ours + name.removeprefix(theirs)
     return name
 
 
-def _some(names: list[str]) -> str:
+def _brief(names: list[str]) -> str:
     return f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}" if names else "nothing"
 
 
 def from_file(file: Path, network: Mapping[str, Any], classes: int, size: int) -> nn.Module:
-    """Return the network that a configuration describes with the weights of a file.
+    """Return the network that a configuration describes, with the weights in a file.
 
     Parameters
     ----------
     network
-        `architecture`, and `shortcut`, `sizes` and `channels` where they matter.
+        `architecture`, and optionally `shortcut`, `sizes` and `channels`.
     """
-    more = {name: network[name] for name in ("shortcut", "channels") if network.get(name)}
+    options = {name: network[name] for name in ("shortcut", "channels") if network.get(name)}
     sizes = network.get("sizes") or {}
-    model = build_network(network["architecture"], classes, size, **more, **sizes)
+    model = build_network(network["architecture"], classes, size, **options, **sizes)
     load_weights(file, model)
     return model.eval()
 
@@ -79,26 +81,27 @@ def from_file(file: Path, network: Mapping[str, Any], classes: int, size: int) -
 def from_transformers(
     folder: Path, classes: int, title: str
 ) -> tuple[nn.Module, list[int] | None, dict[str, Any]]:
-    """Return a network, which output means which class, and the mean and std it was trained with.
+    """Return a network, the order of its outputs, and the `mean` and `std` of its training images.
 
-    Classes are compared by their number, not by name. Networks of TensorFlow's zoo have one
-    output more, the first, for the background; it is left out.
+    The number of classes is compared, not their names. Networks from TensorFlow have one more
+    output, the first, for the background; it is left out.
 
     Raises
     ------
     LowRankError
-        When the number of outputs is another.
+        When the number of outputs is not that of the classes.
     """
     model = load_pretrained(folder)
-    names = model.config.id2label
+    config: Any = model.config  # of transformers
+    names = config.id2label
     order = None
     if len(names) == classes + 1 and names[0] == "background":
         order = list(range(1, classes + 1))
     elif len(names) != classes:
         raise LowRankError(
             f"{title}: the published network has {len(names)} outputs, the task {classes} labels; "
-            "take the network of this task"
+            "use a network for this task"
         )
     file = folder / "preprocessor_config.json"
-    said = json.loads(file.read_text()) if file.is_file() else {}
-    return model, order, {"mean": said.get("image_mean"), "std": said.get("image_std")}
+    pixels = json.loads(file.read_text()) if file.is_file() else {}
+    return model, order, {"mean": pixels.get("image_mean"), "std": pixels.get("image_std")}

@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.vision.image_network import ImageNetwork
 from lowrank_bench.layers.shortcut import PaddedShortcut
 
 SHORTCUTS = ("A", "B")
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and what came in.
+    """Two 3×3 convolutions, added to the input.
 
     Parameters
     ----------
@@ -20,7 +21,7 @@ class BasicBlock(nn.Module):
     stride
         Of the first convolution.
     shortcut
-        `A` or `B`, for a block whose output has another shape than its input.
+        `A` or `B`, for a block whose output has a different shape from its input.
     """
 
     def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
@@ -47,19 +48,19 @@ def _downsample(channels: int, width: int, stride: int, shortcut: str) -> nn.Mod
     return nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(ImageNetwork):
     """A residual network of three stages whose widths are `width`, 2·`width` and 4·`width`.
 
     Parameters
     ----------
     blocks
-        Blocks n a stage; the network has 6n + 2 layers with weights.
+        Number n of blocks per stage; the network has 6n + 2 layers with weights.
     classes, channels
-        Outputs, and channels of the input.
+        Number of outputs, and channels of the input.
     width
         Channels of the first stage.
     shortcut
-        `A` without parameters, `B` with a 1×1 convolution and a batch norm.
+        `A`: without parameters; `B`: a 1×1 convolution and a batch norm.
 
     Raises
     ------
@@ -72,7 +73,7 @@ class CifarResNet(nn.Module):
     ) -> None:
         super().__init__()
         if shortcut not in SHORTCUTS:
-            raise LowRankError(f"no shortcut {shortcut!r}; there are {', '.join(SHORTCUTS)}")
+            raise LowRankError(f"no shortcut {shortcut!r}; choose one of {', '.join(SHORTCUTS)}")
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _stage(width, width, blocks, 1, shortcut)
@@ -84,7 +85,8 @@ class CifarResNet(nn.Module):
         """Return the logits, n×classes, of images n×channels×h×w."""
         x = F.relu(self.bn1(self.conv1(pixel_values)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        logits: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits
 
 
 def _stage(channels: int, width: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:

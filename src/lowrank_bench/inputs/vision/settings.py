@@ -1,4 +1,4 @@
-"""What a network expects of an image."""
+"""How images are prepared for a network."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ class ImageSettings:
     size
         Side of the square input, in pixels.
     mean, std
-        One number a channel, of pixels in [0, 1]: the input is (pixel − mean) / std.
+        One number per channel, for pixels in [0, 1]: the input is (pixel − mean) / std.
     channels
         3 (red, green, blue) or 1 (grey).
     resize
-        The shorter side is scaled to this many pixels and the centre of `size` cut out; None
-        scales to `size` itself.
+        The shorter side is scaled to this many pixels, and the centre is cropped to `size`; None
+        scales the shorter side to `size`.
     """
 
     size: int
@@ -41,16 +41,18 @@ class ImageSettings:
                 )
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:
-            raise LowRankError("image.std holds a number that is not positive")
+            raise LowRankError("image.std contains a number that is not positive")
         if self.resize is not None and self.resize < self.size:
-            raise LowRankError(f"image.resize ({self.resize}) is below image.size ({self.size})")
+            raise LowRankError(
+                f"image.resize ({self.resize}) is less than image.size ({self.size})"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON can hold them."""
+        """Return the settings as JSON values."""
         return asdict(self)
 
 
 def settings_of(inputs: Mapping[str, Any], **changes: Any) -> ImageSettings:
-    """Return the settings of a task's inputs, with what is not None of `changes` in their place."""
-    chosen = {name: value for name, value in changes.items() if value is not None}
-    return ImageSettings(**{**inputs["image"], **chosen})
+    """Return the settings of a task's inputs, replaced by those of `changes` that are not None."""
+    replaced = {name: value for name, value in changes.items() if value is not None}
+    return ImageSettings(**{**inputs["image"], **replaced})

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lowrank_bench.device import autocast
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.inputs.training_loop import TorchRandom, Training, Watch
+from lowrank_bench.inputs.state import Stateful, TorchRandom
+from lowrank_bench.inputs.training_loop import Training, Watch
 from lowrank_bench.inputs.vision.augment import training_images
 from lowrank_bench.inputs.vision.images import Encoded, normalise
 from lowrank_bench.inputs.vision.schedule import first_epoch, learning_rate
@@ -26,56 +27,65 @@ def train(
     device: str = "cpu",
     watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """Train `model` in place and return the mean loss of each epoch as `losses`.
+    """Train `model` in place, and return what `Training.run` returns.
 
     Parameters
     ----------
     recipe
-        Fields of `config.schema.Recipe`; `rewind_of` as in `schedule.first_epoch`. All parameters
-        decay, as in the papers; `warmup` and `max_grad_norm` are for texts.
+        Fields of `config.entries.Recipe`, and `rewind_of` as in `schedule.first_epoch`. Weight
+        decay applies to all parameters, as in the papers. `warmup` and `max_grad_norm` have no
+        effect: they are for texts.
     seed
         Decides batches, augmentation and dropout.
 
     Raises
     ------
     LowRankError
-        When the recipe cannot be followed or the loss stops being finite.
+        When the recipe is invalid or the loss stops being finite.
     """
     start, per_epoch = first_epoch(recipe), _steps(len(encoded), recipe["batch_size"])
     optimizer = make_optimizer(model, recipe)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model.to(device=device, memory_format=torch.channels_last).train()
+    _set_format(model, device, torch.channels_last)
+    model.train()
 
     def batches() -> list[Tensor]:
-        """Return the batches of an epoch."""
+        """Return the row numbers of an epoch's batches."""
         order = torch.randperm(len(encoded), generator=generator)
-        return list(order.split(recipe["batch_size"])[:per_epoch])
+        return list(torch.split(order, recipe["batch_size"])[:per_epoch])
 
-    def step(rows: Tensor) -> float:
+    def step(batch: Tensor) -> float:
         """Train on one batch and return its loss."""
+        rows = batch.tolist()
         images = training_images(encoded, rows, _augment(recipe), generator, device)
         inputs = normalise(images, processor)
-        target = torch.as_tensor(encoded.labels[rows.numpy()], device=device)
-        moment = start + (training.done["steps"] + 1) / per_epoch - 1e-9
+        target = torch.as_tensor(encoded.labels[rows], device=device)
+        # The rate at the end of the step, just before a milestone that falls on it.
+        moment = start + (training.progress.steps + 1) / per_epoch - 1e-9
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, moment)
         return _step(model, inputs, target, optimizer, recipe["precision"])
 
-    parts = {"model": model, "optimizer": optimizer, "random": TorchRandom(generator)}
+    parts: dict[str, Stateful] = {
+        "model": model,
+        "optimizer": optimizer,
+        "random": TorchRandom(generator),
+    }
     training = Training(parts, batches, step, watch)
-    found = training.run(recipe["epochs"], per_epoch)
-    model.to(memory_format=torch.contiguous_format).eval()
-    return found
+    summary = training.run(recipe["epochs"], per_epoch)
+    _set_format(model, device, torch.contiguous_format)
+    model.eval()
+    return summary
 
 
 def make_optimizer(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe, over all parameters that are trained.
+    """Return the optimizer of a recipe, for all parameters that are trained.
 
     Raises
     ------
     LowRankError
-        For an optimizer that is not for images.
+        For an optimizer that image networks are not trained with.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     common = {"lr": recipe["learning_rate"], "weight_decay": recipe["weight_decay"]}
@@ -88,25 +98,30 @@ def make_optimizer(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.O
         return torch.optim.RMSprop(trained, alpha=0.9, momentum=momentum, **common)
     if name == "adamw":
         return torch.optim.AdamW(trained, **common)
-    raise LowRankError(f"recipe.optimizer = {name!r} is none of sgd, rmsprop, adamw")
+    raise LowRankError(f"recipe.optimizer = {name!r} is not one of sgd, rmsprop, adamw")
 
 
 def _augment(recipe: Mapping[str, Any]) -> str:
     return recipe.get("augment") or "none"
 
 
+def _set_format(model: nn.Module, device: str, memory_format: torch.memory_format) -> None:
+    """Move a network to a device and change the memory format of its convolutions."""
+    model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]  # stub lacks it
+
+
 def _steps(rows: int, batch_size: int) -> int:
     """Return the steps of an epoch; a last batch of one image is left out.
 
-    A batch norm cannot be trained on a single vector.
+    Batch norm cannot be trained on a single vector.
     """
     return max(1, math.ceil(rows / batch_size) - (rows % batch_size == 1))
 
 
 def _step(
     model: nn.Module,
-    inputs: torch.Tensor,
-    target: torch.Tensor,
+    inputs: Tensor,
+    target: Tensor,
     optimizer: torch.optim.Optimizer,
     precision: str,
 ) -> float:
@@ -114,6 +129,6 @@ def _step(
         logits = logits_of(model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)))
     loss = nn.functional.cross_entropy(logits.float(), target)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.item()

@@ -4,17 +4,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Convolutions of each block, with their widths as multiples of the first; a pooling ends a block.
+from lowrank_bench.inputs.vision.image_network import ImageNetwork
+
+# Widths of each block's convolutions, as multiples of the first; every block ends in a pooling.
 _BLOCKS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
-class Vgg16(nn.Module):
+class Vgg16(ImageNetwork):
     """Thirteen 3×3 convolutions with batch norms, five poolings, one linear layer.
 
     Parameters
     ----------
     classes, channels
-        Outputs, and channels of the input.
+        Number of outputs, and channels of the input.
     width
         Channels of the first convolution.
     """
@@ -34,4 +36,5 @@ class Vgg16(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return the logits, n×classes, of images n×channels×h×w with h, w ≥ 32."""
         x = self.features(pixel_values)
-        return self.classifier(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        logits: Tensor = self.classifier(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits
