@@ -70,19 +70,19 @@ def test_text_is_counted_and_the_vocabulary_is_read(network, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "content", "said"),
     [
-        (TEXT, None, "give one with --text"),
-        (TEXT, b" \n", "holds no text"),
+        (TEXT, None, "name one with --text"),
+        (TEXT, b" \n", "has no text in it"),
         (TEXT, b"caf\xe9", "is not UTF-8"),
-        (["--method", "svd", "--compression", "0.5"], b"x", "reads no text"),
+        (["--method", "svd", "--compression", "0.5"], b"x", "uses no text"),
         (["--method", "fwsvd", "--compression", "0.5"], None, "which the workflow computes"),
     ],
 )
 def test_wrong_text_ends_in_one_line(network, tmp_path, capsys, words, content, said):
-    given = []
+    options = []
     if content is not None:
         (tmp_path / "text").write_bytes(content)
-        given = ["--text", str(tmp_path / "text")]
-    assert main(["compress", str(network), str(tmp_path / "out"), *words, *given]) == 2
+        options = ["--text", str(tmp_path / "text")]
+    assert main(["compress", str(network), str(tmp_path / "out"), *words, *options]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -73,10 +73,10 @@ def test_low_rank_accepts_arrays():
     frozen = a.copy()
     frozen.flags.writeable = False
     for array in (a, frozen, a[::-1], np.asfortranarray(a), a.astype(">f4")):
-        found = low_rank(array, np.int64(3)).dense()
-        assert found.dtype == torch.float32
-        found = found.flip(0) if array.strides[0] < 0 else found
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        product = low_rank(array, np.int64(3)).dense()
+        assert product.dtype == torch.float32
+        product = product.flip(0) if array.strides[0] < 0 else product
+        torch.testing.assert_close(product, expected, rtol=0, atol=1e-5)
 
 
 def test_low_rank_detaches_and_leaves_its_input_unchanged():
@@ -154,8 +154,8 @@ def test_compress_leaves_the_input_unchanged_and_copies_the_rest():
     small, _ = compress(model, "svd", 0.5)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    own = {p.data_ptr() for p in model.parameters()}
-    assert not any(p.data_ptr() in own for p in small.parameters())
+    places = {p.data_ptr() for p in model.parameters()}
+    assert not any(p.data_ptr() in places for p in small.parameters())
     for name, value in small.state_dict().items():
         if "word_embeddings" not in name:
             assert torch.equal(value, before[name])

@@ -154,13 +154,15 @@ def test_lp_at_two_equals_svd(seed, rows, columns):
 def test_lp_projects_onto_nested_subspaces(seed, rows, columns, power):
     a = matrix(seed, rows, columns)
     a[:: max(2, seed)] *= 30
-    found = make_method("lp", p=power).decompose(Problem(a))
+    projection = make_method("lp", p=power).decompose(Problem(a))
     small = min(rows, columns)
-    torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(small).double())
-    errors = [relative_errors(a, found.factors(k))["rel_error_fro"] for k in range(1, small + 1)]
+    torch.testing.assert_close(projection.basis.T @ projection.basis, torch.eye(small).double())
+    errors = [
+        relative_errors(a, projection.factors(k))["rel_error_fro"] for k in range(1, small + 1)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-10
-    factors = found.factors(small)
+    factors = projection.factors(small)
     torch.testing.assert_close(factors.left, a @ factors.right.T)
 
 
@@ -170,9 +172,9 @@ def test_lp_keeps_its_guarantee(power):
     a = with_far_rows()
     d = a.shape[1]
     axes = torch.linalg.svdvals(lewis_weights(a, power).root)
-    found = make_method("lp", p=power).decompose(Problem(a))
+    projection = make_method("lp", p=power).decompose(Problem(a))
     for k in (1, 10, 39):
-        gap = a - found.factors(k).dense()
+        gap = a - projection.factors(k).dense()
         error = torch.linalg.vector_norm(gap, ord=power)
         assert error <= d ** (2 / power - 1) * (d - k) ** 0.5 * axes[k] * (1 + 1e-6)
         best_known = a - make_method("svd").decompose(Problem(a)).factors(k).dense()
@@ -199,11 +201,11 @@ def test_degenerate_matrices(name):
     torch.testing.assert_close(method.decompose(Problem(ones)).factors(1).dense(), ones)
     low = matrix(0, 40, 3) @ matrix(1, 3, 12)
     low[5] = 0
-    found = method.decompose(Problem(low))
-    assert found.info["matrix_rank"] == 3
-    torch.testing.assert_close(found.factors(3).dense(), low)
-    torch.testing.assert_close(found.factors(12).dense(), low)
-    torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(12).double())
+    projection = method.decompose(Problem(low))
+    assert projection.info["matrix_rank"] == 3
+    torch.testing.assert_close(projection.factors(3).dense(), low)
+    torch.testing.assert_close(projection.factors(12).dense(), low)
+    torch.testing.assert_close(projection.basis.T @ projection.basis, torch.eye(12).double())
     row = matrix(2, 1, 9)
     torch.testing.assert_close(method.decompose(Problem(row)).factors(1).dense(), row)
 
@@ -221,16 +223,16 @@ def test_signs_are_fixed(name):
 def test_projection_on_disk():
     a = matrix(4, 30, 8)
     method = make_method("lp")
-    found = method.decompose(Problem(a))
-    stored = found.tensors()
+    projection = method.decompose(Problem(a))
+    stored = projection.tensors()
     assert {k: v.shape for k, v in stored.items()} == {"basis": (8, 8)}
     again = method.decomposition_class().from_tensors(a, stored)
-    assert torch.equal(again.factors(3).dense(), found.factors(3).dense())
+    assert torch.equal(again.factors(3).dense(), projection.factors(3).dense())
     with pytest.raises(LowRankError, match="8 columns, the matrix has 7"):
         Projection.from_tensors(a[:, :7], stored)
     for rank in (0, 9):
         with pytest.raises(LowRankError, match=rf"rank {rank} of a 30x8 matrix is not in 1\.\.8"):
-            found.factors(rank)
+            projection.factors(rank)
 
 
 def test_complete_and_orient():

@@ -37,9 +37,9 @@ def test_the_lock_file_pins_every_dependency():
 
 def test_the_conda_environment_has_the_versions_of_the_lock_file():
     parts = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
-    found = pins(next(part["pip"] for part in parts if isinstance(part, dict)))
-    assert len(found) > 10
-    assert found.items() <= LOCK.items()
+    pinned = pins(next(part["pip"] for part in parts if isinstance(part, dict)))
+    assert len(pinned) > 10
+    assert pinned.items() <= LOCK.items()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))

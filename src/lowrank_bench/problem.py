@@ -1,4 +1,4 @@
-"""What a method is given: the matrix, and what else is known of its rows."""
+"""The input of a matrix method: the matrix, and facts about its rows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lowrank_bench.errors import LowRankError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What each fact beside the weights rests on, as results say it: facts about the rows of a
-# matrix, and calibration data for whole networks.
+# What each fact is computed from, in the words of the results: the first three are facts about the
+# rows of a matrix, the others calibration data for whole networks.
 FACTS = {
     "frequency": "vocabulary order",
     "counts": "training text",
@@ -19,7 +19,7 @@ FACTS = {
     "inputs": "training inputs",
     "labels": "training labels",
 }
-# Which facts the weights of rows by their use rest on, by the name of where they come from.
+# The facts from which the use of each row is estimated, for each value of `weights`.
 USE = {"vocabulary": ("frequency",), "counts": ("counts", "frequency"), "uniform": ()}
 MENDS = {
     "frequency": "give frequency=, or the tokenizer",
@@ -30,20 +30,20 @@ MENDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A matrix to approximate, with the facts about its rows that the method needs.
+    """A matrix to approximate, and the facts about its rows that the method needs.
 
     Attributes
     ----------
     matrix
         Tensor A, n×d, float64, finite.
     rank
-        The one rank wanted, for methods whose decomposition does not serve all of them.
+        The rank to decompose for, where the method is not nested; otherwise None.
     frequency
-        Tensor n > 0: expected relative use of each row, known from the vocabulary alone.
+        Tensor n > 0: expected relative frequency of each row, from the vocabulary alone.
     counts
-        Tensor n ≥ 0: how often the training text uses each row.
+        Tensor n ≥ 0: number of uses of each row in the training text.
     fisher
-        Tensor n ≥ 0: Fisher information of the task's loss about each row, summed over columns.
+        Tensor n ≥ 0: Fisher information of the task's loss, summed over each row.
     """
 
     matrix: Tensor
@@ -58,7 +58,7 @@ class Problem:
         Raises
         ------
         LowRankError
-            When it was not given, has another length, or is not finite and nonnegative.
+            When it is absent, has another length, or is not finite and nonnegative.
         """
         value: Tensor | None = getattr(self, name)
         if value is None:
@@ -75,12 +75,12 @@ class Problem:
 
     @property
     def wanted_rank(self) -> int:
-        """Return `rank`, for methods that need it."""
+        """Return `rank`, or raise a `LowRankError` where there is none."""
         if self.rank is None:
-            raise LowRankError("the method decomposes for one rank; the problem names none")
+            raise LowRankError("the method needs a rank to decompose for; set Problem.rank")
         return self.rank
 
 
 def data_used(needs: tuple[str, ...]) -> str:
-    """Return in words what a method that needs these facts looks at."""
+    """Return in words the data that a method with these needs uses."""
     return ", ".join(["weights", *(words for name, words in FACTS.items() if name in needs)])

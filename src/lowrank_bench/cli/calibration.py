@@ -15,7 +15,7 @@ ROWS, BATCH_SIZE, MAX_LENGTH = 256, 32, 128
 
 
 def text_batches(lines: list[str], tokenizer: Any) -> Batches:
-    """Return batches of the first lines that are not empty, padded and cut to 128 tokens."""
+    """Return batches of the first 256 nonempty lines, padded and cut to 128 tokens."""
     chosen = [line for line in lines if line.strip()][:ROWS]
     options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": MAX_LENGTH}
 
@@ -28,12 +28,13 @@ def text_batches(lines: list[str], tokenizer: Any) -> Batches:
 
 
 def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
-    """Return batches of the images of a folder, prepared as the network's repository says.
+    """Return batches of the first 256 images of a folder, prepared as the network expects.
 
     Raises
     ------
     LowRankError
-        When there is no image, or one cannot be decoded.
+        When the folder has no image, an image cannot be decoded, or the network's repository does
+        not say how to prepare them.
     """
     from lowrank_bench.inputs.vision.decode import centre, open_image
     from lowrank_bench.inputs.vision.folder import IMAGES
@@ -41,7 +42,7 @@ def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
 
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGES)[:ROWS]
     if not files:
-        raise LowRankError(f"--images {folder} holds no images ({', '.join(sorted(IMAGES))})")
+        raise LowRankError(f"--images {folder} has no images in it ({', '.join(sorted(IMAGES))})")
     settings = _settings(model, name)
 
     def _batches() -> Iterator[tuple[dict[str, Tensor], None]]:
@@ -55,7 +56,7 @@ def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
 
 
 def image_example(model: nn.Module, name: str) -> dict[str, Tensor] | None:
-    """Return one image of the size that the network's repository says; None where it does not."""
+    """Return one image of the size that the network's repository states; None where it does not."""
     if getattr(model, "main_input_name", None) != "pixel_values":
         return None
     try:
@@ -75,7 +76,7 @@ def _settings(model: nn.Module, name: str) -> Any:
     except (OSError, ValueError) as error:
         fault = str(error).splitlines()[0]
         raise LowRankError(
-            f"{name} does not say how its images are prepared (preprocessor_config.json): {fault}"
+            f"{name} does not say how to prepare images (preprocessor_config.json): {fault}"
         ) from None
     size = getattr(model.config, "image_size", None) or said.get("crop_size") or said.get("size")
     while isinstance(size, dict):

@@ -1,4 +1,4 @@
-"""What each command of `lowrank` does."""
+"""The commands `lowrank methods` and `lowrank compress`."""
 
 import json
 from argparse import Namespace
@@ -14,7 +14,7 @@ from lowrank_bench.problem import data_used
 
 
 def list_methods(options: Namespace) -> None:
-    """Print every method with its parameters and source, and where it is if not in the package."""
+    """Print every method with its parameters, its source, and the file of a plug-in."""
     register_folders(options.methods_from)
     for name in method_names():
         cls = method_class(name)
@@ -23,28 +23,28 @@ def list_methods(options: Namespace) -> None:
             text = f" - {field.description}" if field.description else ""
             print(f"    --set {key}={field.default}{text}")
         print(f"    source: {cls.source}")
-        print(f"    looks at: {data_used(make_method(name).needs)}")
+        print(f"    uses: {data_used(make_method(name).needs)}")
         if place := origin_of(name):
             print(f"    defined in: {place}")
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Turn `NAME=VALUE` words into parameters; values are read as YAML.
+    """Return `NAME=VALUE` settings as parameters; values are read as YAML.
 
     Raises
     ------
     LowRankError
-        When a word has no `=`.
+        When a setting has no `=`, or its value is not YAML.
     """
     params = {}
-    for word in settings:
-        name, separator, value = word.partition("=")
+    for setting in settings:
+        name, separator, value = setting.partition("=")
         if not separator or not name:
-            raise LowRankError(f"--set {word!r} is not NAME=VALUE, as in --set p=1")
+            raise LowRankError(f"--set {setting!r} is not NAME=VALUE; write --set p=1")
         try:
             params[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise LowRankError(f"--set {word!r}: {value!r} is not a value") from None
+            raise LowRankError(f"--set {setting!r}: {value!r} is not a value") from None
     return params
 
 
@@ -92,7 +92,7 @@ def compress_network(options: Namespace) -> None:
 
 
 def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
-    """Return the lines of the training text, where the method needs it."""
+    """Return the lines of the training text where the method needs them, else None."""
     if "fisher" in needs:
         raise LowRankError(
             f"{options.method} needs the Fisher information of a task, which the workflow computes;"
@@ -107,26 +107,28 @@ def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:
     if not wanted:
         if options.text is not None:
             raise LowRankError(
-                f"{options.method} with these settings reads no text; leave out --text"
+                f"{options.method} with these settings uses no text; leave out --text"
             )
         return None
     if options.text is None:
-        raise LowRankError(f"{options.method} looks at a training text; give one with --text")
+        raise LowRankError(f"{options.method} needs a training text; name one with --text")
     try:
         lines: list[str] = options.text.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise LowRankError(f"--text {options.text} is not UTF-8; convert it first") from None
     if not any(line.strip() for line in lines):
-        raise LowRankError(f"--text {options.text} holds no text")
+        raise LowRankError(f"--text {options.text} has no text in it")
     return lines
 
 
 def _check_images(options: Namespace, needs: tuple[str, ...]) -> None:
     wanted = "inputs" in needs and options.target == "conv"
     if wanted and options.images is None:
-        raise LowRankError(f"{options.method} looks at training images; give some with --images")
+        raise LowRankError(f"{options.method} needs training images; name a folder with --images")
     if not wanted and options.images is not None:
-        raise LowRankError(f"{options.method} on {options.target} reads no images; omit --images")
+        raise LowRankError(
+            f"{options.method} on {options.target} uses no images; leave out --images"
+        )
     if options.images is not None and not options.images.is_dir():
         raise LowRankError(f"--images {options.images} is not a folder")
 
@@ -134,7 +136,7 @@ def _check_images(options: Namespace, needs: tuple[str, ...]) -> None:
 def _batches(
     options: Namespace, needs: tuple[str, ...], model: Any, tokenizer: Any, texts: Any
 ) -> Any:
-    """Return the calibration data that a method for whole networks needs."""
+    """Return calibration batches where a method for whole networks needs them, else None."""
     if "inputs" not in needs:
         return None
     from lowrank_bench.cli.calibration import image_batches, text_batches
@@ -142,5 +144,5 @@ def _batches(
     if options.target == "conv":
         return image_batches(options.images, model, options.model)
     if tokenizer is None:
-        raise LowRankError(f"{options.model} has no tokenizer, and --text must become tokens")
+        raise LowRankError(f"{options.model} has no tokenizer to encode --text with")
     return text_batches(texts, tokenizer)

@@ -1,4 +1,4 @@
-"""Load any transformers network, with its own class, from a folder or a hub."""
+"""Load any transformers network in its own class, from a folder or a hub."""
 
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,14 @@ def load_network(name: str, revision: str | None = None) -> tuple[nn.Module, Any
     Raises
     ------
     LowRankError
-        When there is no such network, or transformers does not know its class.
+        When the network cannot be loaded, is compressed already, or has an unknown class.
     """
     import transformers
 
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
-        raise LowRankError(
-            f"{name} holds no config.json; give the folder of a transformers network"
-        )
+        raise LowRankError(f"{name} has no config.json; name the folder of a transformers network")
     if (Path(name) / "lowrank.json").is_file():
-        raise LowRankError(f"{name} is compressed already; compress the network that it came from")
+        raise LowRankError(f"{name} is compressed already; compress the original network")
     try:
         config = transformers.AutoConfig.from_pretrained(name, revision=revision)
         cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
@@ -37,13 +35,13 @@ def load_network(name: str, revision: str | None = None) -> tuple[nn.Module, Any
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LowRankError(
-            f"cannot load {name}: {reason}; give a folder or a hub repository, and set HF_ENDPOINT "
-            "if the hub is elsewhere"
+            f"cannot load {name}: {reason}; name a folder or a hub repository, and set "
+            "HF_ENDPOINT for another hub"
         ) from None
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError):
         return model, None
-    # Without its files transformers makes one that knows special tokens alone.
+    # Without tokenizer files transformers makes a tokenizer that knows only special tokens.
     known = len(tokenizer.get_vocab()) > len(tokenizer.all_special_ids)
     return model, tokenizer if known else None

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LowRankError as error:
         print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_compress(group)
     _add_evaluate(group)
-    listing = group.add_parser("methods", help="list the methods and their parameters")
+    listing = group.add_parser("methods", help="list all methods with their parameters")
     _add_methods_from(listing)
     listing.set_defaults(run=commands.list_methods)
     return parser
@@ -63,15 +63,15 @@ def _add_compress(group: "Commands") -> None:
     command = group.add_parser(
         "compress",
         help="write a compressed copy of a network",
-        description="Load a transformers network, compress it, write it to a folder that "
-        "`lowrank_bench.load` and `lowrank evaluate` read.",
+        description="Load a transformers network, compress it, and write it to a folder that "
+        "`lowrank_bench.load` and `lowrank evaluate` can read.",
     )
     command.add_argument("model", metavar="MODEL", help="folder or hub repository of the network")
     command.add_argument(
         "out",
         metavar="OUT",
         type=Path,
-        help="folder to write, new or empty; a network that was written there before is replaced",
+        help="folder to write, new or empty; a network that this command wrote there is replaced",
     )
     command.add_argument("--method", default="lp", help="see `lowrank methods` (default: lp)")
     _add_methods_from(command)
@@ -80,26 +80,26 @@ def _add_compress(group: "Commands") -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a parameter of the method, as p=1; may be repeated",
+        help="a parameter of the method, such as p=1; may be repeated",
     )
     command.add_argument(
         "--compression",
         type=float,
         required=True,
         metavar="C",
-        help="share of the layer's parameters to save, between 0 and 1",
+        help="share of the targeted layers' parameters to save, between 0 and 1",
     )
     command.add_argument(
         "--text",
         type=Path,
         metavar="FILE",
-        help="training text, one example a line, for methods that count tokens or look at inputs",
+        help="training text, one example per line, for methods that need token counts or inputs",
     )
     command.add_argument(
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="training images, for methods that look at the inputs of a CNN",
+        help="folder of training images, for methods that need the inputs of a CNN",
     )
     command.add_argument(
         "--target",
@@ -111,9 +111,9 @@ def _add_compress(group: "Commands") -> None:
         "--budget",
         default="parameters",
         choices=["parameters", "macs", "latency"],
-        help="what --compression is a share of, for whole networks",
+        help="for whole networks: the cost that --compression reduces",
     )
-    command.add_argument("--layer", help="dotted name of the layer, where it is not clear")
+    command.add_argument("--layer", help="dotted name of the embedding, where there are several")
     command.add_argument("--revision", help="revision of a hub repository")
     command.set_defaults(run=commands.compress_network)
 
@@ -125,15 +125,17 @@ def _add_evaluate(group: "Commands") -> None:
         description="Predict on a task's evaluation splits and print its metrics in points.",
     )
     command.add_argument("model", metavar="MODEL", type=Path, help="folder of the network")
-    command.add_argument("--task", required=True, help="a task of conf/task")
+    command.add_argument("--task", required=True, help="name of a task in conf/task")
     command.add_argument("--conf", type=Path, default=Path("conf"), help="configuration folder")
     command.add_argument("--store", type=Path, default=Path("results/store"), help="artifact store")
-    command.add_argument("--max-length", type=int, default=128, help="tokens of one row")
+    command.add_argument(
+        "--max-length", type=int, default=128, help="most tokens of a row; the rest is cut"
+    )
     command.add_argument(
         "--override",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a configuration override, as hub.revision=main; may be repeated",
+        help="a configuration override, such as hub.revision=main; may be repeated",
     )
     command.set_defaults(run=evaluate_network)

@@ -1,4 +1,4 @@
-"""Check where `lowrank compress` is to write, before the work that would be lost."""
+"""Check the output folder of `lowrank compress` before the work starts."""
 
 import tempfile
 from pathlib import Path
@@ -7,19 +7,19 @@ from lowrank_bench.errors import LowRankError
 
 
 def check_out(out: Path) -> None:
-    """Check that a network can be written to a folder, and leave nothing behind.
+    """Check that a network can be written to a folder, without leaving anything there.
 
-    A network that `lowrank compress` wrote there before may be replaced, as `artifact.save` does.
+    A network that `lowrank compress` wrote there before may be replaced; `artifact.save` does so.
 
     Raises
     ------
     LowRankError
-        When it holds other files, or cannot be made or written.
+        When the folder has other files in it, or cannot be made or written.
     """
     if out.exists() and not _may_be_replaced(out):
         raise LowRankError(f"OUT {out} holds other files; choose a new or an empty folder")
     parent = next(place for place in out.absolute().parents if place.exists())
-    try:  # permissions alone do not tell of read-only disks
+    try:  # permissions do not show that a disk is read-only
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent):
             pass
     except OSError as error:
