@@ -44,9 +44,8 @@ def compress_embedding(
     method
         Name of a method for matrices, or an object such as `Lp(p=1.5)`.
     compression
-        Share of the table's parameters to save, between 0 and 1; at least this much is saved, and
-        little more. The labels of `messi` and `partition_svd` come on top, as in the paper; the
-        report counts them.
+        Share of the table's parameters to save, between 0 and 1, met or slightly exceeded. The
+        labels of `messi` and `partition_svd` come on top, as in the paper; the report counts them.
     layer
         Dotted name of the embedding, where there are several.
     tokenizer
@@ -54,8 +53,7 @@ def compress_embedding(
     texts
         Training texts, for methods that count how often each token is used.
     frequency, counts, fisher
-        These facts as n numbers, one for each row of the table (`problem.Problem`), in place of
-        those that would be computed from tokenizer and texts.
+        n numbers, one for each row (`problem.Problem`), instead of those from tokenizer and texts.
     **params
         Parameters of a method that is given by name.
 
@@ -67,15 +65,10 @@ def compress_embedding(
     Raises
     ------
     LowRankError
-        When the layer does not exist or shares its table with another one, the compression leaves
-        no rank, the table is not finite, or the method refuses.
+        When the layer is absent or shares its table, no rank is left, or the method refuses.
     """
     check_request(model, compression)
-    chosen = as_method(method, params)
-    if not isinstance(chosen, MatrixMethod):
-        raise LowRankError(
-            f"{chosen.name} compresses whole networks; say target=conv or target=linear"
-        )
+    chosen = _matrix_method(method, params)
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
     matrix = as_matrix(embedding.weight)
@@ -89,6 +82,15 @@ def compress_embedding(
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
     return compressed, _report(chosen, name, matrix, factors, seconds)
+
+
+def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> MatrixMethod:
+    chosen = as_method(method, params)
+    if not isinstance(chosen, MatrixMethod):
+        raise LowRankError(
+            f"{chosen.name} compresses whole networks; say target=conv or target=linear"
+        )
+    return chosen
 
 
 def _read_facts(

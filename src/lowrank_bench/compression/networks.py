@@ -10,11 +10,11 @@ from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import check_request
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
-from lowrank_bench.methods import NetworkMethod, as_method, network_method
+from lowrank_bench.methods import Method, NetworkMethod, as_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
 from lowrank_bench.network.forward import example_of
-from lowrank_bench.network.problem import Batches, Inputs, NetworkProblem
+from lowrank_bench.network.problem import Batches, CompressedNetwork, Inputs, NetworkProblem
 from lowrank_bench.problem import data_used
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -74,30 +74,47 @@ def compress_network(
         known = ", ".join(get_args(NetworkTarget))
         raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
     chosen = as_method(method, params)
+    problem = _problem(model, target, budget, example, batches, "labels" in chosen.needs)
+    start = time.perf_counter()
+    compressed = compress_within(problem, network_method(chosen, target), float(compression))
+    report = _report(chosen, target, compressed, time.perf_counter() - start)
+    take_modes(compressed.model, model)
+    return cast(Network, compressed.model), report
+
+
+def _problem(
+    model: nn.Module,
+    target: NetworkTarget,
+    budget: Budget,
+    example: Inputs | None,
+    batches: Batches | None,
+    labelled: bool,
+) -> NetworkProblem:
+    """Return a copy of the network with checked inputs, with labels where they are needed."""
     network = _copied(model).eval()
     inputs = example_of(model) if example is None else example
     check_example(network, inputs)
     if batches is not None:
-        batches = checked_batches(network, batches, "labels" in chosen.needs)
-    problem = NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
-    start = time.perf_counter()
-    compressed = compress_within(problem, network_method(chosen, target), float(compression))
-    seconds = time.perf_counter() - start
+        batches = checked_batches(network, batches, labelled)
+    return NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
+
+
+def _report(
+    method: Method, target: NetworkTarget, compressed: CompressedNetwork, seconds: float
+) -> CompressionReport:
     info = dict(compressed.info)
     counts = {name: info.pop(name) for name in COUNTED}
-    report = CompressionReport(
-        method=chosen.name,
-        params=chosen.model_dump(mode="json"),
+    return CompressionReport(
+        method=method.name,
+        params=method.model_dump(mode="json"),
         target=target,
         layers=compressed.layers,
         compression=info.pop("achieved_compression"),
-        data_used=data_used(chosen.needs),
+        data_used=data_used(method.needs),
         seconds=seconds,
         info=info,
         **counts,
     )
-    take_modes(compressed.model, model)
-    return cast(Network, compressed.model), report
 
 
 def _copied(model: Network) -> Network:

@@ -35,7 +35,7 @@ def check_parameters(method: Method) -> None:
 
 
 def check_sources(method: Method) -> None:
-    """Check that the modules behind the results can be found, and that the method's is one."""
+    """Check that the modules behind the results exist, and that the method's is among them."""
     for target in method.targets:
         modules = closure(method.sources(target))
         assert type(method).__module__ in modules
