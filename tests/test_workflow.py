@@ -169,6 +169,44 @@ def test_editing_a_method_reruns_only_that_method(finished):
         file.write_text(text)
 
 
+PLUGIN = """
+from typing import ClassVar
+
+from lowrank_bench.methods.base import MatrixMethod
+
+
+class Halved(MatrixMethod):
+    name: ClassVar[str] = "halved"
+    title: ClassVar[str] = "Columns in pairs"
+    source: ClassVar[str] = "a test"
+
+    def decompose(self, problem):
+        import torch
+
+        from lowrank_bench.linalg.decomposition import Projection
+
+        return Projection(problem.matrix, torch.eye(problem.matrix.shape[1]).double())
+"""
+
+
+def test_a_method_of_a_folder_outside_runs_like_one_of_ours(finished, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "halved.py").write_text(PLUGIN)
+    methods = ["method=[svd,lp]", "+method.halved={name: halved}"]
+    more = [*(o for o in TINY if o not in methods), *methods, f"plugins=[{folder}]"]
+    assert computed(snakemake(finished, overrides=more)) == (4, 8)
+    table = scores(finished)
+    assert set(table.loc[table["method"] == "halved", "status"]) == {"ok"}
+    drops = (finished / "results/quickstart/tables/drop.md").read_text()
+    assert "halved" in drops
+    (folder / "halved.py").write_text(PLUGIN.replace("torch.eye(", "1 * torch.eye("))
+    listed = snakemake(finished, "--dry-run", "--quiet", "host", overrides=more)
+    names = re.findall(r"(?:checkpoint|factorize|evaluate) (\S+\.[0-9a-f]{8})$", listed, re.M)
+    assert len(names) == 2
+    assert all(".halved." in name for name in names)
+
+
 def test_training_after_compression_and_winners_on_half_of_the_data(finished):
     more = ["name=after", "task=[quick_rte]", "method=[svd,messi]", "method.messi.grid.k=[2,3]"]
     more += ["compressions=[0.8]", "finetune_epochs=[0,1]", "statistics.halves=true"]
