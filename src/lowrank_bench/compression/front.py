@@ -32,7 +32,8 @@ def compress(
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
     **params: Any,
-) -> tuple[Network, CompressionReport]: ...
+) -> tuple[Network, CompressionReport]:
+    """Compress the embedding: `compress_embedding`."""
 
 
 @overload
@@ -46,7 +47,8 @@ def compress(
     batches: Batches | None = None,
     budget: Budget = "parameters",
     **params: Any,
-) -> tuple[Network, CompressionReport]: ...
+) -> tuple[Network, CompressionReport]:
+    """Compress a whole network: `compress_network`."""
 
 
 def compress(
