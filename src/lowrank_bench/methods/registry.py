@@ -188,8 +188,8 @@ def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
                 f"{known}"
             )
         raise LowRankError(
-            f"parameters of a method object are set when it is made: {cls.__name__}"
-            f"({name}={value!r}), without {name}= next to it"
+            f"{name}={value!r} cannot be passed along with a method object; write "
+            f"{cls.__name__}({name}={value!r})"
         )
     return method
 
