@@ -104,7 +104,7 @@ def plugin_folders(folder: Path, overrides: Sequence[str]) -> list[Path]:
     folders = [Path(name).expanduser() for name in names if isinstance(name, str)]
     for place in folders:
         if not place.is_dir():
-            raise LowRankError(f"plugins names {place}, and there is no such folder")
+            raise LowRankError(f"plugins names the folder {place}, which does not exist")
     return folders
 
 

@@ -27,7 +27,7 @@ def check_example(model: nn.Module, example: Any) -> None:
 
 
 def checked_batches(model: nn.Module, batches: Any, labelled: bool) -> Batches:
-    """Return the calibration batches, each of which is checked when it is used.
+    """Return the calibration batches; each is checked when it is used.
 
     Parameters
     ----------

@@ -219,7 +219,7 @@ def _refuse_unready(name: str, module: nn.Module) -> None:
 
 
 def _refuse_odd(name: str, module: nn.Module) -> None:
-    """Check that the layer does nothing beside its product, which a replacement would lose."""
+    """Check that the layer does nothing but its product: a replacement would lose the rest."""
     kind, plain = type(module), next(cls for cls in KINDS if isinstance(module, cls))
     # A subclass that keeps the plain forward computes the same product.
     if kind.forward is not plain.forward:

@@ -1,4 +1,4 @@
-"""Which pieces of work one process does: a process takes seconds to start, a piece less."""
+"""Group the work into processes: a process takes seconds to start, a piece of work less."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from lowrank_bench.plan.cells import Checkpoint, Source, Spec
 
 Checkpoints = dict[tuple[str, str], list[Checkpoint]]
 
-MADE = ("synthetic", "digits")  # kinds of data that are made in less time than a process starts
+MADE = ("synthetic", "digits")  # kinds of data that take less time to make than a process to start
 
 
 def fetch_batches(sources: Collection[Source]) -> Iterator[tuple[str, tuple[Source, ...]]]:

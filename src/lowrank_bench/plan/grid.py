@@ -86,7 +86,7 @@ def make_plan(config: Config) -> Plan:
 def _compressed(
     config: Config, checkpoints: Checkpoints, specs: Mapping[str, Specs]
 ) -> tuple[list[Job], list[Job]]:
-    """Return the jobs that factorize, and those that evaluate what comes of it."""
+    """Return the jobs that factorize, and those that evaluate the results."""
     factorized, evaluated = [], []
     for name, batch in checkpoint_batches(config, checkpoints, config.jobs.tasks_per_job):
         target = config.target_of(config.model[batch[0].model])
@@ -102,7 +102,7 @@ def _compressed(
 
 
 def _retrained(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Specs]) -> list[Job]:
-    """Return the jobs that train after compression, the dense network as a reference too."""
+    """Return the jobs that train after compression, and those that train the dense network too."""
     jobs = []
     for name, batch in checkpoint_batches(config, checkpoints, 1):
         epochs = _epochs(config, batch[0])
@@ -143,7 +143,7 @@ def _evaluation_code(config: Config, checkpoint: Checkpoint) -> str:
 
 
 def _job(stage: str, name: str, **parts: Any) -> Job:
-    """Make a job whose name ends in a digest of all that it must produce."""
+    """Return a job whose name ends in a digest of everything it must produce."""
     draft = Job(stage, name, **parts)
     keys = [source.key for source in draft.sources]
     keys += draft.decompositions()

@@ -59,7 +59,7 @@ class Experiment:
 
     @cached_property
     def settings(self) -> str:
-        """What jobs need beside their work, canonical JSON; keys name what decides a result."""
+        """What jobs need in addition to their work, canonical JSON; none of it decides a result."""
         evaluation = self.config.evaluation
         return canonical(
             {

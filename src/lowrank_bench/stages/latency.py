@@ -51,7 +51,7 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
     device = best_device(config.evaluation.device)
     loaded = load_checkpoint(checkpoint, runner)
     network = loaded.model.to(device)
-    # Embeddings are swapped in place, so that the dense network needs one of its own.
+    # Embeddings are swapped in place, so the dense network must be a copy.
     evaluator = CheckpointEvaluator(checkpoint, runner) if cells else None
     for cell in cells:
         assert evaluator is not None

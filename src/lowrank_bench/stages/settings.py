@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """What a job needs beside its work.
+    """What a job needs in addition to its work.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class Settings:
     precision
         Of predictions: `fp32` or `bf16`.
     threads
-        Of the processor.
+        Number of CPU threads.
     failures
-        Reasons why earlier pieces of work failed, by key.
+        Why earlier pieces of work failed, by key.
     plugins
         Folders with methods outside the package.
     """
@@ -40,7 +40,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """Return settings of the values that they know by name; others are ignored."""
+        """Return the settings among these values; other values are ignored."""
         known = {item.name for item in fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known}
         if "folder" in chosen:

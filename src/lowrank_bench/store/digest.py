@@ -101,7 +101,7 @@ def _existing(name: str) -> str:
     """Return the text of a module that must exist."""
     source = _source(name)
     if source is None:
-        raise LowRankError(f"there is no module {name}; correct the name where it is declared")
+        raise LowRankError(f"module {name} does not exist; correct the name where it is declared")
     return source
 
 
@@ -172,7 +172,7 @@ def _imported_from(node: ast.ImportFrom, importer: str) -> set[str]:
             f"{importer} imports {name} from {PACKAGE}; import it from the module that defines it, "
             "which results then depend on"
         )
-    # What is no module of its own is a name inside the module that it is imported from.
+    # Any other name is defined in the module that it is imported from.
     return modules | ({source} if modules != names else set())
 
 
