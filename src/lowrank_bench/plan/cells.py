@@ -232,7 +232,7 @@ class Job:
         return tuple(sorted(rate for rate in self.compressions if rate < compression))
 
     def decompositions(self) -> dict[str, tuple[Checkpoint, Spec, float]]:
-        """Return by key what the job decomposes: once for all compressions if a method is nested."""
+        """Return what the job decomposes, by key: once for all compressions if it is nested."""
         served: dict[str, tuple[Checkpoint, Spec, float]] = {}
         for checkpoint in self.checkpoints:
             for spec in self.specs:

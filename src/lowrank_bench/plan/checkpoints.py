@@ -114,7 +114,8 @@ def task_data(config: Config, name: str) -> Source:
     splits: list[TrainSplit | EvaluationSplit] = [task.train, *task.evaluation]
     checks = {
         "splits": {
-            split_and_range(s.split)[0]: s.model_dump(include=OFFICIAL) for s in reversed(splits)
+            split_and_range(split.split)[0]: split.model_dump(include=OFFICIAL)
+            for split in reversed(splits)
         },
         "train": task.train.split,
         "columns": [*task.columns, task.label],

@@ -62,13 +62,18 @@ def make_plan(config: Config) -> Plan:
     """
     register_folders(config.plugins)
     checkpoints = {
-        (m, t): checkpoints_of(config, m, t)
-        for m, model in config.model.items()
-        for t, task in config.task.items()
+        (network, name): checkpoints_of(config, network, name)
+        for network, model in config.model.items()
+        for name, task in config.task.items()
         if model.modality == task.modality
     }
     specs = specs_by_target(config)
-    fetched = {s.key: s for pair in checkpoints.values() for c in pair for s in c.fetched()}
+    fetched = {
+        source.key: source
+        for seeds in checkpoints.values()
+        for checkpoint in seeds
+        for source in checkpoint.fetched()
+    }
     downloads = [
         _job("download", name, sources=sources) for name, sources in fetch_batches(fetched.values())
     ]
@@ -90,9 +95,9 @@ def _compressed(
     factorized, evaluated = [], []
     for name, batch in checkpoint_batches(config, checkpoints, config.jobs.tasks_per_job):
         target = config.target_of(config.model[batch[0].model])
-        for methods, some in method_batches(specs[target], config.jobs.methods_per_job):
+        for methods, chunk in method_batches(specs[target], config.jobs.methods_per_job):
             title = f"{name}.{methods}"
-            parts: dict[str, Any] = {"checkpoints": batch, "specs": some}
+            parts: dict[str, Any] = {"checkpoints": batch, "specs": chunk}
             parts["compressions"] = tuple(config.compressions)
             factorized.append(_job("factorize", title, **parts))
             if 0 in config.finetune_epochs:
@@ -112,7 +117,7 @@ def _retrained(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Spe
         code = finetune_code(dense.pop("code"), batch[0].modality, iterative)
         rates = {"compressions": tuple(config.compressions), "protocol": config.protocol}
         entries = specs[config.target_of(config.model[batch[0].model])]
-        methods = {method: {**rates, "specs": some} for method, some in entries.items()}
+        methods = {method: {**rates, "specs": entry} for method, entry in entries.items()}
         both: dict[str, Any] = {"checkpoints": batch, "finetune_epochs": epochs, "code": code}
         jobs += [
             _job("finetune", f"{name}.{title}", **both, **parts)

@@ -115,7 +115,7 @@ class Experiment:
         return {
             "title": self.config.title,
             "description": self.config.description,
-            "methods": [f"``{c.name}``: {c.title}. {c.source}." for c in classes],
+            "methods": [f"``{cls.name}``: {cls.title}. {cls.source}." for cls in classes],
         }
 
     def job_json(self, stage: str, name: str) -> str:
@@ -126,14 +126,14 @@ class Experiment:
         """Return the manifests that a job of `stage` waits for."""
         job = self._jobs[stage][name]
         if stage == "checkpoint":
-            keys = {s.key for checkpoint in job.checkpoints for s in checkpoint.fetched()}
-            return self._manifests("download", lambda j: {s.key for s in j.sources} & keys)
+            keys = {source.key for checkpoint in job.checkpoints for source in checkpoint.fetched()}
+            return self._manifests("download", lambda other: _sources(other) & keys)
         checkpoints = {checkpoint.key for checkpoint in job.checkpoints}
         if stage == "factorize" or job.specs[0].method == DENSE:
-            return self._manifests("checkpoint", lambda j: _checkpoints(j) & checkpoints)
-        specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+            return self._manifests("checkpoint", lambda other: _checkpoints(other) & checkpoints)
+        specs = _specs(job)
         return self._manifests(
-            "factorize", lambda j: _checkpoints(j) & checkpoints and specs <= _specs(j)
+            "factorize", lambda other: _checkpoints(other) & checkpoints and specs <= _specs(other)
         )
 
     def all_manifests(self) -> list[str]:
@@ -195,6 +195,10 @@ class Experiment:
         if len(failed):
             table = self.folder / "tables/status.md"
             raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
+
+
+def _sources(job: Job) -> set[str]:
+    return {source.key for source in job.sources}
 
 
 def _checkpoints(job: Job) -> set[str]:

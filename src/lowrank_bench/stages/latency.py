@@ -42,7 +42,8 @@ def _networks(plan: Plan) -> Iterator[tuple[Cell, list[Cell]]]:
             seen.add(dense.checkpoint.model)
             key = dense.checkpoint.key
             cells = (cell for other in plan.evaluate for cell in other.cells())
-            yield dense, [c for c in cells if c.checkpoint.key == key and c.spec.method != DENSE]
+            compressed = (cell for cell in cells if cell.spec.method != DENSE)
+            yield dense, [cell for cell in compressed if cell.checkpoint.key == key]
 
 
 def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, Any]]:
