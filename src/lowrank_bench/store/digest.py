@@ -101,7 +101,7 @@ def _existing(name: str) -> str:
     """Return the text of a module that must exist."""
     source = _source(name)
     if source is None:
-        raise LowRankError(f"module {name} does not exist; correct the name where it is declared")
+        raise LowRankError(f"there is no module {name}; correct the name where it is declared")
     return source
 
 
