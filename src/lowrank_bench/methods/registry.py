@@ -164,7 +164,7 @@ def make_method(name: str, /, **params: Any) -> Method:
 
 
 def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
-    """Return the method of a name and its parameters, or the object that is one already.
+    """Return a method: made from a name and parameters, or the object that already is one.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
 from lowrank_bench.stages.progress import write_plan
+from lowrank_bench.stages.settings import settings_of
 from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
 
@@ -60,18 +61,7 @@ class Experiment:
     @cached_property
     def settings(self) -> str:
         """What jobs need in addition to their work, canonical JSON; none of it decides a result."""
-        evaluation = self.config.evaluation
-        return canonical(
-            {
-                "store": self.config.store,
-                "folder": self.folder.as_posix(),
-                "max_tokens": evaluation.max_tokens,
-                "device": evaluation.device,
-                "factorize_device": self.config.factorize.device,
-                "precision": evaluation.precision,
-                "plugins": self.config.plugins,
-            }
-        )
+        return settings_of(self.config).to_json()
 
     @property
     def overrides_json(self) -> str:

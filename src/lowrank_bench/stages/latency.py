@@ -15,7 +15,7 @@ from lowrank_bench.plan.grid import Plan
 from lowrank_bench.stages.checkpoint import load_checkpoint
 from lowrank_bench.stages.evaluate import CheckpointEvaluator
 from lowrank_bench.stages.runner import Runner
-from lowrank_bench.stages.score import settings_of
+from lowrank_bench.stages.settings import settings_of
 from lowrank_bench.store.store import Store
 
 

@@ -1,9 +1,14 @@
 """How the stages of one experiment compute; keys hold what decides a result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lowrank_bench.store.digest import canonical
+
+if TYPE_CHECKING:
+    from lowrank_bench.config import Config
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,23 @@ class Settings:
         if "folder" in chosen:
             chosen["folder"] = Path(chosen["folder"])
         return cls(**chosen)
+
+    def to_json(self) -> str:
+        """Return, as canonical JSON, the settings that all jobs of an experiment share."""
+        shared = asdict(self)
+        del shared["threads"], shared["failures"]
+        return canonical(shared | {"folder": self.folder.as_posix()})
+
+
+def settings_of(config: "Config") -> Settings:
+    """Return how an experiment computes."""
+    evaluation = config.evaluation
+    return Settings(
+        store=config.store,
+        folder=Path("results", config.name),
+        max_tokens=evaluation.max_tokens,
+        device=evaluation.device,
+        factorize_device=config.factorize.device,
+        precision=evaluation.precision,
+        plugins=config.plugins,
+    )

@@ -48,7 +48,7 @@ def file_digest(path: Path) -> str:
 
 
 def follow_package(name: str) -> None:
-    """Let the imports of another top-level package or module count too: a plug-in's."""
+    """Make digests follow the imports of a plug-in's top-level package or module too."""
     if name not in _FOLLOWED:
         _FOLLOWED.add(name)
         for function in (code_digest, _source, _read):  # which passed its modules over so far

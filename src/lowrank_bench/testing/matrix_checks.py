@@ -187,7 +187,7 @@ def check_gradients(method: MatrixMethod) -> None:
 
 
 def check_scale(method: MatrixMethod, scale: float) -> None:
-    """Check that a factor before the matrix changes no relative error."""
+    """Check that scaling the matrix changes no relative error."""
     rank = largest(method) // 2
     plain = relative_errors(table(), approximate(method, table(), rank, known(method)))
     scaled = table() * scale
