@@ -210,7 +210,7 @@ def test_a_missing_network_or_task_is_named(tmp_path, capsys):
     assert main(words) == 2
     assert "config.json" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "no"), "--task", "cola", "--conf", CONF]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--task", "colla", "--conf", CONF]) == 2
     assert "did you mean 'cola'" in capsys.readouterr().err
 

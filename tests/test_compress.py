@@ -248,12 +248,12 @@ def test_a_method_may_be_an_object():
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_an_object_takes_no_parameters_beside_it():
+def test_an_object_takes_no_parameters_next_to_it():
     for call in (
         lambda: low_rank(torch.eye(4), 2, Lp(), p=1.5),
         lambda: compress(bert(), Lp(), 0.4, p=1.5),
     ):
-        with pytest.raises(LowRankError, match=r"set it there: Lp\(p=1\.5\)"):
+        with pytest.raises(LowRankError, match=r"write Lp\(p=1\.5\)"):
             call()
     for wrong in (Lp, 3, None):
         with pytest.raises(LowRankError, match="expected the name of a method or a method such as"):
@@ -349,3 +349,20 @@ def test_factors_that_overflow_are_refused():
     huge = torch.full((40, 8), 60000.0, dtype=torch.float16)
     with pytest.raises(LowRankError, match=r"do not fit into torch\.float16"):
         low_rank(huge, 2, "svd")
+
+
+def test_the_layer_may_be_the_fifth_argument():
+    by_place, _ = compress(bert(), "svd", 0.5, "embedding", "bert.embeddings.word_embeddings")
+    by_name, _ = compress(bert(), "svd", 0.5, layer="bert.embeddings.word_embeddings")
+    one, two = by_place.state_dict(), by_name.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_parameter_next_to_a_method_object_is_refused_by_what_it_is():
+    method = Lp(p=1.5)
+    with pytest.raises(LowRankError, match=r"write Lp\(p=2\)"):
+        compress(bert(), method, 0.5, p=2)
+    with pytest.raises(LowRankError, match=r"'layr' is neither an option nor a parameter of Lp"):
+        compress(bert(), method, 0.5, layr="words")
+    with pytest.raises(LowRankError, match="not an embedding alone; choose the target conv or lin"):
+        compress(bert(), "alds", 0.5)

@@ -113,7 +113,7 @@ def test_snakemake_settings_become_overrides():
         ("method.lp.grid.p=[0.5]", ["'lp'", "p = 0.5", "from 1 to 16, or inf"]),
         ("method.lp.grid.p=[17]", ["'lp'", "p = 17", "from 1 to 16, or inf"]),
         ("method.lp.grid={q: [1]}", ["'lp'", "'q'", "known: p"]),
-        ("method.lp.params={p: 1}", ["method.lp", "'p'", "params and in grid"]),
+        ("method.lp.params={p: 1}", ["method.lp", "'p'", "both params and grid"]),
         ("method.lp.grid.p=[1,1.0]", ["grid", "twice"]),
         ("+method.twice={name: svd}", ["method.twice runs svd", "method.svd does already"]),
         ("select={svd: k}", ["select.svd", "method.svd.grid.k"]),

@@ -79,6 +79,9 @@ def test_a_declaration_that_lacks_something_is_found():
     class Vague(Faulty):
         power: float = 1.0
 
+    class Ambiguous(Svd):
+        texts: int = Field(1, description="also an argument of compress_embedding")
+
     class Lost(Svd):
         quiet: ClassVar[tuple[str, ...]] = ("rank",)
 
@@ -86,6 +89,7 @@ def test_a_declaration_that_lacks_something_is_found():
         (Untitled(), "check_names", "title is empty"),
         (Lost(), "check_names", "quiet names an unknown parameter"),
         (Vague(), "check_parameters", "the parameter power has no description"),
+        (Ambiguous(), "check_parameters", "texts is an argument of compress"),
     ):
         with pytest.raises(AssertionError, match=message):
             checks_for(method)[check]()

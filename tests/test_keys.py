@@ -183,5 +183,5 @@ def test_an_approximator_of_the_registry_belongs_to_its_layerwise_method(before,
 
 @pytest.mark.parametrize("name", ["lowrank_bench.linalg.grammar", "lowrank_bench", "torch.nn"])
 def test_a_misspelt_source_is_refused_where_it_is_declared(name):
-    with pytest.raises(LowRankError, match="no module of this package"):
+    with pytest.raises(LowRankError, match="not a module of this package"):
         Sources("lowrank_bench.linalg.gram", name)

@@ -50,6 +50,12 @@ class Scaled(MatrixMethod):
 '''
 
 
+ODD = METHOD.replace("NAME", "odd")
+ABSTRACT = ODD.partition("    def decompose")[0]
+UNTITLED = ODD.replace('    title: ClassVar[str] = "An SVD elsewhere"\n', "")
+TWO = f'{ODD}\n\nclass Second(Scaled):\n    name: ClassVar[str] = "even"\n'
+
+
 @pytest.fixture(autouse=True)
 def no_plugins():
     """Forget the plug-ins of a test when it ends."""
@@ -148,6 +154,9 @@ def test_the_key_does_not_depend_on_where_the_folder_is(tmp_path):
         ({"my-svd.py": METHOD}, "'my-svd' is not a Python name"),
         ({"odd.py": "import nothing_x\n"}, r"method 'odd' of .*ModuleNotFoundError: No module"),
         ({"odd.py": "def f(:\n"}, r"method 'odd' of .*SyntaxError"),
+        ({"odd.py": ABSTRACT}, r"odd\.py: Scaled does not define decompose"),
+        ({"odd.py": UNTITLED}, r"odd\.py: Scaled does not define title"),
+        ({"odd.py": TWO}, r"odd\.py defines a second method, 'even'; give each method a file"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, files, message):
@@ -167,6 +176,24 @@ def test_a_missing_folder_and_a_name_that_is_taken_are_refused(tmp_path):
     register_folder(folder_of(tmp_path / "one", "elsewhere"))
     with pytest.raises(LowRankError, match=r"one/elsewhere\.py defines a method 'elsewhere'"):
         register_folder(folder_of(tmp_path / "two", "elsewhere"))
+
+
+def test_a_shared_file_of_two_folders_and_a_file_in_place_of_a_folder_are_refused(tmp_path):
+    one, two = folder_of(tmp_path / "one", "elsewhere"), folder_of(tmp_path / "two", "farther")
+    for place in (one, two):
+        (place / "_shared.py").write_text("")
+    register_folder(one)
+    with pytest.raises(LowRankError, match=r"two/_shared\.py: .*one holds a file of this name"):
+        register_folder(two)
+    with pytest.raises(LowRankError, match=r"elsewhere\.py is a file; name the folder"):
+        register_folder(one / "elsewhere.py")
+
+
+def test_a_folder_may_lie_in_the_home_of_the_user(tmp_path, monkeypatch):
+    folder_of(tmp_path / "mine", "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    register_folder("~/mine")
+    assert "elsewhere" in method_names()
 
 
 def installed(monkeypatch, tmp_path, *points):
@@ -222,7 +249,7 @@ def test_a_configuration_names_the_folder(tmp_path, conf):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plugins=[nowhere_x]"], "plugins names nowhere_x, and there is no such folder"),
+        (["plugins=[nowhere_x]"], "plugins names the folder nowhere_x, which does not exist"),
         (["plugins=3"], "plugins = 3 in the override 'plugins=3' is not valid"),
         (["plugins=[.]"], r"holds no \*\.py file"),
     ],

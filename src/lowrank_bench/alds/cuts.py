@@ -69,7 +69,7 @@ class Costs:
     dense
         Cost of the dense layer.
     fixed
-        Cost of a cut beside its factors: the bias.
+        Cost of a cut in addition to its factors: the bias.
     positions
         Cost of one weight: 1 parameter, or the multiply-adds at all positions.
     embedding

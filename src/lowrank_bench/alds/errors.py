@@ -192,7 +192,7 @@ def largest_eigenpair(matrix: Tensor, start: Tensor | None = None) -> tuple[floa
     """
     size = len(matrix)
     if size >= ITERATE:
-        # A part in every direction, so that the start is no eigenvector of another eigenvalue.
+        # The start has a part in every direction, so it cannot be another eigenvalue's vector.
         guess = torch.ones(size, dtype=matrix.dtype) / size**0.5
         wave = torch.arange(size, dtype=matrix.dtype).mul(2.399963).cos() / size**0.5
         guess = (guess if start is None else start) + 0.3 * wave

@@ -162,13 +162,16 @@ def exact(layers: Sequence[Candidates], budget: float) -> list[Choice]:
     """
     while True:
         low, high = (_level(layers, budget, bound) for bound in ("low", "high"))
+        # No upper bound may fit yet; then only the lower level can be queried.
         wide = np.isfinite(high) and high - low > WIDE * high
         if not wide:
             chosen = [layer.cheapest(low) for layer in layers]
             if sum(choice.cost for choice in chosen) <= budget * (1 + SLACK):
                 break
+        # A query computes the errors that decide it, which narrows the interval.
         for layer in layers:
             layer.cheapest((low + high) / 2 if np.isfinite(high) else low)
+    # Compute what the rest of the budget could buy, so that bounds decide nothing.
     left = budget * (1 + SLACK) - sum(choice.cost for choice in chosen)
     for layer, choice in zip(layers, chosen, strict=True):
         layer.learn(choice, left)
@@ -251,6 +254,7 @@ def em(layers: Sequence[Candidates], budget: float, seed: int) -> list[Choice]:
     best: list[Choice] | None = None
     for start in range(SEEDS):
         cuts = [_start(layer, start, rng) for layer in layers]
+        # The best choice may come before the last step: alternating is not monotone.
         for _ in range(ALTERNATIONS):
             cuts, chosen = _ranks(layers, cuts, budget)
             if best is None or _worst(chosen) < _worst(best):

@@ -180,7 +180,7 @@ class Whitened:
 
 
 def _cholesky(gram: Tensor) -> Tensor:
-    """Return the Cholesky factor of a Gram matrix with unit diagonal, plus as much as it takes."""
+    """Return the Cholesky factor of a Gram matrix with unit diagonal, shifted until it exists."""
     factor: Tensor
     added, unit = JITTER, gram.diagonal().clone()
     while math.isfinite(added):

@@ -25,11 +25,11 @@ def train_checkpoint(
     Parameters
     ----------
     modality
-        What trains it: `inputs.modality.modality_of`.
+        Trains it: `inputs.modality.modality_of`.
     processor
         Its tokenizer, or how its images are prepared.
     rows
-        What it is trained on, with labels as the task numbers them.
+        Training rows, with labels as the task numbers them.
     recipe
         Fields of `config.entries.Recipe`.
     seed

@@ -47,8 +47,8 @@ def image_batches(folder: Path, model: nn.Module, name: str) -> Batches:
 
     def _batches() -> Iterator[tuple[dict[str, Tensor], None]]:
         for start in range(0, len(files), BATCH_SIZE):
-            some = [{"path": str(file)} for file in files[start : start + BATCH_SIZE]]
-            pixels = [centre(open_image(item, settings.channels), settings) for item in some]
+            rows = [{"path": str(file)} for file in files[start : start + BATCH_SIZE]]
+            pixels = [centre(open_image(row, settings.channels), settings) for row in rows]
             images = torch.from_numpy(np.stack(pixels))
             yield {"pixel_values": normalise(images, settings)}, None
 
@@ -72,16 +72,18 @@ def _settings(model: nn.Module, name: str) -> Any:
     from lowrank_bench.inputs.vision.settings import ImageSettings
 
     try:
-        said, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        stated, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except (OSError, ValueError) as error:
         fault = str(error).splitlines()[0]
         raise LowRankError(
             f"{name} does not say how to prepare images (preprocessor_config.json): {fault}"
         ) from None
-    size = getattr(model.config, "image_size", None) or said.get("crop_size") or said.get("size")
+    size = (
+        getattr(model.config, "image_size", None) or stated.get("crop_size") or stated.get("size")
+    )
     while isinstance(size, dict):
         size = next(iter(size.values()))
     channels = getattr(model.config, "num_channels", 3)
     half = [0.5] * channels
-    mean, std = said.get("image_mean") or half, said.get("image_std") or half
+    mean, std = stated.get("image_mean") or half, stated.get("image_std") or half
     return ImageSettings(int(size or 224), tuple(mean), tuple(std), channels)

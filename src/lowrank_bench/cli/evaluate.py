@@ -14,20 +14,22 @@ def evaluate_network(options: Namespace) -> None:
     from lowrank_bench.config import load_config
 
     if not options.model.is_dir():
-        raise LowRankError(f"{options.model} is no folder; `lowrank compress` writes one")
+        raise LowRankError(
+            f"{options.model} is not a folder; name one that `lowrank compress` wrote"
+        )
     words = [f"task=[{options.task}]", *_any_model(options.conf, options.task)]
     _print_scores(options, load_config(options.conf, [*words, *options.override]))
 
 
 def _any_model(conf: Path, task: str) -> list[str]:
-    """Return the choice of a network that takes the task's inputs, which experiments must have."""
+    """Return an override that chooses any network for the task; a configuration must have one."""
     wanted = _modality(conf / "task" / f"{task}.yaml")
     names = [file.stem for file in sorted(conf.glob("model/*.yaml")) if _modality(file) == wanted]
     return [f"model=[{names[0]}]"] if names else []
 
 
 def _modality(file: Path) -> str:
-    if not file.is_file():  # which composing the configuration says better
+    if not file.is_file():  # composing the configuration will report it
         return "text"
     return str((yaml.safe_load(file.read_text()) or {}).get("modality", "text"))
 

@@ -24,7 +24,7 @@ def check_out(out: Path) -> None:
             pass
     except OSError as error:
         raise LowRankError(
-            f"OUT {out} cannot be written: no folder can be made in {parent} "
+            f"OUT {out} cannot be written: {parent} takes no new folder "
             f"({error.strerror or error}); choose another place"
         ) from None
 

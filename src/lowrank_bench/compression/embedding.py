@@ -88,7 +88,8 @@ def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> Matrix
     chosen = as_method(method, params)
     if not isinstance(chosen, MatrixMethod):
         raise LowRankError(
-            f"{chosen.name} compresses whole networks; say target=conv or target=linear"
+            f"{chosen.name} compresses whole networks, not an embedding alone; choose the target "
+            f"{' or '.join(chosen.targets)}"
         )
     return chosen
 

@@ -24,8 +24,8 @@ def compress(
     method: str | MatrixMethod,
     compression: float,
     target: Literal["embedding"] = "embedding",
-    *,
     layer: str | None = None,
+    *,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
     frequency: Numbers | None = None,
@@ -56,6 +56,7 @@ def compress(
     method: Any,
     compression: float,
     target: Any = "embedding",
+    layer: str | None = None,
     **options: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with the targeted layers compressed, and a report.
@@ -71,6 +72,8 @@ def compress(
     target
         `embedding`, `linear` (linear layers and embedding of a transformer) or `conv`
         (convolutions and linear layers of a CNN).
+    layer
+        Dotted name of the embedding, where there are several; for `embedding` only.
     **options
         Those of `compress_embedding` for `embedding`, of `compress_network` for the others.
 
@@ -88,8 +91,8 @@ def compress(
         raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
     if target == "embedding":
         options = _without(compress_network, options, target)
-        return compress_embedding(model, method, compression, **options)
-    options = _without(compress_embedding, options, target)
+        return compress_embedding(model, method, compression, layer=layer, **options)
+    options = _without(compress_embedding, {"layer": layer, **options}, target)
     return compress_network(model, method, compression, target=target, **options)
 
 

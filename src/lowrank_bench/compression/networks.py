@@ -52,7 +52,7 @@ def compress_network(
         made from the network's configuration, where that says enough.
     batches
         Function that returns batches of calibration data, pairs of keyword arguments and labels
-        (or None), the same at every call; for methods that look at data.
+        (or None), the same at every call, for methods that look at data.
     budget
         What is limited: `parameters`, `macs` (multiply-adds of the example) or `latency`.
     **params
@@ -123,6 +123,6 @@ def _copied(model: Network) -> Network:
     except (RuntimeError, TypeError) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(
-            f"{type(model).__name__} cannot be copied ({fault}); an old weight_norm is undone by "
+            f"{type(model).__name__} cannot be copied ({fault}); undo an old weight_norm with "
             "torch.nn.utils.remove_weight_norm"
         ) from None

@@ -6,20 +6,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """What was compressed, by what, how far, and with which error.
+    """What was compressed, by which method, how much was saved, and with which error.
 
     Attributes
     ----------
     method, params, target
         As requested; the parameters with their defaults.
     layers
-        For each layer its `name`, dense `shape`, and `rank` or what else was chosen.
+        For each layer its `name`, dense `shape`, and `rank` or whatever else was chosen.
     parameters_dense, parameters_kept
         Parameters of the targeted layers before and after.
     compression
         1 − kept/dense, as achieved; 32 bits of an index count as one parameter.
     index_bits
-        Bits of the integers that are stored beside the parameters, as the part of each row.
+        Bits of the integers that are stored with the parameters, such as the part of each row.
     data_used
         What the method looked at: the weights, the vocabulary's order, the training text.
     rel_error_fro, rel_error_l1, rel_error_l21

@@ -17,7 +17,7 @@ PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_request(model: nn.Module, compression: float) -> None:
-    """Raise a `LowRankError` unless there is a network to compress by a share between 0 and 1."""
+    """Raise a `LowRankError` unless the model is a module and the share lies between 0 and 1."""
     if not isinstance(compression, Real) or not 0 < compression < 1:
         raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
     if not isinstance(model, nn.Module):
@@ -64,7 +64,7 @@ def as_matrix(value: Numbers) -> Tensor:
 
 
 def _from_array(array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor, which knows neither other byte orders nor read-only memory."""
+    """Return an array as a tensor; torch takes neither foreign byte orders nor read-only memory."""
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return torch.from_numpy(native if native.flags.writeable else native.copy())
 
@@ -93,5 +93,5 @@ def as_texts(texts: Iterable[str]) -> list[str]:
     """
     rows = [] if isinstance(texts, str | bytes) else list(texts)
     if not rows or not all(isinstance(text, str) for text in rows):
-        raise LowRankError("texts must be a list of strings and not an empty one")
+        raise LowRankError("texts must be a list of strings, and not empty")
     return rows

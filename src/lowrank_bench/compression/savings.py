@@ -9,6 +9,6 @@ def compression_of(kept: int, index_bits: int, dense: int) -> float:
     kept, dense
         Numbers of the compressed and of the dense layer.
     index_bits
-        Bits of the whole numbers kept beside them.
+        Bits of the integers stored with them.
     """
     return 1 - (kept + index_bits / 32) / dense

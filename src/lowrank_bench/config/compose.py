@@ -101,10 +101,10 @@ def plugin_folders(folder: Path, overrides: Sequence[str]) -> list[Path]:
             with suppress(yaml.YAMLError):
                 chosen = yaml.safe_load(text)
     names = chosen if isinstance(chosen, list) else []
-    folders = [Path(name) for name in names if isinstance(name, str)]
+    folders = [Path(name).expanduser() for name in names if isinstance(name, str)]
     for place in folders:
         if not place.is_dir():
-            raise LowRankError(f"plugins names {place}, and there is no such folder")
+            raise LowRankError(f"plugins names the folder {place}, which does not exist")
     return folders
 
 

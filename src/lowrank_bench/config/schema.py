@@ -13,7 +13,7 @@ Epochs = Annotated[int, Field(ge=0)] | Literal["all"]  # all: as many as in the 
 
 
 class MethodGrid(Strict):
-    """A method with fixed `params` and a `grid` of others, of which every combination is run."""
+    """A method with fixed `params` and a `grid` of others; every combination is run."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)

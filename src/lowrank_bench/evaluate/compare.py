@@ -28,8 +28,8 @@ class Running:
     best, median, p95
         Seconds of one forward of the batch.
     stored_bytes, activation_bytes, file_bytes
-        Parameters and buffers; the peak beside them (`memory.activation_peak`); the size of the
-        folder that `save` writes.
+        Bytes of parameters and buffers; the peak in addition to them (`memory.activation_peak`);
+        the size of the folder that `save` writes.
     """
 
     best: float

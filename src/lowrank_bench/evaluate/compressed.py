@@ -1,4 +1,4 @@
-"""A network whose embedding is swapped for factors, one after another, and what they keep."""
+"""A network whose embedding is swapped for one set of factors after another."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

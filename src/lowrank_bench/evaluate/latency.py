@@ -1,4 +1,4 @@
-"""The costs of a compressed network beside the dense one, as columns of a table."""
+"""The costs of a compressed network compared with the dense one, as columns of a table."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -23,7 +23,7 @@ def stored_bytes(model: nn.Module) -> int:
 
 
 def activation_peak(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
-    """Return the peak memory of a forward, in bytes, beside the network's own tensors.
+    """Return the peak memory of a forward, in bytes, without the network's own tensors.
 
     On CUDA this is the peak of PyTorch's allocator. Elsewhere it is the largest total size of the
     tensors that exist at one time, without the inputs; memory that a kernel allocates internally,

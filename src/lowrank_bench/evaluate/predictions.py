@@ -33,7 +33,7 @@ def predict_splits(
     max_tokens
         Padded tokens of one batch.
     output_order
-        For each label the number of the output that means it; None when they agree.
+        For each label the number of the network's output for it; None when they agree.
     precision
         Of the forward: `fp32` or `bf16`.
     """

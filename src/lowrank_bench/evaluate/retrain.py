@@ -22,7 +22,7 @@ def retrain(
     device: str = "cpu",
     watch: "Watch | None" = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a copy of a network trained for more epochs, and what `Training.run` tells.
+    """Return a copy of a network trained for more epochs, and what `Training.run` returns.
 
     All parameters are trained, the factors too, with the checkpoint's own recipe and seed. A
     recipe with milestones is rewound: the schedule of its last `epochs` epochs is run again

@@ -5,7 +5,7 @@ from lowrank_bench.store.sources import Sources
 MATRIX = Sources("lowrank_bench.factorize.decompose")
 NETWORK = Sources("lowrank_bench.factorize.network")
 AGAIN = Sources("lowrank_bench.factorize.again")
-# The sources of the facts that methods need beside the weights.
+# The sources of the facts that methods need in addition to the weights.
 FACTS = {
     "frequency": Sources("lowrank_bench.inputs.text.vocabulary"),
     "counts": Sources("lowrank_bench.inputs.text.counts", "lowrank_bench.inputs.rows"),

@@ -20,7 +20,7 @@ def compress_trained(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return a network compressed once more, and its facts.
 
-    Factors are multiplied out first; budgets are shares of the network as it was at first.
+    Factors are multiplied out first; budgets are shares of the original network.
 
     Parameters
     ----------

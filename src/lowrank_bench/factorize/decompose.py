@@ -28,7 +28,7 @@ def decompose(
     compression
         Decides the rank where the method is not nested.
     row_facts
-        What the method needs beside the matrix, n numbers each, by name (`problem.Problem`).
+        Facts that the method needs, n numbers each, by name (`problem.Problem`).
 
     Raises
     ------

@@ -30,7 +30,7 @@ def network_problem(
     Parameters
     ----------
     modality
-        What makes batches of the rows: `inputs.modality.modality_of`.
+        Makes batches of the rows: `inputs.modality.modality_of`.
     rows
         Calibration rows, with labels as the network's outputs are numbered.
     batch_size

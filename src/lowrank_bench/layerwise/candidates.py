@@ -140,6 +140,7 @@ def compress_layers(
     budget = problem.allowance(compression)
     _check_reachable(problem, options, budget)
     chosen = choose(options, budget)
+    # The last option of a layer keeps it dense; option i before it is rank i + 1.
     new: dict[str, nn.Module] = {}
     layers = []
     for candidate, choices, option in zip(candidates, options, chosen, strict=True):

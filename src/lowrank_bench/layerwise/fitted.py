@@ -27,7 +27,7 @@ class Approximator(Protocol):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return which facts beside the weights are needed."""
+        """Return which facts are needed in addition to the weights."""
         ...
 
     def label(self) -> str:

@@ -29,7 +29,7 @@ class Approximation(ABC):
 
     @property
     def index_bits(self) -> int:
-        """Return the bits of all integers stored beside the parameters; 0 if there are none."""
+        """Return the bits of all integers stored with the parameters; 0 if there are none."""
         return 0
 
     @property

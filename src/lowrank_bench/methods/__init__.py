@@ -1,4 +1,4 @@
-"""Methods: every module of this folder is one, but for those that `registry.SHARED` names."""
+"""Methods: every module of this folder is one, except those that `registry.SHARED` names."""
 
 from lowrank_bench.methods.base import MatrixMethod, Method, NetworkMethod
 from lowrank_bench.methods.registry import (

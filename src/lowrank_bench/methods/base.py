@@ -76,7 +76,7 @@ class Method(BaseModel, ABC):
     quiet
         Parameters that figures show only when they differ from the default.
     facts
-        The data beside the weights that every instance needs: names of `problem.FACTS`.
+        The data that every instance needs in addition to the weights: names of `problem.FACTS`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,7 +118,7 @@ class Method(BaseModel, ABC):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the facts that are needed beside the weights: names of `problem.FACTS`.
+        """Return the facts that are needed in addition to the weights: names of `problem.FACTS`.
 
         By default the `facts` of the class; a method whose needs depend on a parameter overrides
         this.
@@ -157,8 +157,8 @@ class MatrixMethod(Method):
     Attributes
     ----------
     row_order
-        Whether the order of the rows can change the result, as random starts and consecutive parts
-        make it.
+        Whether the order of the rows can change the result, as it does with random starts and
+        consecutive parts.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("embedding",)

@@ -1,4 +1,4 @@
-"""The control for MESSI: cut the rows into parts regardless of their values, an SVD for each."""
+"""The control for MESSI: cut the rows into parts regardless of their values, one SVD each."""
 
 from __future__ import annotations
 

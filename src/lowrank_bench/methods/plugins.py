@@ -1,7 +1,7 @@
 """Methods outside the package: files of a folder, and entry points of installed distributions."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -55,17 +55,28 @@ class Plugin:
         return module
 
 
-def plugins_in(folder: Path) -> list[Plugin]:
+def plugins_in(folder: Path, others: Collection[Path] = ()) -> list[Plugin]:
     """Return a plug-in for every `*.py` file of a folder whose name has no leading underscore.
 
     Files with a leading underscore are for what several methods share; a method imports them from
     the package `lowrank_plugins`, as in `from lowrank_plugins._shared import helper`.
 
+    Parameters
+    ----------
+    folder
+        The folder.
+    others
+        The plug-in folders registered before. A file of the same name in one of them would be
+        imported in place of this folder's.
+
     Raises
     ------
     LowRankError
-        When there is no such folder or no such file in it, or a name is not a Python name.
+        When the folder does not exist or holds no such file, a name is not a Python name, or a
+        shared file has the name of one in another folder.
     """
+    if folder.is_file():
+        raise LowRankError(f"plug-in folder {folder} is a file; name the folder that holds it")
     if not folder.is_dir():
         raise LowRankError(f"plug-in folder {folder} does not exist; correct the path")
     files = sorted(file for file in folder.glob("*.py") if not file.name.startswith("_"))
@@ -74,6 +85,12 @@ def plugins_in(folder: Path) -> list[Plugin]:
     for file in files:
         if not file.stem.isidentifier():
             raise LowRankError(f"{file} cannot be imported: {file.stem!r} is not a Python name")
+    for shared in sorted(folder.glob("_*.py")):
+        for other in others:
+            if (other / shared.name).is_file():
+                raise LowRankError(
+                    f"{shared}: {other} holds a file of this name too; rename one of them"
+                )
     return [Plugin(file.stem, f"{PACKAGE}.{file.stem}", str(file)) for file in files]
 
 
@@ -109,8 +126,8 @@ def installed_plugins() -> tuple[Plugin, ...]:
 
 
 def _installed() -> Iterator[Plugin]:
-    for point in entry_points(group=GROUP):
-        origin = f"entry point {point.name} = {point.value!r}"
-        if point.dist is not None:
-            origin += f" of {point.dist.name}"
-        yield Plugin(point.name, point.module, origin)
+    for entry in entry_points(group=GROUP):
+        origin = f"entry point {entry.name} = {entry.value!r}"
+        if entry.dist is not None:
+            origin += f" of {entry.dist.name}"
+        yield Plugin(entry.name, entry.module, origin)

@@ -44,19 +44,19 @@ def register_folder(folder: str | Path) -> None:
     Raises
     ------
     LowRankError
-        When the folder does not exist or holds no method, a file does not define a method of its
-        own name or cannot be imported, or the name is taken.
+        When the folder does not exist or holds no method, a file does not define one complete
+        method of its own name or cannot be imported, or a name is taken.
     """
-    place = Path(folder).resolve()
+    place = Path(folder).expanduser().resolve()
     if place in _FOLDERS:
         return
-    plugins = plugins_in(place)
+    plugins = plugins_in(place, _FOLDERS)
     taken = _plugins()
     for plugin in plugins:
         _check_free(plugin, taken)
     with imported_from(place):
         for plugin in plugins:
-            _class_in(plugin.load(), plugin.name)
+            _check_alone(plugin.load(), plugin.name)
     _FOLDERS.add(place)
     _REGISTERED.update({plugin.name: plugin for plugin in plugins})
 
@@ -132,6 +132,26 @@ def _class_in(module: ModuleType, name: str) -> type[Method]:
     raise LowRankError(f"{module.__file__} defines no Method subclass with name = {name!r}")
 
 
+def _check_alone(module: ModuleType, name: str) -> None:
+    """Check that a file of a plug-in folder defines one method, which lacks nothing."""
+    cls = _class_in(module, name)
+    absent = [attribute for attribute in ("title", "source") if not hasattr(cls, attribute)]
+    absent += sorted(cls.__abstractmethods__)
+    if absent:
+        raise LowRankError(f"{module.__file__}: {cls.__name__} does not define {absent[0]}")
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Method)
+            and value.__module__ == module.__name__
+            and vars(value).get("name", name) != name
+        ):
+            raise LowRankError(
+                f"{module.__file__} defines a second method, {vars(value)['name']!r}; give each "
+                "method a file of its own name"
+            )
+
+
 def make_method(name: str, /, **params: Any) -> Method:
     """Return the method `name` with its parameters validated.
 
@@ -144,7 +164,7 @@ def make_method(name: str, /, **params: Any) -> Method:
 
 
 def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
-    """Return a method that is named, with parameters beside it, or is an object already.
+    """Return a method: made from a name and parameters, or the object that already is one.
 
     Raises
     ------
@@ -160,9 +180,16 @@ def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
         )
     if params:
         name, value = next(iter(params.items()))
+        cls = type(method)
+        if name not in cls.model_fields:
+            known = ", ".join(cls.model_fields) or "none"
+            raise LowRankError(
+                f"{name!r} is neither an option nor a parameter of {cls.__name__}; its parameters: "
+                f"{known}"
+            )
         raise LowRankError(
-            f"{name}={value!r} does not go with a {type(method).__name__} object; set it there: "
-            f"{type(method).__name__}({name}={value!r})"
+            f"{name}={value!r} cannot be passed along with a method object; write "
+            f"{cls.__name__}({name}={value!r})"
         )
     return method
 

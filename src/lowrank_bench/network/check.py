@@ -27,7 +27,7 @@ def check_example(model: nn.Module, example: Any) -> None:
 
 
 def checked_batches(model: nn.Module, batches: Any, labelled: bool) -> Batches:
-    """Return the calibration batches, each of which is checked when it is used.
+    """Return the calibration batches; each is checked when it is used.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ def checked_batches(model: nn.Module, batches: Any, labelled: bool) -> Batches:
         nonlocal had_data
         count = 0
         for item in batches():
+            # The caller may yield anything: check the form before the parts are used.
             if not isinstance(item, tuple | list) or len(item) != 2:
                 raise LowRankError(
                     "each calibration batch must be a pair (keyword arguments, labels or None), as "
@@ -62,11 +63,13 @@ def checked_batches(model: nn.Module, batches: Any, labelled: bool) -> Batches:
             _, size = _first(inputs)
             if labelled and labels is not None:
                 _check_labels(labels, size)
+            # One forward shows whether names and shapes fit; more would double the cost.
             if size and not count:
                 _check_forward(model, "the calibration batches", inputs)
             count += size
             if size:
                 yield inputs, labels
+        # A generator that is used up looks like an empty data set at the next call.
         if had_data and not count:
             raise LowRankError(
                 "batches gave data once and then none; make a new generator at each call"

@@ -64,6 +64,7 @@ def counted(problem: NetworkProblem, model: nn.Module) -> dict[str, Any]:
     `macs_*` the multiply-adds of one example. `achieved_compression` is in units of the budget; for
     a budget of latency it is that of the parameters.
     """
+    # After several compressions, sizes are still compared with the first network.
     problem = problem.origin or problem
     dense = problem.cached("count", lambda: count(problem.model, problem.example))
     kept = count(model, problem.example)
@@ -75,6 +76,7 @@ def counted(problem: NetworkProblem, model: nn.Module) -> dict[str, Any]:
     ]
     whole = [dense.parameters, kept.parameters, dense.macs, kept.macs]
     facts = dict(zip(COUNTED, [*targeted, *whole], strict=True))
+    # Only multiply-adds of the targeted layers count against the budget, as its allowance does.
     if problem.budget == "macs":
         names = [layer.name for layer in problem.layers]
         used = sum(macs for name, macs in kept.by_module.items() if _inside(name, names))

@@ -58,6 +58,7 @@ def count(model: nn.Module, example: Mapping[str, Tensor]) -> Counts:
             counters[name] = counter
         elif _has_matrices(module):
             uncounted.append(name)
+    # Shapes are known only while the network runs, so each module is watched.
     totals = dict.fromkeys(counters, 0)
 
     def watcher(name: str) -> Watcher:
@@ -71,6 +72,7 @@ def count(model: nn.Module, example: Mapping[str, Tensor]) -> Counts:
 
     with torch.no_grad(), watching(model, {name: watcher(name) for name in counters}):
         model(**example)
+    # A module that did not run costs nothing, such as a head used in training alone.
     ran = {name: total for name, total in totals.items() if total}
     return Counts(count_parameters(model), sum(ran.values()), ran, tuple(uncounted))
 

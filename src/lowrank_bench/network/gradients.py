@@ -78,6 +78,7 @@ def visit_gradients(problem: NetworkProblem, gradient_of: LossGradient, visit: V
 
         return probe
 
+    # Gradients are caught per call: a layer that runs twice has two probes.
     examples = 0
     watchers = {layer.name: watcher(layer.name) for layer in problem.layers}
     with torch.enable_grad(), watching(problem.model, watchers):
@@ -104,6 +105,7 @@ def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
         """Add the second moment of a layer's output gradients."""
         rows = output_rows(modules[name], gradient)
         mask = real_positions(batch, inputs)
+        # Padding has gradients too, which say nothing about real inputs.
         rows = (rows.flatten(0, 1) if mask is None else rows[mask]).double()
         totals[name] = totals.get(name, 0) + (rows.T @ rows).cpu()
         counts[name] += len(rows)
@@ -164,6 +166,7 @@ def _check_task(logits: Tensor, labels: Tensor) -> None:
         each row of logits.
     """
     outputs = logits.shape[-1]
+    # A single output is a regression, also for transformers' problem types.
     if outputs == 1:
         fits = labels.numel() == logits.numel() and bool(labels.isfinite().all())
         wanted = "one finite number for each example of a regression"

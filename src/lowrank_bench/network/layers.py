@@ -83,6 +83,7 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
         an unusual class, has hooks or no values, was compressed before, or shares its weight.
     """
     modules = _candidates(model, target)
+    # How often a layer is applied decides its multiply-adds; one forward tells.
     positions = _positions(model, modules, example)
     modules = {name: module for name, module in modules.items() if positions[name]}
     if not modules:
@@ -158,6 +159,7 @@ def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
         name, embedding = find_embedding(model)
         _refuse_unready(name, embedding)
         modules[name] = embedding
+    # Compressed layers are refused even where the target would not take them.
     compressed = tuple(LAYERS.values())
     for name, module in model.named_modules():
         if isinstance(module, compressed):
@@ -217,8 +219,9 @@ def _refuse_unready(name: str, module: nn.Module) -> None:
 
 
 def _refuse_odd(name: str, module: nn.Module) -> None:
-    """Check that the layer does nothing beside its product, which a replacement would lose."""
+    """Check that the layer does nothing but its product: a replacement would lose the rest."""
     kind, plain = type(module), next(cls for cls in KINDS if isinstance(module, cls))
+    # A subclass that keeps the plain forward computes the same product.
     if kind.forward is not plain.forward:
         raise LowRankError(
             f"layer {name!r} is a {kind.__module__}.{kind.__name__}, which does more than a "
@@ -229,6 +232,7 @@ def _refuse_odd(name: str, module: nn.Module) -> None:
             f"layer {name!r} has a parametrization; make it plain with "
             "torch.nn.utils.parametrize.remove_parametrizations"
         )
+    # Hooks belong to the module object, and the replacement is another one.
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, attribute, None) for attribute in hooks):
         raise LowRankError(f"layer {name!r} has hooks, which would be lost; remove them")
@@ -246,6 +250,7 @@ def _refuse_shared(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
             if parameter is None or not parameter.numel() or parameter.device.type == "meta":
                 continue
             full = f"{name}.{local}" if name else local
+            # The parameter is kept too: a freed one's address could be used again.
             other, _ = owners.setdefault(parameter.data_ptr(), (full, parameter))
             pair = {full.rpartition(".")[0], other.rpartition(".")[0]}
             if other != full and pair & modules.keys():

@@ -217,6 +217,7 @@ def _width(module: nn.Module) -> int:
 
 def _token_counts(problem: NetworkProblem) -> tuple[Tensor, int]:
     """Return how often the calibration data look up each row, and the number of examples."""
+    # An embedding looks rows up: how often it does takes the place of the inputs' moments.
     layer = next(layer for layer in problem.layers if layer.kind == "embedding")
     total = torch.zeros(layer.shape[0], dtype=torch.float64)
     current: Mapping[str, Tensor] = {}

@@ -28,6 +28,7 @@ def _dense(layer: nn.Module) -> nn.Module:
     kind: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
     # A factorized layer may have a bias that the original layer did not have.
     bias = None if isinstance(layer, CompressedEmbedding) else bias_of(layer)
+    # The dense layer has the outer shape of the factorized one.
     new: nn.Module
     if isinstance(layer, CompressedEmbedding):
         padding = layer.padding_idx

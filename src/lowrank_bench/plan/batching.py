@@ -1,4 +1,4 @@
-"""Which pieces of work one process does: a process takes seconds to start, a piece less."""
+"""Group the work into processes: a process takes seconds to start, a piece of work less."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from lowrank_bench.plan.cells import Checkpoint, Source, Spec
 
 Checkpoints = dict[tuple[str, str], list[Checkpoint]]
 
-MADE = ("synthetic", "digits")  # kinds of data that are made in less time than a process starts
+MADE = ("synthetic", "digits")  # kinds of data that take less time to make than a process to start
 
 
 def fetch_batches(sources: Collection[Source]) -> Iterator[tuple[str, tuple[Source, ...]]]:
@@ -25,9 +25,9 @@ def checkpoint_batches(
     for name, model in config.model.items():
         tasks = [task for task, entry in config.task.items() if entry.modality == model.modality]
         for start in range(0, len(tasks), size):
-            some = tasks[start : start + size]
-            batch = (checkpoint for task in some for checkpoint in checkpoints[name, task])
-            yield f"{name}.{_span(some)}", tuple(batch)
+            chunk = tasks[start : start + size]
+            batch = (checkpoint for task in chunk for checkpoint in checkpoints[name, task])
+            yield f"{name}.{_span(chunk)}", tuple(batch)
 
 
 def method_batches(
@@ -36,8 +36,8 @@ def method_batches(
     """Yield the specs of `size` methods at a time, with a name."""
     names = list(specs)
     for start in range(0, len(names), size):
-        some = names[start : start + size]
-        yield _span(some), tuple(spec for name in some for spec in specs[name])
+        chunk = names[start : start + size]
+        yield _span(chunk), tuple(spec for name in chunk for spec in specs[name])
 
 
 def _span(names: Sequence[str]) -> str:

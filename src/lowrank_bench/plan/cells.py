@@ -58,8 +58,8 @@ class Checkpoint:
     network, data
         Sources of the network's files and of the task's splits.
     inputs
-        How rows become features and labels: `columns`, `label`, `labels`, and what else the
-        modality needs (`max_length` of texts).
+        How rows become features and labels: `columns`, `label`, `labels`, and what the modality
+        needs in addition (`max_length` of texts).
     recipe
         Training settings; for a published checkpoint, its label map instead.
     evaluation
@@ -114,9 +114,9 @@ class Spec:
     nested
         Whether one decomposition serves every compression.
     needs
-        Names of the facts beside the weights that the method needs (`problem.FACTS`).
+        Names of the facts that the method needs in addition to the weights (`problem.FACTS`).
     settings
-        What the experiment says to methods for whole networks: `budget`, calibration data.
+        Settings of the experiment for whole networks: `budget` and calibration data.
     """
 
     method: str
@@ -137,7 +137,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment: a checkpoint, a method with parameters, a compression, epochs after it.
+    """One experiment: a checkpoint, a method with parameters, a compression, and epochs after it.
 
     Attributes
     ----------
@@ -232,7 +232,7 @@ class Job:
         return tuple(sorted(rate for rate in self.compressions if rate < compression))
 
     def decompositions(self) -> dict[str, tuple[Checkpoint, Spec, float]]:
-        """Return by key what the job decomposes; nested methods once for all compressions."""
+        """Return what the job decomposes, by key: once for all compressions if it is nested."""
         served: dict[str, tuple[Checkpoint, Spec, float]] = {}
         for checkpoint in self.checkpoints:
             for spec in self.specs:

@@ -1,4 +1,4 @@
-"""The checkpoints of an experiment, and the sources that they come from."""
+"""The checkpoints of an experiment, and the sources of their networks and data."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from lowrank_bench.inputs.splits import held_out_of, rows_of, split_and_range
 from lowrank_bench.plan.cells import Checkpoint, Source
 from lowrank_bench.plan.code import checkpoint_code, encoding_code, source_code
 
-OFFICIAL = {"rows", "sha256", "encoding"}  # what is known of the official file of a split
+OFFICIAL = {"rows", "sha256", "encoding"}  # facts about the official file of a split
 
 
 def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Checkpoint]:
-    """Return the checkpoints of a network on a task, one a seed.
+    """Return the checkpoints of a network on a task, one for each seed.
 
     Raises
     ------
@@ -109,12 +109,13 @@ def _published(model: Model, name: str, task: str, config: Config) -> Source:
 
 
 def task_data(config: Config, name: str) -> Source:
-    """Return the source of a task's splits, with what is known of the official files."""
+    """Return the source of a task's splits, with facts about the official files."""
     task = config.task[name]
     splits: list[TrainSplit | EvaluationSplit] = [task.train, *task.evaluation]
     checks = {
         "splits": {
-            split_and_range(s.split)[0]: s.model_dump(include=OFFICIAL) for s in reversed(splits)
+            split_and_range(split.split)[0]: split.model_dump(include=OFFICIAL)
+            for split in reversed(splits)
         },
         "train": task.train.split,
         "columns": [*task.columns, task.label],

@@ -21,7 +21,7 @@ def source_code(kind: str, origin: str) -> str:
     kind
         `network` or `data`.
     origin
-        How it comes about: `synthetic`, `digits`, `vision`, `folder` or `hub`.
+        Where it comes from: `synthetic`, `digits`, `vision`, `folder` or `hub`.
     """
     made = {"network": checkpoint.BUILDING, "data": download.GENERATING}[kind]
     return made[origin].digest() if origin in made else ""
@@ -57,14 +57,14 @@ def method_code(method: Method, target: str, budget: str) -> str:
 
 
 def fact_sources(need: str, modality: str) -> Sources:
-    """Return the sources of a fact beside the weights (`problem.FACTS`)."""
+    """Return the sources of a fact that is not in the weights (`problem.FACTS`)."""
     if need in factorize.CALIBRATION:
         return factorize.CALIBRATION[need] + sources_of(modality).batching
     return factorize.FACTS[need]
 
 
 def evaluation_code(modality: str, target: str, max_length: int | None, precision: str) -> str:
-    """Return the digest of what decides predictions beside the network.
+    """Return the digest of what decides predictions in addition to the network.
 
     Parameters
     ----------

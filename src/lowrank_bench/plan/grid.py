@@ -62,13 +62,18 @@ def make_plan(config: Config) -> Plan:
     """
     register_folders(config.plugins)
     checkpoints = {
-        (m, t): checkpoints_of(config, m, t)
-        for m, model in config.model.items()
-        for t, task in config.task.items()
+        (network, name): checkpoints_of(config, network, name)
+        for network, model in config.model.items()
+        for name, task in config.task.items()
         if model.modality == task.modality
     }
     specs = specs_by_target(config)
-    fetched = {s.key: s for pair in checkpoints.values() for c in pair for s in c.fetched()}
+    fetched = {
+        source.key: source
+        for seeds in checkpoints.values()
+        for checkpoint in seeds
+        for source in checkpoint.fetched()
+    }
     downloads = [
         _job("download", name, sources=sources) for name, sources in fetch_batches(fetched.values())
     ]
@@ -86,13 +91,13 @@ def make_plan(config: Config) -> Plan:
 def _compressed(
     config: Config, checkpoints: Checkpoints, specs: Mapping[str, Specs]
 ) -> tuple[list[Job], list[Job]]:
-    """Return the jobs that factorize, and those that evaluate what comes of it."""
+    """Return the jobs that factorize, and those that evaluate the results."""
     factorized, evaluated = [], []
     for name, batch in checkpoint_batches(config, checkpoints, config.jobs.tasks_per_job):
         target = config.target_of(config.model[batch[0].model])
-        for methods, some in method_batches(specs[target], config.jobs.methods_per_job):
+        for methods, chunk in method_batches(specs[target], config.jobs.methods_per_job):
             title = f"{name}.{methods}"
-            parts: dict[str, Any] = {"checkpoints": batch, "specs": some}
+            parts: dict[str, Any] = {"checkpoints": batch, "specs": chunk}
             parts["compressions"] = tuple(config.compressions)
             factorized.append(_job("factorize", title, **parts))
             if 0 in config.finetune_epochs:
@@ -102,7 +107,7 @@ def _compressed(
 
 
 def _retrained(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Specs]) -> list[Job]:
-    """Return the jobs that train after compression, the dense network as a reference too."""
+    """Return the jobs that train after compression, and those that train the dense network too."""
     jobs = []
     for name, batch in checkpoint_batches(config, checkpoints, 1):
         epochs = _epochs(config, batch[0])
@@ -112,7 +117,7 @@ def _retrained(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Spe
         code = finetune_code(dense.pop("code"), batch[0].modality, iterative)
         rates = {"compressions": tuple(config.compressions), "protocol": config.protocol}
         entries = specs[config.target_of(config.model[batch[0].model])]
-        methods = {method: {**rates, "specs": some} for method, some in entries.items()}
+        methods = {method: {**rates, "specs": entry} for method, entry in entries.items()}
         both: dict[str, Any] = {"checkpoints": batch, "finetune_epochs": epochs, "code": code}
         jobs += [
             _job("finetune", f"{name}.{title}", **both, **parts)
@@ -143,7 +148,7 @@ def _evaluation_code(config: Config, checkpoint: Checkpoint) -> str:
 
 
 def _job(stage: str, name: str, **parts: Any) -> Job:
-    """Make a job whose name ends in a digest of all that it must produce."""
+    """Return a job whose name ends in a digest of everything it must produce."""
     draft = Job(stage, name, **parts)
     keys = [source.key for source in draft.sources]
     keys += draft.decompositions()

@@ -42,7 +42,7 @@ def _check_all_run(config: Config, specs: Mapping[str, Specs]) -> None:
     if idle:
         known = ", ".join(method_class(config.method[idle[0]].name).targets)
         raise LowRankError(
-            f"method.{idle[0]} compresses {known}, the experiment {', '.join(sorted(specs))}; "
+            f"method.{idle[0]} compresses {known}, and the experiment {', '.join(sorted(specs))}; "
             "take it out, or add a network with its target"
         )
 
@@ -62,7 +62,7 @@ def _check_distinct(specs: Mapping[str, Sequence[Spec]]) -> None:
 
 
 def _settings(config: Config, target: str) -> dict[str, Any]:
-    """Return what the experiment says to methods for whole networks."""
+    """Return the experiment's settings for methods for whole networks."""
     if target == "embedding":
         return {}
     return {"budget": config.budget, "calibration": config.calibration.model_dump()}
@@ -90,7 +90,7 @@ def _entry_specs(config: Config, name: str, target: str) -> Iterator[Spec]:
     twice = sorted(set(entry.params) & set(entry.grid))
     if twice:
         raise LowRankError(
-            f"method.{name}: parameter {twice[0]!r} stands in params and in grid; keep one of them"
+            f"method.{name}: parameter {twice[0]!r} is in both params and grid; keep one of them"
         )
     for values in product(*entry.grid.values()):
         combination = dict(zip(entry.grid, values, strict=True))

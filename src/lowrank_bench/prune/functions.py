@@ -31,7 +31,7 @@ KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 
 @dataclass
 class Call:
-    """One call of a function on tensors of which at least one is labelled.
+    """One call of a function; at least one of its tensors is labelled.
 
     Attributes
     ----------

@@ -113,6 +113,7 @@ def _pools(writes: dict[str, Units], n_units: int) -> tuple[Units, ...]:
     for name, units in writes.items():
         for unit in np.unique(units):
             writers[unit].append(name)
+    # Units that the same layers write are interchangeable; unit 0 is fixed and in no pool.
     pools: dict[tuple[str, ...], list[int]] = {}
     for unit in range(1, n_units):
         pools.setdefault(tuple(writers[unit]), []).append(unit)
@@ -173,6 +174,7 @@ def slice_network(
     for name, units in graph.norms.items():
         _slice(small.get_submodule(name), mask[units], mask[units])
     for name, (stride, before, after) in graph.pads.items():
+        # The shortcut pads with zero channels; how many depends on what was pruned on each side.
         if not mask[np.concatenate([before, after])].all():
             sizes = int(mask[before].sum()), int(mask[after].sum())
             shortcut = PaddedShortcut(*sizes, stride).eval()

@@ -19,7 +19,7 @@ class Labels:
 
     def __init__(self) -> None:
         self._parent = [FIXED]
-        # The tensors are held beside their labels: a freed tensor's id could be used again.
+        # The tensors are kept with their labels: a freed tensor's id could be used again.
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def new(self, count: int) -> NDArray[np.int64]:

@@ -34,6 +34,7 @@ def prune(
     wanted = samples or images_needed(problem.layers, delta)
     scores, images = problem.cached(("sensitivity", wanted), lambda: _scores(problem, wanted))
     pools = [_pool(problem, graph, units, scores, delta) for units in graph.pools]
+    # Before the draw, a number of units is priced as if the most sensitive ones stayed.
     order = ranked(graph.pools, scores)
     budget = Budget(problem, compression, order)
     budget.check()
@@ -41,6 +42,7 @@ def prune(
     counts = budget.whole_blocks(counts)
     kept, scale = [], np.ones(graph.n_units)
     for place, (units, count) in enumerate(zip(graph.pools, counts, strict=True)):
+        # Each pool has its own generator: its draw does not depend on the other pools' counts.
         rng = np.random.default_rng([problem.seed, place])
         drawn, factors = draw(pools[place].probabilities, count, variant, rng)
         kept.append(units[drawn])

@@ -86,6 +86,7 @@ def sampled_products(
     LowRankError
         When the network's outputs are NaN or infinite, or a layer does not run.
     """
+    # The images are drawn for all layers before the pass, so that one pass serves all of them.
     sizes = [len(next(iter(batch.values()))) for batch in batches]
     rng = np.random.default_rng(seed)
     images = {name: np.sort(rng.integers(sum(sizes), size=samples)) for name in graph.reads}
@@ -98,6 +99,7 @@ def sampled_products(
 
         def take(inputs: Tensor, _: Tensor) -> None:
             """Keep the products of the images that were drawn."""
+            # Drawn images are numbered over all batches; `start` shifts them to this one.
             drawn = images[name]
             for image in drawn[(drawn >= start) & (drawn < start + len(inputs))]:
                 part = _product(layer, inputs[image - start], rng)

@@ -160,6 +160,7 @@ def pruned(
     graph = graph_of(problem)
     mask = graph.mask(kept)
     model = slice_network(problem.model, graph, mask, scale)
+    # Code that reshapes to a fixed number of channels shows only when it runs.
     try:
         with torch.inference_mode():
             model(**problem.example)
@@ -168,6 +169,7 @@ def pruned(
             f"{type(model).__name__} does not run without the pruned channels; its code depends on "
             f"their number ({f'{error}'.splitlines()[0]})"
         ) from None
+    # The graph counts what stays, so no sizes are read off the sliced network.
     layers = []
     for layer in problem.layers:
         inputs, outputs = channels_of(graph, layer, mask)

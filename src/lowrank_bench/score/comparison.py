@@ -1,4 +1,4 @@
-"""A metric of a cell with its bootstrap draws, beside the dense network's and the baseline's.
+"""A metric of a cell with its bootstrap draws, next to the dense network's and the baseline's.
 
 All quantities are linear in the samples, so the mean of comparisons over tasks or seeds is again a
 comparison.

@@ -51,18 +51,18 @@ def visible_cards() -> list[str]:
     if named is not None:
         return [card for card in named.split(",") if card.strip()]
     numbers = [file.name.removeprefix("nvidia") for file in Path("/dev").glob("nvidia*")]
-    return sorted((n for n in numbers if n.isdecimal()), key=int)
+    return sorted((number for number in numbers if number.isdecimal()), key=int)
 
 
 def _reserved(cards: list[str], wanted: int) -> list[str]:
     """Return cards that no other process of this user holds, and hold them."""
     folder = Path(tempfile.gettempdir()) / f"lowrank-bench-cards-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    said = False
+    announced = False
     while not (taken := _try(folder, cards, wanted)):
-        if not said:
+        if not announced:
             print(f"[gpu] waiting for {wanted} of {len(cards)} cards", file=sys.stderr, flush=True)
-            said = True
+            announced = True
         time.sleep(WAIT)
     _held.extend(taken.values())
     return list(taken)

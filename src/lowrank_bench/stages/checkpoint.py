@@ -96,7 +96,7 @@ class LoadedCheckpoint:
     Attributes
     ----------
     modality
-        What loads, encodes, predicts and trains for its kind of input.
+        Loads, encodes, predicts and trains for its kind of input.
     model
         Float32, in evaluation mode, on the CPU.
     processor
@@ -136,14 +136,14 @@ def watch_for(
     on_step: OnStep | None = None,
     output_order: Sequence[int] | None = None,
 ) -> Watch:
-    """Return what watches a training: its held-out rows if it may stop early, its resume file.
+    """Return what watches a training: held-out rows if it may stop early, a file to resume from.
 
     Parameters
     ----------
     inputs
         The modality, and the tokenizer or how images are prepared.
     key
-        Of what the training makes; it decides every number of it.
+        Key of what the training makes.
     output_order
         For each label of the task the number of its output; None when they agree.
     """

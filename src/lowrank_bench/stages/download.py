@@ -17,15 +17,15 @@ class DataStep:
     Attributes
     ----------
     check
-        Whether files that are not the official ones are refused (unless `hub.unofficial` accepts
-        them); the download stage has done so before any other stage runs.
+        Whether to refuse files that are not the official ones, unless `hub.unofficial` accepts
+        them. Later stages need not: the download stage has checked them.
     """
 
     source: Source
     check: bool = True
 
     def lookup(self, store: Store) -> Artifact | None:
-        """Return the splits when all that are asked for are there.
+        """Return the splits if all that are asked for are there.
 
         Raises
         ------
@@ -40,7 +40,7 @@ class DataStep:
         return data
 
     def make(self, runner: Runner) -> None:
-        """Fetch or generate the splits, those that other experiments asked for among them.
+        """Fetch or generate the splits, including those that other experiments asked for.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Rows as networks take them, encoded once for all jobs that read them."""
+"""Rows encoded for networks, once for all jobs that read them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ class EncodedStep:
     split
         As `splits.split_and_range` reads it.
     limits
-        Keep the first that many rows of the shuffle, one limit after another; None keeps all.
+        Keep this many rows of the shuffle, one limit after another; None keeps all.
     """
 
     checkpoint: Checkpoint
@@ -62,7 +62,7 @@ class EncodedStep:
 
     @cached_property
     def _key(self) -> str | None:
-        """Key in the store; None for what is encoded in less time than it is read."""
+        """Key in the store; None where encoding takes less time than reading."""
         checkpoint, name = self.checkpoint, self.modality.processor_name(self.processor)
         if name is None:
             return None
@@ -84,7 +84,7 @@ def training_rows(
     Parameters
     ----------
     limit
-        Keep the first that many of their shuffle.
+        Keep this many of them, the first of their shuffle.
     """
     recipe = checkpoint.training_recipe
     limits = (recipe["train_limit"], limit)

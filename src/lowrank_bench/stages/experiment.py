@@ -16,6 +16,7 @@ from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
 from lowrank_bench.stages.progress import write_plan
+from lowrank_bench.stages.settings import settings_of
 from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
 
@@ -59,19 +60,8 @@ class Experiment:
 
     @cached_property
     def settings(self) -> str:
-        """What jobs need beside their work, canonical JSON; keys name what decides a result."""
-        evaluation = self.config.evaluation
-        return canonical(
-            {
-                "store": self.config.store,
-                "folder": self.folder.as_posix(),
-                "max_tokens": evaluation.max_tokens,
-                "device": evaluation.device,
-                "factorize_device": self.config.factorize.device,
-                "precision": evaluation.precision,
-                "plugins": self.config.plugins,
-            }
-        )
+        """What jobs need in addition to their work, canonical JSON; none of it decides a result."""
+        return settings_of(self.config).to_json()
 
     @property
     def overrides_json(self) -> str:
@@ -115,7 +105,7 @@ class Experiment:
         return {
             "title": self.config.title,
             "description": self.config.description,
-            "methods": [f"``{c.name}``: {c.title}. {c.source}." for c in classes],
+            "methods": [f"``{cls.name}``: {cls.title}. {cls.source}." for cls in classes],
         }
 
     def job_json(self, stage: str, name: str) -> str:
@@ -126,14 +116,14 @@ class Experiment:
         """Return the manifests that a job of `stage` waits for."""
         job = self._jobs[stage][name]
         if stage == "checkpoint":
-            keys = {s.key for checkpoint in job.checkpoints for s in checkpoint.fetched()}
-            return self._manifests("download", lambda j: {s.key for s in j.sources} & keys)
+            keys = {source.key for checkpoint in job.checkpoints for source in checkpoint.fetched()}
+            return self._manifests("download", lambda other: _sources(other) & keys)
         checkpoints = {checkpoint.key for checkpoint in job.checkpoints}
         if stage == "factorize" or job.specs[0].method == DENSE:
-            return self._manifests("checkpoint", lambda j: _checkpoints(j) & checkpoints)
-        specs = {canonical([spec.method, spec.params, spec.code]) for spec in job.specs}
+            return self._manifests("checkpoint", lambda other: _checkpoints(other) & checkpoints)
+        specs = _specs(job)
         return self._manifests(
-            "factorize", lambda j: _checkpoints(j) & checkpoints and specs <= _specs(j)
+            "factorize", lambda other: _checkpoints(other) & checkpoints and specs <= _specs(other)
         )
 
     def all_manifests(self) -> list[str]:
@@ -195,6 +185,10 @@ class Experiment:
         if len(failed):
             table = self.folder / "tables/status.md"
             raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
+
+
+def _sources(job: Job) -> set[str]:
+    return {source.key for source in job.sources}
 
 
 def _checkpoints(job: Job) -> set[str]:

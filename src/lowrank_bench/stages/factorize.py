@@ -104,7 +104,9 @@ class DecompositionStep:
         matrix = self.prepared.matrix(self.checkpoint, runner)
         facts = row_facts(self.checkpoint, runner, self.spec.needs, len(matrix))
         decomposition, manifest = decompose(matrix, method, self.compression, facts)
-        tensors = {k: v.cpu().contiguous() for k, v in decomposition.tensors().items()}
+        tensors = {
+            name: tensor.cpu().contiguous() for name, tensor in decomposition.tensors().items()
+        }
         with runner.store.new_folder(KIND, self.key, self._manifest(manifest)) as fresh:
             save_file(tensors, fresh / FILE)
 

@@ -15,7 +15,7 @@ from lowrank_bench.plan.grid import Plan
 from lowrank_bench.stages.checkpoint import load_checkpoint
 from lowrank_bench.stages.evaluate import CheckpointEvaluator
 from lowrank_bench.stages.runner import Runner
-from lowrank_bench.stages.score import settings_of
+from lowrank_bench.stages.settings import settings_of
 from lowrank_bench.store.store import Store
 
 
@@ -42,7 +42,8 @@ def _networks(plan: Plan) -> Iterator[tuple[Cell, list[Cell]]]:
             seen.add(dense.checkpoint.model)
             key = dense.checkpoint.key
             cells = (cell for other in plan.evaluate for cell in other.cells())
-            yield dense, [c for c in cells if c.checkpoint.key == key and c.spec.method != DENSE]
+            compressed = (cell for cell in cells if cell.spec.method != DENSE)
+            yield dense, [cell for cell in compressed if cell.checkpoint.key == key]
 
 
 def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, Any]]:
@@ -51,7 +52,7 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
     device = best_device(config.evaluation.device)
     loaded = load_checkpoint(checkpoint, runner)
     network = loaded.model.to(device)
-    # Embeddings are swapped in place, so that the dense network needs one of its own.
+    # Embeddings are swapped in place, so the dense network must be a copy.
     evaluator = CheckpointEvaluator(checkpoint, runner) if cells else None
     for cell in cells:
         assert evaluator is not None

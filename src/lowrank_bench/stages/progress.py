@@ -32,7 +32,9 @@ KINDS = {
 def write_plan(folder: Path, stages: Mapping[str, tuple[Job, ...]], cores: int) -> None:
     """Write the keys of all pieces of an experiment, for `Progress` to count."""
     keys = {
-        "checkpoint": {point.key for job in stages["checkpoint"] for point in job.checkpoints},
+        "checkpoint": {
+            checkpoint.key for job in stages["checkpoint"] for checkpoint in job.checkpoints
+        },
         "factorize": {key for job in stages["factorize"] for key in job.decompositions()},
         "evaluate": {cell.key for job in stages["evaluate"] for cell in job.cells()},
         "finetune": {cell.key for job in stages["finetune"] for cell in job.cells()},
@@ -43,7 +45,7 @@ def write_plan(folder: Path, stages: Mapping[str, tuple[Job, ...]], cores: int) 
 
 
 class Progress:
-    """Lines on stderr: stage, how many of how many, what was finished, the time left.
+    """Lines on stderr: the stage, the count and the total, what was finished, and the time left.
 
     Parameters
     ----------
@@ -105,11 +107,11 @@ class Progress:
                 seconds[entry["stage"]].append(entry["seconds"])
         left, unknown = 0.0, False
         for stage, spent in seconds.items():
-            rest = len(self._keys.get(stage, ())) - self._done(stage)
-            if rest and not spent:
+            remaining = len(self._keys.get(stage, ())) - self._done(stage)
+            if remaining and not spent:
                 unknown = True
-            elif rest:
-                left += rest * sum(spent) / len(spent) / self._side_by_side
+            elif remaining:
+                left += remaining * sum(spent) / len(spent) / self._side_by_side
         return f"{'more than ' if unknown else 'about '}{_duration(left)} left"
 
 

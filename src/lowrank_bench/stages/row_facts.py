@@ -1,4 +1,4 @@
-"""What is known of the rows of a checkpoint's embedding: found once, kept in the store."""
+"""Facts about the rows of a checkpoint's embedding: computed once and kept in the store."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ class FactStep:
         return store.artifact("facts", self._key())
 
     def make(self, runner: Runner) -> None:
-        """Find the fact out.
+        """Compute the fact.
 
         Raises
         ------
         LowRankError
-            When the tokenizer tells nothing of frequency, or does not fit the embedding.
+            When the tokenizer has no order of frequency, or does not fit the embedding.
         """
         makers = {"frequency": self._frequency, "counts": self._counts, "fisher": self._fisher}
         values = makers[self.name](runner)

@@ -21,7 +21,7 @@ from lowrank_bench.store.store import Store
 
 Outcome = dict[str, str]  # of one piece of work: key, status, reason
 
-# What a process that makes or loads networks imports sooner or later, beside the modality.
+# Imported anyway by a process that makes or loads networks, in addition to the modality.
 LIBRARIES = {"text": ("transformers.modeling_utils",), "image": ()}
 
 
@@ -78,14 +78,14 @@ def run_factorize(job: Job, store: Store, settings: Settings) -> list[Outcome]:
 
 
 def run_evaluate(job: Job, store: Store, settings: Settings) -> list[Outcome]:
-    """Evaluate the job's cells that the store does not hold yet, after training if they ask."""
+    """Evaluate the job's cells that the store lacks, after further training if they ask for it."""
     return _evaluated(job, store, settings, settings.failures)
 
 
 def _evaluated(
     job: Job, store: Store, settings: Settings, failures: Mapping[str, str], quiet: bool = False
 ) -> list[Outcome]:
-    """Evaluate the cells that are missing, except those that rest on a failure before."""
+    """Evaluate the missing cells, except those that rest on a failed piece of work."""
     cells = job.cells()
     outcome = {cell.key: _ok(cell.key) for cell in cells}
     todo = []
@@ -165,8 +165,8 @@ def _failed(key: str, reason: str) -> Outcome:
 def _start(settings: Settings, checkpoint: Checkpoint | None) -> None:
     """Import torch and what a checkpoint's network needs, and give torch the job's threads.
 
-    Imports make a million objects, all of which stay: to look for garbage among them meanwhile
-    takes a sixth of the time.
+    Imports create a million objects, and all of them stay. Looking for garbage among them would
+    take a sixth of the time, so the collector is off meanwhile.
     """
     modules: list[str] = []
     if checkpoint is not None:

@@ -21,7 +21,7 @@ from lowrank_bench.stages.download import DataStep
 from lowrank_bench.stages.record import Record, read_record
 from lowrank_bench.stages.run import failures_of
 from lowrank_bench.stages.runner import Runner
-from lowrank_bench.stages.settings import Settings
+from lowrank_bench.stages.settings import settings_of
 from lowrank_bench.store.digest import canonical
 from lowrank_bench.store.store import Store
 
@@ -72,18 +72,6 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
         seed=statistics.seed,
         baseline=statistics.baseline,
         progress=lambda line: print(f"[score] {line}", file=sys.stderr, flush=True),
-    )
-
-
-def settings_of(config: Config) -> Settings:
-    """Return how an experiment computes, for stages that read the configuration themselves."""
-    evaluation = config.evaluation
-    return Settings(
-        store=config.store,
-        max_tokens=evaluation.max_tokens,
-        device=evaluation.device,
-        factorize_device=config.factorize.device,
-        precision=evaluation.precision,
     )
 
 

@@ -28,11 +28,11 @@ def job_script(
     ----------
     snakemake
         The object that Snakemake gives to scripts: `params.job`, `params.settings`, `threads`;
-        with the resource `gpu` the process gets so many cards for itself.
+        the resource `gpu` is the number of cards that the process reserves.
     run
         Called as `run(job, store, settings)`; returns the outcome of each piece of work.
     offline
-        Forbid the process to ask a hub: only the download stage may.
+        Forbid access to a hub: only the download stage may have it.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -65,7 +65,7 @@ def logged(log: str) -> Iterator[None]:
         traceback.print_exc()
         sys.exit(1)
     finally:
-        # Or the interpreter, when it ends, looks for garbage among all that torch has made.
+        # Otherwise the interpreter searches all of torch's objects for garbage when it exits.
         gc.freeze()
 
 
@@ -77,7 +77,7 @@ class _Tee:
         self._stream, self._file, self._begun = stream, file.open("w"), ""
 
     def write(self, text: str) -> int:
-        """Write to both; to the terminal whole lines, so that those of two jobs do not mix."""
+        """Write to both; the terminal gets whole lines, so that two jobs do not mix theirs."""
         self._file.write(text)
         lines, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:

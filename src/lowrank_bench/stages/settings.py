@@ -1,14 +1,19 @@
 """How the stages of one experiment compute; keys hold what decides a result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lowrank_bench.store.digest import canonical
+
+if TYPE_CHECKING:
+    from lowrank_bench.config import Config
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a job needs beside its work.
+    """What a job needs in addition to its work.
 
     Attributes
     ----------
@@ -21,9 +26,9 @@ class Settings:
     precision
         Of predictions: `fp32` or `bf16`.
     threads
-        Of the processor.
+        Number of CPU threads.
     failures
-        Reasons why earlier pieces of work failed, by key.
+        Why earlier pieces of work failed, by key.
     plugins
         Folders with methods outside the package.
     """
@@ -40,9 +45,29 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """Return settings of the values that they know by name; others are ignored."""
+        """Return the settings among these values; other values are ignored."""
         known = {item.name for item in fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known}
         if "folder" in chosen:
             chosen["folder"] = Path(chosen["folder"])
         return cls(**chosen)
+
+    def to_json(self) -> str:
+        """Return, as canonical JSON, the settings that all jobs of an experiment share."""
+        shared = asdict(self)
+        del shared["threads"], shared["failures"]
+        return canonical(shared | {"folder": self.folder.as_posix()})
+
+
+def settings_of(config: "Config") -> Settings:
+    """Return how an experiment computes."""
+    evaluation = config.evaluation
+    return Settings(
+        store=config.store,
+        folder=Path("results", config.name),
+        max_tokens=evaluation.max_tokens,
+        device=evaluation.device,
+        factorize_device=config.factorize.device,
+        precision=evaluation.precision,
+        plugins=config.plugins,
+    )

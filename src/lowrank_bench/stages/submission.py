@@ -1,4 +1,4 @@
-"""How much a run of the workflow may ask of a cluster, known before it asks."""
+"""Check what a run of the workflow will submit to a cluster before it submits anything."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lowrank_bench.errors import LowRankError
 
 
 def cores_at_once(workflow: Any) -> int:
-    """Return the cores that jobs may use side by side.
+    """Return the number of cores that jobs may use at the same time.
 
     Parameters
     ----------
@@ -21,9 +21,9 @@ def cores_at_once(workflow: Any) -> int:
 def lift_rate(workflow: Any) -> None:
     """Let a local run start jobs when cores are free, however many a second.
 
-    To keep to a rate, Snakemake 9.27.1 looks at all waiting jobs again a second after each look,
-    and every job that ends adds a look: with hundreds of jobs a tenth of a core. On a cluster the
-    rate protects others; here the cores are bound enough.
+    To keep to a rate, Snakemake 9.27.1 goes through all waiting jobs every second, and once more
+    for every job that ends: with hundreds of jobs this takes a tenth of a core. On a cluster the
+    rate protects others; on one machine the number of cores is limit enough.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def submissions(workflow: Any) -> str:
 
 
 def _check_arrays(jobs: int, bound: int, settings: Any) -> None:
-    """Refuse what snakemake-executor-plugin-slurm 2.8.0 makes no array of.
+    """Refuse runs for which snakemake-executor-plugin-slurm 2.8.0 cannot make arrays.
 
     It drops the jobs that are ready when others of their rule must still wait for `--jobs`, and
     hands the command to `sbatch` in double quotes without escaping those inside.

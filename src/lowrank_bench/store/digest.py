@@ -48,7 +48,7 @@ def file_digest(path: Path) -> str:
 
 
 def follow_package(name: str) -> None:
-    """Let the imports of another top-level package or module count too: a plug-in's."""
+    """Make digests follow the imports of a plug-in's top-level package or module too."""
     if name not in _FOLLOWED:
         _FOLLOWED.add(name)
         for function in (code_digest, _source, _read):  # which passed its modules over so far
@@ -172,7 +172,7 @@ def _imported_from(node: ast.ImportFrom, importer: str) -> set[str]:
             f"{importer} imports {name} from {PACKAGE}; import it from the module that defines it, "
             "which results then depend on"
         )
-    # What is no module of its own is a name inside the module that it is imported from.
+    # Any other name is defined in the module that it is imported from.
     return modules | ({source} if modules != names else set())
 
 

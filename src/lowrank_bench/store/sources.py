@@ -12,12 +12,12 @@ class Sources(tuple[str, ...]):
     """Full names of modules; with all that they import, they decide a result.
 
     A room declares its sources in its `__init__`, which imports no torch, so that keys can be
-    computed without running the modules. A name that leads nowhere is refused there and then.
+    computed without running the modules. A name that leads nowhere is refused at once.
 
     Raises
     ------
     LowRankError
-        When there is no module of a name.
+        When a name is not that of a module of this package.
 
     Examples
     --------
@@ -33,7 +33,7 @@ class Sources(tuple[str, ...]):
             place = PACKAGE.joinpath(*parts)
             files = (place.with_suffix(".py"), place / "__init__.py")
             if package != PACKAGE.name or not parts or not any(file.is_file() for file in files):
-                raise LowRankError(f"sources name {name}, which is no module of this package")
+                raise LowRankError(f"sources name {name}, which is not a module of this package")
         return super().__new__(cls, modules)
 
     def __add__(self, other: tuple[str, ...]) -> "Sources":  # type: ignore[override]  # of tuple

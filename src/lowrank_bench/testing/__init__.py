@@ -1,4 +1,4 @@
-"""What every method must keep, as checks that the authors of methods run on their own.
+"""Checks that every method must pass, for the authors of methods to run.
 
 In a test file of pytest, with one test for each check:
 

@@ -5,11 +5,20 @@ import inspect
 import json
 import sys
 
+from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.compression.matrix import low_rank
+from lowrank_bench.compression.networks import compress_network
 from lowrank_bench.methods import Method
 from lowrank_bench.problem import FACTS
 from lowrank_bench.store.digest import closure
 
 TARGETS = {"embedding", "linear", "conv"}
+# A parameter of one of these names could not be passed next to the name of its method.
+TAKEN = {
+    name
+    for function in (low_rank, compress_embedding, compress_network)
+    for name in inspect.signature(function).parameters
+}
 
 
 def check_names(method: Method) -> None:
@@ -32,6 +41,7 @@ def check_parameters(method: Method) -> None:
     assert type(method)(**stored) == method
     for name, field in type(method).model_fields.items():
         assert field.description, f"the parameter {name} has no description"
+        assert name not in TAKEN, f"{name} is an argument of compress; rename the parameter"
 
 
 def check_sources(method: Method) -> None:

@@ -1,4 +1,4 @@
-"""What every method for matrices must keep: shapes, budgets, determinism, what is stored."""
+"""Checks of methods for matrices: shapes, budgets, determinism, saving and loading."""
 
 import tempfile
 from pathlib import Path
@@ -32,7 +32,7 @@ def table(seed: int = 0, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
 
 
 def facts(rows: int = ROWS, seed: int = 1) -> dict[str, Tensor]:
-    """Return facts about rows as a text gives them: a few rows are used often, many never."""
+    """Return facts about rows as a text has them: a few rows are used often, many never."""
     generator = torch.Generator().manual_seed(seed)
     place = torch.randperm(rows, generator=generator).double()
     frequency = 1 / (place + 5)
@@ -187,7 +187,7 @@ def check_gradients(method: MatrixMethod) -> None:
 
 
 def check_scale(method: MatrixMethod, scale: float) -> None:
-    """Check that a factor before the matrix changes no relative error."""
+    """Check that scaling the matrix changes no relative error."""
     rank = largest(method) // 2
     plain = relative_errors(table(), approximate(method, table(), rank, known(method)))
     scaled = table() * scale
@@ -196,14 +196,14 @@ def check_scale(method: MatrixMethod, scale: float) -> None:
 
 
 def check_zero_matrix(method: MatrixMethod) -> None:
-    """Check that a matrix of zeros stays one."""
+    """Check that a matrix of zeros is approximated by zeros."""
     zero = torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
     factors = approximate(method, zero, largest(method) // 2, known(method))
     assert factors.dense().abs().max() == 0
 
 
 def check_facts(method: MatrixMethod) -> None:
-    """Check that facts are asked for by name when they are absent or of a wrong length."""
+    """Check that a fact that is absent or of the wrong length is named in the error."""
     assert set(method.needs) <= set(FACTS)
     for fact in method.needs:
         others = {k: v for k, v in known(method).items() if k != fact}

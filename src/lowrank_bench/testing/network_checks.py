@@ -1,4 +1,4 @@
-"""What every method for whole networks must keep: budgets, determinism, what is stored."""
+"""Checks of methods for whole networks: budgets, determinism, saving and loading."""
 
 import copy
 import tempfile
@@ -117,7 +117,7 @@ def check_independence(method: NetworkMethod, target: str) -> None:
     """Check that a network does not depend on what was compressed before."""
 
     def problem() -> NetworkProblem:
-        """Return the small network, of which nothing is computed yet."""
+        """Return the small network with nothing computed for it yet."""
         known = options(target)
         return NetworkProblem(network(target), target, known["example"], known["batches"])
 

@@ -67,7 +67,7 @@ def inputs(target: str, rows: int, seed: int = 0) -> dict[str, Tensor]:
 
 
 def options(target: str) -> dict[str, Any]:
-    """Return what `compress_network` is told beside the method: target, example and batches."""
+    """Return the other arguments of `compress_network`: target, example and batches."""
 
     def batches() -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Yield two labelled batches."""

@@ -62,6 +62,7 @@ def certify(
     bounds = bounds or LowerBounds(matrix)
     errors, norms = _norms(matrix, factors, p)
     rank = rank_limit(factors)
+    # Factors without a limit on the rank can equal the matrix: there is no bound to report.
     best: dict[str, tuple[float, str]] = {}
     if rank is not None:
         best = {

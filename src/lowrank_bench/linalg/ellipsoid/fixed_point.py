@@ -1,7 +1,7 @@
 """Fixed points of the Lewis weight map in a few evaluations, with a proven safeguard.
 
 The guaranteed step is u ← (1 − θ)u + θF(u). For |slope| < 1 (p < 4), F is a contraction in the
-maximum norm with factor |slope|, hence the step is one too, with some factor below one. For
+maximum norm with factor |slope|, so the step is one too, with some factor below one. For
 slope ≤ −1 (p ≥ 4), θ = 1/(1 − slope) = 2/p sets w to the leverages τ of W^{1/2−1/p}A. With
 v = w^{1−2/p} this ascends log det(Aᵀ diag(v) A) subject to Σ v^{p/(p−2)} = d, a concave problem
 whose only maximum is at the Lewis weights. The determinant is a sum of monomials in v, so its
