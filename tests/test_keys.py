@@ -1,16 +1,20 @@
 """Keys follow what runs: an edit of a file changes the keys of exactly what rests on it."""
 
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
 from lowrank_bench import evaluate, report, score
+from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names
 from lowrank_bench.plan import code
+from lowrank_bench.plan.grid import make_plan
 from lowrank_bench.store import digest
 from lowrank_bench.store.sources import Sources
 
+CONF = Path(__file__).parents[1] / "conf"
 FACTS = ("frequency", "counts", "fisher")
 
 LAYERWISE = [f"{name} on *" for name in ("layerwise", "lrank", "pca", "svd_energy")]
@@ -171,6 +175,60 @@ def test_an_edit_makes_exactly_this_stale(file, before, edited):
     after = edited(f"lowrank_bench.{file}")
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {n for n in before if any(fnmatch(n, pattern) for pattern in TABLE[file])}
+
+
+def keys(config):
+    """Return the keys of all that an experiment plans, by kind and name."""
+    plan = make_plan(config)
+    planned = {}
+    for job in plan.download:
+        planned |= {f"{source.kind} {source.name}": source.key for source in job.sources}
+    for job in plan.checkpoint:
+        planned |= {f"checkpoint {c.task}": c.key for c in job.checkpoints}
+    for job in plan.factorize:
+        pieces = job.decompositions().items()
+        planned |= {f"{spec.method} of {c.task} at {rate}": key for key, (c, spec, rate) in pieces}
+    for cell in plan.cells():
+        trained = f" after {cell.finetune_epochs}" if cell.finetune_epochs else ""
+        name = f"cell of {cell.spec.method} on {cell.checkpoint.task} at {cell.compression}"
+        planned[name + trained] = cell.key
+    return planned
+
+
+CELLS = ["cell *"]
+PLANNED = {
+    "methods.lp": ["lp of *", "cell of lp *"],
+    "methods.alds": ["alds of *", "cell of alds *"],
+    "latency.tables": [],
+    "linalg.gram": ["lp of *", "svd of *", "cell of svd *", "cell * on quick_rte *"],
+    "evaluate.predictions": CELLS,
+    "evaluate.retrain": ["cell * after 1"],
+    "inputs.text.predict": ["cell * on quick_rte *"],
+    "inputs.vision.predict": ["cell * on digits *"],
+    "factorize.network": ["* of digits *", "cell of svd on digits *", "cell of alds *"],
+    "synthetic.tasks": ["data quick_rte", "*quick_rte*"],
+    "checkpoint.train": ["checkpoint *", "* of *"],
+    "score.scores": [],
+    "report.style": [],
+}
+
+
+@pytest.fixture(scope="module")
+def config():
+    """Return an experiment with texts and images, with and without training after compression."""
+    overrides = ["model=[quick_bert,quick_resnet]", "task=[quick_rte,digits]"]
+    overrides += ["method=[svd,lp,alds]", "compressions=[0.5]", "finetune_epochs=[0,1]"]
+    return load_config(CONF, overrides)
+
+
+@pytest.mark.parametrize("file", PLANNED)
+def test_the_keys_of_planned_work_follow_the_digests(file, config, edited):
+    before = keys(config)
+    edited(f"lowrank_bench.{file}")
+    after = keys(config)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {n for n in before if any(fnmatch(n, pattern) for pattern in PLANNED[file])}
 
 
 def test_an_approximator_of_the_registry_belongs_to_its_layerwise_method(before, edited):
