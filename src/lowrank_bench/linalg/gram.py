@@ -75,8 +75,8 @@ def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:
 
 
 def power_of_two(value: float) -> float:
-    """Return the smallest power of two above `value` > 0; scaling by it is exact."""
-    return math.ldexp(1.0, math.frexp(value)[1])
+    """Return the smallest power of two above `value` > 0, or 2¹⁰²³; scaling by it is exact."""
+    return math.ldexp(1.0, min(math.frexp(value)[1], 1023))
 
 
 def largest_entry(matrix: Tensor) -> float:
@@ -88,7 +88,7 @@ def largest_entry(matrix: Tensor) -> float:
 
 
 def unit_of(matrix: Tensor) -> float:
-    """Return a power of two that scales all entries to at most one; 1 for a zero matrix.
+    """Return a power of two that scales all entries to at most two; 1 for a zero matrix.
 
     After a division by it, squares of entries do not overflow. The division is exact.
     """
@@ -122,6 +122,9 @@ def right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:
     unit = power_of_two(peak)
     # Scale only if the squares of entries could leave the range of float64.
     scale = None if 1e-100 < unit < 1e100 else 1 / unit
+    if scale == math.inf:  # the reciprocal of a subnormal number overflows, a division does not
+        values, vectors = right_singular(matrix / unit)
+        return values * unit, vectors
     # AᵀA = V Σ² Vᵀ
     squares, vectors = torch.linalg.eigh(gram(matrix, scale))
     if squares[0] >= STEEP * squares[-1]:

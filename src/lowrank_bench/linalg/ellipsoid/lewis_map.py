@@ -88,12 +88,18 @@ class LewisMap:
         # one, and heights refer to unit rows, so that nothing overflows.
         logs, shift = self._lengths(log_weights)
         form = self._gram(logs.exp())
-        heights, error = self._heights(self._inverse(form))
+        inverse = self._inverse(form)
+        heights, error = self._heights(inverse)
         # log (a_iᵀ M⁻¹ a_i) is log_heights + 2·(log_length − shift).
         log_heights = heights[self.rows.live].double().log()
         leverage = (log_heights + 2 * logs).exp().clamp(max=1.0)
         image = self.p / 2 * (log_heights + 2 * (self.rows.log_length - shift))
-        return Evaluation(image, leverage, (form, shift), error)
+        # In float32 the worst case is larger than `error`, which assumes independent rounding.
+        single = 0.0
+        if heights.dtype == torch.float32:
+            least = float(heights[self.rows.live].min()) ** 0.5
+            single = 2 * torch.finfo(torch.float32).eps * len(form) * float(inverse.norm()) / least
+        return Evaluation(image, leverage, (form, shift, single), error)
 
     def _lengths(self, log_weights: Tensor) -> tuple[Tensor, float]:
         logs = (0.5 - 1 / self.p) * log_weights + self.rows.log_length
