@@ -78,7 +78,7 @@ def certify(
     scale = bounds.unit / unit  # a power of two between units: exact
     bounded = {name: (least * scale, by) for name, (least, by) in best.items()}
     return {
-        name: _report(error, norm, margin, *bounded.get(name, (None, None)), unit)
+        name: _report(error, norm, margin, unit, *bounded.get(name, (None, None)))
         for name, error, norm, margin in zip(NORMS, errors, norms, margins, strict=True)
     }
 
@@ -246,7 +246,7 @@ def _block_norms(rows: Tensor, p: float) -> Tensor:
 
 
 def _report(
-    error: float, norm: float, margin: float, bound: float | None, by: str | None, unit: float
+    error: float, norm: float, margin: float, unit: float, bound: float | None, by: str | None
 ) -> dict[str, Any]:
     """Return what `certify` says about one norm, from numbers in units of `unit`."""
     if not math.isfinite(error * unit):
