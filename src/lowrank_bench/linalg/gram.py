@@ -7,6 +7,7 @@ a QR factorization.
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,20 @@ PANELS = 8  # column panels of a Gram matrix
 STEEP = 1e-8
 
 
-def _blocks(matrix: Tensor, scale: Tensor | float | None, size: int = CHUNK) -> Iterator[Tensor]:
+class Blocks(Protocol):
+    """What the products read of a matrix: its size, and blocks of its rows."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> Tensor: ...
+    def new_zeros(self, *size: int) -> Tensor: ...
+    def element_size(self) -> int: ...
+
+
+def _blocks(matrix: Blocks, scale: Tensor | float | None, size: int = CHUNK) -> Iterator[Tensor]:
     """Yield blocks of rows, each row multiplied by its entry of `scale`."""
     for start in range(0, len(matrix), size):
         block = matrix[start : start + size]
@@ -36,7 +50,7 @@ def _panels(width: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, width)) for start in range(0, width, step)]
 
 
-def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
+def gram(matrix: Blocks, scale: Tensor | float | None = None) -> Tensor:
     """Return (DA)ᵀ(DA), d×d, for A n×d and D = diag(`scale`), in the precision of A.
 
     Costs n·d²·9/8 operations, 9/16 of the full product, and memory for one block of rows.
@@ -51,18 +65,20 @@ def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
     return total.triu() + total.triu(1).T
 
 
-def squared_norms(matrix: Tensor, triangle: Tensor, scale: Tensor | None = None) -> Tensor:
+def squared_norms(matrix: Blocks, triangle: Tensor, scale: Tensor | None = None) -> Tensor:
     """Return ‖T (s_i a_i)‖² for each row a_i of A n×d, T lower triangular d×d, s = `scale`."""
-    parts: list[Tensor] = []
+    # One result for all blocks: small ones kept between large temporaries would fragment memory.
+    squares = matrix.new_zeros(len(matrix))
     upper = triangle.T.contiguous()
+    start = 0
     for block in _blocks(matrix, scale):
-        total = block.new_zeros(len(block))
+        total = squares[start : start + len(block)]
+        start += len(block)
         # Entries j of T a need only a_1..a_j, so each panel multiplies the columns up to its end.
         for low, high in _panels(matrix.shape[1]):
             image = block[:, :high] @ upper[:high, low:high]
             total += torch.linalg.vecdot(image, image)
-        parts.append(total)
-    return torch.cat(parts) if parts else matrix.new_zeros(0)
+    return squares
 
 
 def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:

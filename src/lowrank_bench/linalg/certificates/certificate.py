@@ -173,15 +173,16 @@ def _norms(
 
     All are in units of `unit`, a power of two near the largest entry: p-th powers stay in range.
     """
-    parts = []
     reach = _Reach(factors, unit)
+    # One result for all blocks: small ones kept between large temporaries would fragment memory.
+    blocks = torch.zeros(3, len(NORMS), -(-len(matrix) // CHUNK), dtype=torch.float64)
     for start in range(0, len(matrix), CHUNK):
         rows = matrix[start : start + CHUNK].double() / unit
         gap = rows - reach.dense(start, start + CHUNK)
         margin = reach.rounding(start, start + CHUNK)
-        parts.append(torch.stack([_block_norms(rows, p) for rows in (gap, rows, margin)]).cpu())
+        for place, part in enumerate((gap, rows, margin)):
+            blocks[place, :, start // CHUNK] = _block_norms(part, p).cpu()
     # The norm of the block norms, with the exponent of each, is the norm of all rows.
-    blocks = torch.stack(parts, dim=-1)
     orders = (2.0, 1.0, 1.0, p, p)
     whole = [_norm(blocks[:, index], order, dim=1) for index, order in enumerate(orders)]
     errors, norms, margins = torch.stack(whole, dim=1).tolist()

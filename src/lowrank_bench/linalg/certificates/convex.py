@@ -78,7 +78,9 @@ def _search(rows: Rows, form: Tensor, free: int, p: float, columns: slice) -> tu
     for _ in range(STEPS):
         # Reweighted least squares: the best Q for the present weights, then new weights.
         projector = _Projector(form, free)
-        lengths = torch.cat([projector.lengths(part) for _, part in rows.blocks(columns)])
+        lengths = form.new_empty(rows.shape[0])
+        for part, block in rows.blocks(columns):
+            lengths[part] = projector.lengths(block)
         longest = float(lengths.max())
         if not longest > 0:
             break

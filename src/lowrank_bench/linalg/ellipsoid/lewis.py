@@ -9,7 +9,13 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.ellipsoid.design import optimal_design
 from lowrank_bench.linalg.ellipsoid.fixed_point import Solution, solve
-from lowrank_bench.linalg.ellipsoid.lewis_map import MILD, IllConditionedError, LewisMap, Rows
+from lowrank_bench.linalg.ellipsoid.lewis_map import (
+    MILD,
+    Directions,
+    IllConditionedError,
+    LewisMap,
+    Rows,
+)
 from lowrank_bench.linalg.ellipsoid.quadratic_form import QuadraticForm
 from lowrank_bench.linalg.gram import (
     CHUNK,
@@ -245,7 +251,7 @@ def _not_converged(p: float, residual: float, passes: int, tolerance: float) -> 
 
 
 def _prepare(
-    rows: Rows, directions: Tensor, p: float, start: Tensor, tolerance: float, required: bool
+    rows: Rows, directions: Directions, p: float, start: Tensor, tolerance: float, required: bool
 ) -> tuple[Tensor, int]:
     """Return a start computed in float32 and its passes, or `start` if float32 fails."""
     rough = LewisMap(rows, p, MILD[torch.float32], directions, rough=True)

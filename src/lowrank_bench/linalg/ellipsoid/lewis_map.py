@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.ellipsoid.fixed_point import Evaluation
-from lowrank_bench.linalg.gram import CHUNK, gram, squared_norms
+from lowrank_bench.linalg.gram import Blocks, gram, squared_norms
 
 # Largest accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound on the condition number of M). It
 # leaves one digit in float32, which only prepares, and seven in float64, which decides.
@@ -43,13 +43,36 @@ class Rows:
         self.log_length = length[self.live].log()
         self.inverse_length = torch.where(length > 0, 1 / length, 0.0)
 
-    def directions(self) -> Tensor:
-        """Return the rows scaled to length one, n×d float32."""
-        unit = self.matrix.new_empty(self.matrix.shape, dtype=torch.float32)
-        for start in range(0, len(unit), CHUNK):
-            part = slice(start, start + CHUNK)
-            unit[part] = self.matrix[part] * self.inverse_length[part, None]
-        return unit
+    def directions(self) -> "Directions":
+        """Return the rows scaled to length one, in float32."""
+        return Directions(self)
+
+
+class Directions:
+    """Rows scaled to length one, n×d float32, computed from the matrix when a block is read.
+
+    The products of `gram` read blocks, so a copy of the matrix would only take memory.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.shape = rows.matrix.shape
+
+    def __len__(self) -> int:
+        return len(self._rows.matrix)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return (self._rows.matrix[part] * self._rows.inverse_length[part, None]).float()
+
+    def new_zeros(self, *size: int) -> Tensor:
+        """Return zeros, float32."""
+        return self._rows.matrix.new_zeros(*size, dtype=self.dtype)
+
+    def element_size(self) -> int:
+        """Return the bytes of an entry."""
+        return 4
 
 
 class LewisMap:
@@ -76,7 +99,7 @@ class LewisMap:
         rows: Rows,
         p: float,
         worst: float,
-        directions: Tensor | None = None,
+        directions: Directions | None = None,
         rough: bool = False,
         accepted: float = 0.0,
     ) -> None:
@@ -108,7 +131,7 @@ class LewisMap:
 
     def _gram(self, lengths: Tensor) -> Tensor:
         """Return the Gram matrix of the nonzero rows, scaled to these lengths."""
-        data = self._unit_rows() if self.rough else self.rows.matrix
+        data: Blocks = self._unit_rows() if self.rough else self.rows.matrix
         scale = lengths.new_zeros(len(data))
         scale[self.rows.live] = lengths
         scale = scale if self.rough else scale * self.rows.inverse_length
@@ -147,6 +170,6 @@ class LewisMap:
             self.accepted = 0.0  # it would not be accurate enough at later points either
         return squared_norms(self.rows.matrix, inverse, self.rows.inverse_length), 0.0
 
-    def _unit_rows(self) -> Tensor:
+    def _unit_rows(self) -> Directions:
         assert self.directions is not None, "float32 passes need the directions"
         return self.directions
