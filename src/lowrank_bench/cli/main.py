@@ -113,6 +113,12 @@ def _add_compress(group: "Commands") -> None:
         choices=["parameters", "macs", "latency"],
         help="for whole networks: the cost that --compression reduces",
     )
+    command.add_argument(
+        "--no-certificate",
+        dest="certificate",
+        action="store_false",
+        help="for embeddings: leave the errors, and their bounds, out of the report; saves time",
+    )
     command.add_argument("--layer", help="dotted name of the embedding, where there are several")
     command.add_argument("--revision", help="revision of a hub repository")
     command.set_defaults(run=commands.compress_network)

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ def compress_embedding(
     frequency: Numbers | None = None,
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
+    certificate: bool = True,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with its embedding compressed, and a report.
@@ -54,6 +56,9 @@ def compress_embedding(
         Training texts, for methods that count how often each token is used.
     frequency, counts, fisher
         n numbers, one for each row (`problem.Problem`), instead of those from tokenizer and texts.
+    certificate
+        Whether the report says how far the table's errors are from the least of the rank. That
+        takes longer than a truncated SVD itself; without it the report has no errors.
     **params
         Parameters of a method that is given by name.
 
@@ -81,7 +86,9 @@ def compress_embedding(
     seconds = time.perf_counter() - start
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
-    return compressed, _report(chosen, name, matrix, factors, seconds)
+    # Errors are those of the table in the network's precision.
+    errors = certificate_columns(certify(matrix, factors, thorough=True)) if certificate else {}
+    return compressed, replace(_report(chosen, name, matrix, factors, seconds), **errors)
 
 
 def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> MatrixMethod:
@@ -131,5 +138,4 @@ def _report(
         index_bits=factors.index_bits,
         data_used=data_used(method.needs),
         seconds=seconds,
-        **certificate_columns(certify(matrix, factors, thorough=True)),
     )

@@ -31,6 +31,7 @@ def compress(
     frequency: Numbers | None = None,
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
+    certificate: bool = True,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress the embedding: `compress_embedding`."""
@@ -102,7 +103,8 @@ def _without(function: Callable[..., Any], options: dict[str, Any], target: str)
         if parameter.kind is not Parameter.KEYWORD_ONLY or name not in options:
             continue
         value = options[name]
-        if value is not None and not (isinstance(value, str) and value == parameter.default):
+        plain = isinstance(value, str | bool) and value == parameter.default
+        if value is not None and not plain:
             raise LowRankError(f"{name} means nothing for target {target!r}; leave it out")
         options = {key: option for key, option in options.items() if key != name}
     return options

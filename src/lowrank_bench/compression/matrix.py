@@ -9,9 +9,16 @@ from torch import Tensor
 
 from lowrank_bench.compression.request import Numbers, as_matrix, as_vector, check_rank
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.factors import Approximation
+from lowrank_bench.linalg.decomposition import Decomposition, Projection
+from lowrank_bench.linalg.factors import Approximation, scaled
+from lowrank_bench.linalg.gram import largest_entry, unit_of
 from lowrank_bench.methods import MatrixMethod, as_method
 from lowrank_bench.problem import Problem
+
+# Entries beyond these are scaled first, by a power of two: their squares or fourth powers could
+# leave float64 inside a method.
+RANGE = (1e-70, 1e70)
+BLOCK = 4096  # rows per block
 
 
 def low_rank(
@@ -77,14 +84,47 @@ def factorize(
     LowRankError
         When the method refuses, or an entry of the factors overflows the precision.
     """
-    device = "cpu" if matrix.device.type == "mps" else matrix.device  # which has no float64
-    exact = matrix.to(device=device, dtype=torch.float64)
-    vectors = {name: as_vector(name, value) for name, value in facts.items() if value is not None}
-    problem = Problem(exact, None if method.nested else rank, **vectors)
-    factors = method.decompose(problem).factors(rank)
+    unit = unit_of(matrix)
+    unit = 1.0 if RANGE[0] < unit < RANGE[1] else unit
+    decomposition = _decompose(matrix, method, rank, facts, unit)
+    if isinstance(decomposition, Projection) and unit == 1.0:
+        # From the matrix itself, one block at a time: the copy in float64 is free to go.
+        decomposition = decomposition.over(matrix)
+    factors = scaled(decomposition.factors(rank), unit)
     factors = factors.to(dtype=matrix.dtype, device=matrix.device)
-    if not all(part.isfinite().all() for part in factors.tensors().values()):
+    if not _fits(factors, matrix):
         raise LowRankError(
             f"the factors of {method.name} do not fit into {matrix.dtype}; scale the matrix down"
         )
     return factors
+
+
+def _decompose(
+    matrix: Tensor,
+    method: MatrixMethod,
+    rank: int,
+    facts: Mapping[str, Numbers | None],
+    unit: float,
+) -> Decomposition:
+    device = "cpu" if matrix.device.type == "mps" else matrix.device  # which has no float64
+    exact = matrix.to(device=device, dtype=torch.float64)
+    exact = exact if unit == 1.0 else exact / unit
+    vectors = {name: as_vector(name, value) for name, value in facts.items() if value is not None}
+    try:
+        return method.decompose(Problem(exact, None if method.nested else rank, **vectors))
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        reason = " ".join(str(error).split())
+        raise LowRankError(
+            f"{method.name} cannot decompose this matrix in float64 ({reason}); drop rows or "
+            "columns that are negligible beside the others, or take the method svd"
+        ) from None
+
+
+def _fits(factors: Approximation, matrix: Tensor) -> bool:
+    """Return whether all factors are finite, and their product too where it could overflow."""
+    if not all(part.isfinite().all() for part in factors.tensors().values()):
+        return False
+    if largest_entry(matrix) < torch.finfo(matrix.dtype).max / 1024:
+        return True
+    starts = range(0, len(matrix), BLOCK)
+    return all(bool(factors.dense(at, at + BLOCK).isfinite().all()) for at in starts)

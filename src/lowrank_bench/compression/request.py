@@ -1,5 +1,6 @@
 """Check what a user asks for, and turn it into tensors, before any work starts."""
 
+import math
 import operator
 from collections.abc import Iterable
 from numbers import Real
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.gram import largest_entry
 
 Numbers = Tensor | NDArray[Any]
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
@@ -28,8 +30,11 @@ def check_rank(rank: int, matrix: Tensor) -> None:
     """Raise a `LowRankError` unless the rank is a whole number that the matrix can have."""
     limit = min(matrix.shape)
     shape = "x".join(str(size) for size in matrix.shape)
-    whole = hasattr(rank, "__index__") and not isinstance(rank, bool)
-    if not whole or not 1 <= operator.index(rank) <= limit:
+    try:
+        whole = None if isinstance(rank, bool) else operator.index(rank)
+    except (TypeError, ValueError, RuntimeError):
+        whole = None
+    if whole is None or not 1 <= whole <= limit:
         allowed = f"use one in 1..{limit}" if limit else "it has no entries"
         raise LowRankError(f"rank {rank!r} does not fit a {shape} matrix; {allowed}")
 
@@ -41,21 +46,26 @@ def as_matrix(value: Numbers) -> Tensor:
     ------
     LowRankError
         When it has another number of dimensions, other entries than floating-point numbers, is
-        sparse, or holds NaN or infinity.
+        sparse, has no data, or holds NaN, infinity or masked entries.
     """
     if not isinstance(value, Tensor | np.ndarray):
         raise LowRankError(f"expected a tensor or an array, not {type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise LowRankError("the matrix has masked entries; fill them first, with .filled(value)")
+    if isinstance(value, Tensor) and (value.is_nested or value.is_meta):
+        kind = "nested" if value.is_nested else "on the device meta, without data"
+        raise LowRankError(f"the matrix is {kind}; give one with rows and columns of numbers")
     kind = getattr(value.dtype, "name", f"{value.dtype}").removeprefix("torch.")
     if kind not in PRECISIONS:
         raise LowRankError(f"the matrix has entries of type {kind}; convert it to float32 first")
     if value.ndim != 2:
         shape = "x".join(str(size) for size in value.shape) or "scalar"
         raise LowRankError(f"expected a matrix with rows and columns, not an array of {shape}")
-    matrix = _from_array(value) if isinstance(value, np.ndarray) else value.detach()
-    if matrix.is_sparse or matrix.layout is not torch.strided:
+    if isinstance(value, Tensor) and value.layout is not torch.strided:
         raise LowRankError("the matrix is sparse; convert it with .to_dense() first")
-    bad = ~torch.isfinite(matrix)
-    if bad.any():
+    matrix = _from_array(value) if isinstance(value, np.ndarray) else _plain(value)
+    if not math.isfinite(largest_entry(matrix)):
+        bad = ~torch.isfinite(matrix)
         row = int(bad.any(dim=1).nonzero()[0])
         count = int(bad.sum())
         entries = "entry is" if count == 1 else "entries are"
@@ -63,10 +73,19 @@ def as_matrix(value: Numbers) -> Tensor:
     return matrix
 
 
+def _plain(value: Tensor) -> Tensor:
+    """Return the numbers of a tensor as a plain one, without gradient or subclass."""
+    return value.detach().as_subclass(Tensor).resolve_neg()
+
+
 def _from_array(array: NDArray[Any]) -> Tensor:
     """Return an array as a tensor; torch takes neither foreign byte orders nor read-only memory."""
+    if array.dtype.name == "bfloat16":  # a type of another package, unknown to torch.from_numpy
+        return torch.from_numpy(np.array(array, dtype=np.float32)).to(torch.bfloat16)
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return torch.from_numpy(native if native.flags.writeable else native.copy())
+    # An axis of length one may keep a negative stride, which counts as contiguous in numpy alone.
+    shared = native.flags.writeable and min(native.strides, default=0) >= 0
+    return torch.from_numpy(native if shared else np.array(native, order="C", subok=False))
 
 
 def as_vector(name: str, value: Any) -> Tensor:
@@ -75,12 +94,21 @@ def as_vector(name: str, value: Any) -> Tensor:
     Raises
     ------
     LowRankError
-        When it is not numbers; `name` is what the message calls it.
+        When it is not real numbers; `name` is what the message calls it.
     """
     try:
-        return torch.as_tensor(value).to_dense()
+        vector = torch.as_tensor(_readable(value)).detach().to_dense()
+        real = vector.is_floating_point() or not (vector.is_complex() or vector.is_quantized)
+        if real and not vector.is_meta:
+            return vector
     except (TypeError, ValueError, RuntimeError):
-        raise LowRankError(f"{name} must be numbers, not {type(value).__name__}") from None
+        pass
+    raise LowRankError(f"{name} must be real numbers, not {type(value).__name__}")
+
+
+def _readable(value: Any) -> Any:
+    """Return a fact that torch can read: its own copy of an array, and whatever else as it is."""
+    return np.array(value, subok=False) if isinstance(value, np.ndarray) else value
 
 
 def as_texts(texts: Iterable[str]) -> list[str]:

@@ -111,13 +111,15 @@ def best_path(menus: Sequence[Menu], budget: int, tolerance: float = 0.0) -> All
     Raises
     ------
     LowRankError
-        If no path from the first cut to the last is within the budget.
+        If no path from the first cut to the last is within the budget, or a gain is not finite.
 
     References
     ----------
     Handler and Zang, "A dual algorithm for the constrained shortest path problem", Networks 10
     (1980).
     """
+    if not all(np.isfinite(menu.gains).all() for menu in menus):
+        raise LowRankError("the gains of a block are not finite; scale the matrix or its weights")
     graph = _Graph(menus)
     cheapest = graph.cheapest()
     if not cheapest[0] <= budget:

@@ -11,6 +11,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import Approximation, Factors, restore
 
 RANK = "rank"
+BLOCK = 8192  # rows per block where precisions differ
 
 
 class Decomposition(ABC):
@@ -76,11 +77,29 @@ class Projection(Decomposition):
             shape = "x".join(str(size) for size in self.matrix.shape)
             raise LowRankError(f"rank {rank} of a {shape} matrix is not in 1..{limit}")
         leading = self.basis[:, :rank]
+        if self.matrix.dtype != leading.dtype:
+            return self._narrow(leading)
         left = self.matrix @ leading
         if self.mean is not None:
             # (A − 1mᵀ)V_k without an n×d copy of the centred matrix.
             left -= self.mean @ leading
         return Factors(left, leading.T.contiguous(), self.mean)
+
+    def over(self, matrix: Tensor) -> "Projection":
+        """Return the projection of the same matrix in another precision.
+
+        Its factors are computed as before, one block of rows at a time, and have that precision.
+        """
+        return Projection(matrix, self.basis, self.info, self.mean)
+
+    def _narrow(self, leading: Tensor) -> Factors:
+        shift = None if self.mean is None else self.mean @ leading
+        left = self.matrix.new_empty(len(self.matrix), leading.shape[1])
+        for start in range(0, len(left), BLOCK):
+            part = self.matrix[start : start + BLOCK].to(leading) @ leading
+            left[start : start + BLOCK] = part if shift is None else part.sub_(shift)
+        mean = None if self.mean is None else self.mean.to(left)
+        return Factors(left, leading.T.contiguous().to(left), mean)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the basis and the mean; the left factor follows from them and the matrix."""

@@ -295,6 +295,18 @@ def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor) -> Tensor:
     )
 
 
+def scaled(factors: Approximation, unit: float) -> Approximation:
+    """Return the approximation of a matrix times `unit`; labels and combinations stay."""
+    if unit == 1.0:
+        return factors
+    sizes = {"left", "rows", "bias"}  # the others have length one, or combine these
+    tensors = {
+        name: value * unit if name.rpartition(".")[2] in sizes else value
+        for name, value in factors.tensors().items()
+    }
+    return restore(tensors)
+
+
 def label_bits(rows: int, parts: int) -> int:
     """Return the bits that assign each of n rows to one of `parts`, n·⌈log₂ parts⌉."""
     return rows * (parts - 1).bit_length()

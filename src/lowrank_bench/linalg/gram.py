@@ -7,6 +7,7 @@ a QR factorization.
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,20 @@ PANELS = 8  # column panels of a Gram matrix
 STEEP = 1e-8
 
 
-def _blocks(matrix: Tensor, scale: Tensor | float | None, size: int = CHUNK) -> Iterator[Tensor]:
+class Blocks(Protocol):
+    """What the products read of a matrix: its size, and blocks of its rows."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> Tensor: ...
+    def new_zeros(self, *size: int) -> Tensor: ...
+    def element_size(self) -> int: ...
+
+
+def _blocks(matrix: Blocks, scale: Tensor | float | None, size: int = CHUNK) -> Iterator[Tensor]:
     """Yield blocks of rows, each row multiplied by its entry of `scale`."""
     for start in range(0, len(matrix), size):
         block = matrix[start : start + size]
@@ -36,7 +50,7 @@ def _panels(width: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, width)) for start in range(0, width, step)]
 
 
-def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
+def gram(matrix: Blocks, scale: Tensor | float | None = None) -> Tensor:
     """Return (DA)ᵀ(DA), d×d, for A n×d and D = diag(`scale`), in the precision of A.
 
     Costs n·d²·9/8 operations, 9/16 of the full product, and memory for one block of rows.
@@ -51,18 +65,20 @@ def gram(matrix: Tensor, scale: Tensor | float | None = None) -> Tensor:
     return total.triu() + total.triu(1).T
 
 
-def squared_norms(matrix: Tensor, triangle: Tensor, scale: Tensor | None = None) -> Tensor:
+def squared_norms(matrix: Blocks, triangle: Tensor, scale: Tensor | None = None) -> Tensor:
     """Return ‖T (s_i a_i)‖² for each row a_i of A n×d, T lower triangular d×d, s = `scale`."""
-    parts: list[Tensor] = []
+    # One result for all blocks: small ones kept between large temporaries would fragment memory.
+    squares = matrix.new_zeros(len(matrix))
     upper = triangle.T.contiguous()
+    start = 0
     for block in _blocks(matrix, scale):
-        total = block.new_zeros(len(block))
+        total = squares[start : start + len(block)]
+        start += len(block)
         # Entries j of T a need only a_1..a_j, so each panel multiplies the columns up to its end.
         for low, high in _panels(matrix.shape[1]):
             image = block[:, :high] @ upper[:high, low:high]
             total += torch.linalg.vecdot(image, image)
-        parts.append(total)
-    return torch.cat(parts) if parts else matrix.new_zeros(0)
+    return squares
 
 
 def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:
@@ -75,8 +91,8 @@ def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:
 
 
 def power_of_two(value: float) -> float:
-    """Return the smallest power of two above `value` > 0; scaling by it is exact."""
-    return math.ldexp(1.0, math.frexp(value)[1])
+    """Return the smallest power of two above `value` > 0, or 2¹⁰²³; scaling by it is exact."""
+    return math.ldexp(1.0, min(math.frexp(value)[1], 1023))
 
 
 def largest_entry(matrix: Tensor) -> float:
@@ -88,7 +104,7 @@ def largest_entry(matrix: Tensor) -> float:
 
 
 def unit_of(matrix: Tensor) -> float:
-    """Return a power of two that scales all entries to at most one; 1 for a zero matrix.
+    """Return a power of two that scales all entries to at most two; 1 for a zero matrix.
 
     After a division by it, squares of entries do not overflow. The division is exact.
     """
@@ -122,6 +138,9 @@ def right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:
     unit = power_of_two(peak)
     # Scale only if the squares of entries could leave the range of float64.
     scale = None if 1e-100 < unit < 1e100 else 1 / unit
+    if scale == math.inf:  # the reciprocal of a subnormal number overflows, a division does not
+        values, vectors = right_singular(matrix / unit)
+        return values * unit, vectors
     # AᵀA = V Σ² Vᵀ
     squares, vectors = torch.linalg.eigh(gram(matrix, scale))
     if squares[0] >= STEEP * squares[-1]:

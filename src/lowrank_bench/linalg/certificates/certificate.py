@@ -1,5 +1,6 @@
 """Guarantees as numbers: how far factors can be from the best of their rank for a matrix."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,13 +8,13 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds, slack
+from lowrank_bench.linalg.certificates.rounding import gamma
 from lowrank_bench.linalg.ellipsoid.lewis import LewisWeights
 from lowrank_bench.linalg.factors import Approximation, ClusteredFactors, Factors
-from lowrank_bench.linalg.gram import unit_of
+from lowrank_bench.linalg.gram import largest_entry, unit_of
 
 CHUNK = 2048  # rows per block
 _norm = torch.linalg.vector_norm
-NOISE = 1e-12  # an error below this fraction of the norm of A is rounding
 NORMS = ("fro", "l1", "l21", "lp", "l2p")
 
 
@@ -48,19 +49,22 @@ def certify(
         (the same two with exponent p): the `error`; `relative`, error / norm of A; `bound`, a
         lower bound for every matrix of the rank that the factors can have; `by`, its name; and
         `within`, error / bound: the error is at most this multiple of the smallest possible one.
-        `bound` and `within` are None if no bound is known: the parts of a partition can have any
-        total rank, except that k clusters of dimension j have rank at most k·j. `within` is also
-        None if the bound is zero but the error is not.
+        What rounding can change is added to the error and taken from the bound first, so that
+        `within` is at least 1 and never too small. `bound` and `within` are None if no bound is
+        known: the parts of a partition can have any total rank, except that k clusters of dimension
+        j have rank at most k·j. `within` is also None if the bound is zero but the error is not,
+        as for factors that are exact up to rounding.
 
-    Raises `LowRankError` if the shapes differ or p is below one.
+    Raises
+    ------
+    LowRankError
+        If the matrix is not a finite one of real numbers, the shapes differ, p is below one, or an
+        error is too large for float64.
     """
-    if not p >= 1:
-        raise LowRankError(f"a certificate needs p >= 1, not p = {p:g}")
-    if tuple(matrix.shape) != tuple(factors.shape):
-        here, there = ("x".join(map(str, shape)) for shape in (matrix.shape, factors.shape))
-        raise LowRankError(f"factors of a {there} matrix cannot be certified for a {here} one")
+    _check(matrix, factors, p)
     bounds = bounds or LowerBounds(matrix)
-    errors, norms = _norms(matrix, factors, p)
+    unit = unit_of(matrix)
+    errors, norms, margins = _norms(matrix, factors, p, unit)
     rank = rank_limit(factors)
     # Factors without a limit on the rank can equal the matrix: there is no bound to report.
     best: dict[str, tuple[float, str]] = {}
@@ -72,10 +76,26 @@ def certify(
             "lp": bounds.entries(rank, p, thorough),
             "l2p": bounds.rows(rank, p, thorough),
         }
+    scale = bounds.unit / unit  # a power of two between units: exact
+    bounded = {name: (least * scale, by) for name, (least, by) in best.items()}
     return {
-        name: _report(error, norm, *best.get(name, (None, None)))
-        for name, error, norm in zip(NORMS, errors, norms, strict=True)
+        name: _report(error, norm, margin, unit, *bounded.get(name, (None, None)))
+        for name, error, norm, margin in zip(NORMS, errors, norms, margins, strict=True)
     }
+
+
+def _check(matrix: Tensor, factors: Approximation, p: float) -> None:
+    if not p >= 1:
+        raise LowRankError(f"a certificate needs p >= 1, not p = {p:g}")
+    if not isinstance(matrix, Tensor) or matrix.ndim != 2 or not matrix.is_floating_point():
+        raise LowRankError(
+            "a certificate needs the matrix as a tensor n×d of floating-point numbers"
+        )
+    if tuple(matrix.shape) != tuple(factors.shape):
+        here, there = ("x".join(map(str, shape)) for shape in (matrix.shape, factors.shape))
+        raise LowRankError(f"factors of a {there} matrix cannot be certified for a {here} one")
+    if not math.isfinite(largest_entry(matrix)):
+        raise LowRankError("a certificate needs a matrix without NaN and infinity")
 
 
 def certificate_columns(certificate: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -107,7 +127,8 @@ def relative_errors(matrix: Tensor, factors: Approximation) -> dict[str, float]:
         `rel_error_fro`, `rel_error_l1` and `rel_error_l21` (sum of row lengths); 0 for a zero
         matrix, whose factors are zero too.
     """
-    pairs = zip(NORMS[:3], *_norms(matrix, factors, 1.0), strict=False)
+    errors, norms, _ = _norms(matrix, factors, 1.0, unit_of(matrix))
+    pairs = zip(NORMS[:3], errors, norms, strict=False)
     return {f"rel_error_{name}": error / norm if norm else 0.0 for name, error, norm in pairs}
 
 
@@ -146,41 +167,104 @@ def proven_factors(lewis: LewisWeights, rank: int) -> dict[str, float]:
     return {"l2p": rows * slack(lewis) ** 2, "lp": entries * slack(lewis) ** 2}
 
 
-def _norms(matrix: Tensor, factors: Approximation, p: float) -> tuple[list[float], list[float]]:
-    """Return the norms `NORMS` of the error and of the matrix, one block of rows at a time."""
-    # Dividing by a power of two keeps p-th powers in range and is exact.
-    unit = unit_of(matrix)
-    exact = factors.to(dtype=torch.float64)
-    parts = []
+def _norms(
+    matrix: Tensor, factors: Approximation, p: float, unit: float
+) -> tuple[list[float], list[float], list[float]]:
+    """Return the norms `NORMS` of the error, of the matrix, and of the error's own rounding.
+
+    All are in units of `unit`, a power of two near the largest entry: p-th powers stay in range.
+    """
+    reach = _Reach(factors, unit)
+    # One result for all blocks: small ones kept between large temporaries would fragment memory.
+    blocks = torch.zeros(3, len(NORMS), -(-len(matrix) // CHUNK), dtype=torch.float64)
     for start in range(0, len(matrix), CHUNK):
-        rows = matrix[start : start + CHUNK].double()
-        gap = rows - exact.dense(start, start + CHUNK)
-        parts.append(torch.stack([_block_norms(part / unit, p) for part in (gap, rows)]).cpu())
+        rows = matrix[start : start + CHUNK].double() / unit
+        gap = rows - reach.dense(start, start + CHUNK)
+        margin = reach.rounding(start, start + CHUNK)
+        for place, part in enumerate((gap, rows, margin)):
+            blocks[place, :, start // CHUNK] = _block_norms(part, p).cpu()
     # The norm of the block norms, with the exponent of each, is the norm of all rows.
-    blocks = torch.stack(parts, dim=-1)
     orders = (2.0, 1.0, 1.0, p, p)
     whole = [_norm(blocks[:, index], order, dim=1) for index, order in enumerate(orders)]
-    errors, norms = (torch.stack(whole, dim=1) * unit).tolist()
-    return errors, norms
+    errors, norms, margins = torch.stack(whole, dim=1).tolist()
+    wide = {
+        index: factors.shape[1] ** max(1 / order - 0.5, 0.0) for index, order in ((1, 1.0), (3, p))
+    }
+    return errors, norms, [margin * wide.get(index, 1.0) for index, margin in enumerate(margins)]
+
+
+class _Reach:
+    """The rows of an approximation in float64, and what rounding can change in each.
+
+    Parameters
+    ----------
+    factors
+        The approximation; factors of a product are converted one block of rows at a time.
+    unit
+        The power of two to divide by.
+    """
+
+    def __init__(self, factors: Approximation, unit: float) -> None:
+        self.unit, self.factors = unit, factors
+        self.plain = isinstance(factors, Factors)
+        if isinstance(factors, Factors):
+            self.right = factors.right.double()
+            self.bias = None if factors.bias is None else factors.bias.double() / unit
+        else:
+            self.factors = factors.to(dtype=torch.float64)
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """Return rows of the approximation."""
+        if not isinstance(self.factors, Factors):
+            return self.factors.dense(start, stop) / self.unit
+        rows = self._left(start, stop) @ self.right
+        return rows if self.bias is None else rows + self.bias
+
+    def rounding(self, start: int, stop: int) -> Tensor:
+        """Return a bound for each row on the length of the rounding error of `dense`, n×1."""
+        if isinstance(self.factors, Factors):
+            left, size = self._left(start, stop), float(self.right.norm())
+            extra = 0.0 if self.bias is None else float(self.bias.norm())
+        elif isinstance(self.factors, ClusteredFactors):
+            left = self.factors.left[start:stop] / self.unit
+            size, extra = float(self.factors.right.flatten(1).norm(dim=1).max()), 0.0
+        else:  # no bound is claimed for such factors
+            return torch.zeros(1, 1, dtype=torch.float64)
+        lengths = _norm(left, 2.0, dim=1, keepdim=True) * size + extra
+        margin: Tensor = 2 * gamma(left.shape[1]) * lengths
+        return margin
+
+    def _left(self, start: int, stop: int) -> Tensor:
+        assert isinstance(self.factors, Factors)
+        return self.factors.left[start:stop].double() / self.unit
 
 
 def _block_norms(rows: Tensor, p: float) -> Tensor:
     lengths = _norm(rows, 2.0, dim=1)
-    fixed = (_norm(lengths, 2.0), _norm(rows, 1.0), _norm(lengths, 1.0))
+    fixed = [_norm(lengths, 2.0), _norm(rows, 1.0), _norm(lengths, 1.0)]
+    if p == 1:  # the same two norms once more
+        return torch.stack([*fixed, *fixed[1:]])
     return torch.stack([*fixed, _norm(rows, p), _norm(lengths, p)])
 
 
-def _report(error: float, norm: float, bound: float | None, by: str | None) -> dict[str, Any]:
+def _report(
+    error: float, norm: float, margin: float, unit: float, bound: float | None, by: str | None
+) -> dict[str, Any]:
+    """Return what `certify` says about one norm, from numbers in units of `unit`."""
+    if not math.isfinite(error * unit):
+        raise LowRankError("the error of the factors overflows float64; scale the matrix down")
     within = None
-    if bound is not None:
-        if error <= NOISE * norm:  # zero up to rounding: optimal
-            within = 1.0
-        elif bound > NOISE * norm:
-            within = error / bound
+    if bound is not None and not math.isfinite(bound * unit):
+        bound = by = None
+    if bound is not None and error == 0:  # optimal
+        within = 1.0
+    elif bound is not None and bound > 0:
+        # The bound holds for the exact error, so a ratio below one is rounding of the error.
+        within = max(1.0, (error + margin) / bound)
     return {
-        "error": error,
+        "error": error * unit,
         "relative": error / norm if norm else 0.0,
-        "bound": bound,
+        "bound": None if bound is None else bound * unit,
         "by": by,
-        "within": within,
+        "within": within if within is None or math.isfinite(within) else None,
     }

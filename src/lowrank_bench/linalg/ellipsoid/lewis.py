@@ -9,7 +9,13 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.ellipsoid.design import optimal_design
 from lowrank_bench.linalg.ellipsoid.fixed_point import Solution, solve
-from lowrank_bench.linalg.ellipsoid.lewis_map import MILD, IllConditionedError, LewisMap, Rows
+from lowrank_bench.linalg.ellipsoid.lewis_map import (
+    MILD,
+    Directions,
+    IllConditionedError,
+    LewisMap,
+    Rows,
+)
 from lowrank_bench.linalg.ellipsoid.quadratic_form import QuadraticForm
 from lowrank_bench.linalg.gram import (
     CHUNK,
@@ -25,8 +31,28 @@ LAST_RESORT = 1e12
 LARGEST = 16.0
 # For p = ∞: exponent and residual of the weights to start from.
 START_POWER, START_RESIDUAL = 8.0, 0.3
+EPS = 2.0**-52
 STEPS = 1000  # for p = ∞: steps on a subset of rows per pass over all rows
 ROUGH = 3e-5  # residual at which float32 stops; the next point is then usually accurate to 1e-6
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What rounding in float64 can have changed in a Lewis form.
+
+    Attributes
+    ----------
+    relative
+        Bound on the relative error of xᵀMx, and of a_iᵀ M⁻¹ a_i beyond `LewisWeights.residual`.
+    matrix
+        Bound on ‖A − A'‖_F, where A' is the matrix that the weights belong to.
+    root
+        Bound on the error of `root` in the Frobenius norm.
+    """
+
+    relative: float = 0.0
+    matrix: float = 0.0
+    root: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +79,8 @@ class LewisWeights(QuadraticForm):
         Largest |log w_i − log (a_iᵀ M⁻¹ a_i)^{p/2}|, the relative error of the equation above. It
         holds up to float64 rounding of A, and includes the rounding error of quadratic forms that
         were computed in float32. For p = ∞, the largest log (a_iᵀ M⁻¹ a_i).
+    rounding
+        What a certificate must add to that.
     """
 
     p: float
@@ -60,10 +88,11 @@ class LewisWeights(QuadraticForm):
     root: Tensor
     iterations: int
     residual: float
+    rounding: Rounding = Rounding()
 
 
 def lewis_weights(
-    matrix: Tensor, p: float, tolerance: float = 1e-6, limit: int = 300
+    matrix: Tensor, p: float, tolerance: float = 1e-6, limit: int = 300, exact: bool = False
 ) -> LewisWeights:
     """Return the ℓp Lewis weights of a matrix, 1 ≤ p ≤ 16 or p = ∞.
 
@@ -90,6 +119,8 @@ def lewis_weights(
         Accepted `residual`.
     limit
         Largest number of float64 passes.
+    exact
+        Whether the quadratic forms that decide are computed in float64, as a certificate needs.
 
     Raises
     ------
@@ -109,26 +140,34 @@ def lewis_weights(
     # The matrix itself is the cheapest choice of coordinates, if they are good enough.
     if matrix.shape[0] >= matrix.shape[1] and p < math.inf:
         try:
-            return _in_coordinates(matrix, None, p, tolerance, limit)
+            return _in_coordinates(matrix, None, p, tolerance, limit, exact)
         except IllConditionedError:
             pass
-    return _in_orthonormal_basis(matrix, p, tolerance, limit)
+    return _in_orthonormal_basis(matrix, p, tolerance, limit, exact)
 
 
-def _in_orthonormal_basis(matrix: Tensor, p: float, tolerance: float, limit: int) -> LewisWeights:
+def _in_orthonormal_basis(
+    matrix: Tensor, p: float, tolerance: float, limit: int, exact: bool
+) -> LewisWeights:
     rows, columns = matrix.shape
     values, vectors = right_singular(matrix)
     rank = numerical_rank(values, rows, columns)
     if rank == 0:
         return LewisWeights(p, matrix.new_zeros(rows), matrix.new_zeros(0, columns), 0, 0.0)
+    # What the basis leaves out, and what rounding moves in its rows.
+    lost = float(values[rank:].norm()) + 8 * (rows + columns * columns**0.5) * EPS * float(
+        values.norm()
+    )
     values, vectors = values[:rank], vectors[:, :rank]
     # A = U·(ΣVᵀ): solve for U, then take the form back with ΣVᵀ.
     back = values[:, None] * vectors.T
     basis = _orthonormal(matrix, values, vectors)
-    if p == math.inf:
-        return _limit_weights(basis, back, tolerance, limit)
     try:
-        return _in_coordinates(basis, back, p, tolerance, limit)
+        if p == math.inf:
+            solved = _limit_weights(basis, back, tolerance, limit)
+        else:
+            solved = _in_coordinates(basis, back, p, tolerance, limit, exact)
+        return replace(solved, rounding=replace(solved.rounding, matrix=lost))
     except IllConditionedError:
         raise LowRankError(
             f"the Lewis form for p = {p:g} of this {rows}x{columns} matrix is singular in float64; "
@@ -149,19 +188,32 @@ def _orthonormal(matrix: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
 
 def _limit_weights(basis: Tensor, back: Tensor, tolerance: float, limit: int) -> LewisWeights:
     """Return the weights for p = ∞; `back` maps the coordinates of the user to the basis."""
-    start = _in_coordinates(basis, back, START_POWER, START_RESIDUAL, limit)
+    start = _in_coordinates(basis, back, START_POWER, START_RESIDUAL, limit, exact=False)
     excess = math.expm1(tolerance)  # the residual is log(1 + excess)
     design = optimal_design(basis, start.weights, excess, STEPS * limit)
     residual = math.log1p(max(design.excess, 0.0))
     passes = start.iterations + design.passes
     if design.excess > excess:
         raise _not_converged(math.inf, residual, passes, tolerance)
-    root = triangular_factor(basis * design.weights.sqrt()[:, None]) @ back
-    return LewisWeights(math.inf, design.weights, root, passes, residual)
+    factor = triangular_factor(basis * design.weights.sqrt()[:, None])
+    rounding = _rounding(factor.T @ factor, len(basis), factor, back)
+    return LewisWeights(math.inf, design.weights, factor @ back, passes, residual, rounding)
+
+
+def _rounding(
+    form: Tensor, count: int, root: Tensor, back: Tensor | None, single: float = 0.0
+) -> Rounding:
+    """Return the rounding of a form from `count` rows whose quadratic forms are off by `single`."""
+    # M is off by γ_n·trace(M) in any metric, by that over its smallest eigenvalue in its own.
+    least = float(torch.linalg.eigvalsh(form)[0])
+    error = (count * float(form.trace()) + 8 * len(form) * float(form.norm())) * EPS
+    relative = error / (least - error) + single if least > error else math.inf
+    taken = 0.0 if back is None else len(form) * EPS * float(root.norm()) * float(back.norm())
+    return Rounding(relative, 0.0, taken)
 
 
 def _in_coordinates(
-    matrix: Tensor, back: Tensor | None, p: float, tolerance: float, limit: int
+    matrix: Tensor, back: Tensor | None, p: float, tolerance: float, limit: int, exact: bool
 ) -> LewisWeights:
     """Solve for a matrix of full column rank; `back` maps the user's coordinates to its own."""
     rows = Rows(matrix)
@@ -177,17 +229,18 @@ def _in_coordinates(
         # Cheap float32 passes first, then a few in float64 from a good start.
         directions = rows.directions()
         start, passes = _prepare(rows, directions, p, start, tolerance, required=back is None)
-        exact = LewisMap(rows, p, worst, directions, accepted=tolerance / 4)
-        solution = solve(exact, start, 1 - p / 2, tolerance, limit)
+        final = LewisMap(rows, p, worst, directions, accepted=0.0 if exact else tolerance / 4)
+        solution = solve(final, start, 1 - p / 2, tolerance, limit)
         solution = replace(solution, evaluations=solution.evaluations + passes)
     if not solution.converged:
         raise _not_converged(p, solution.residual, solution.evaluations, tolerance)
-    form, shift = solution.extra  # M is e^{2·shift}·form
+    form, shift, single = solution.extra  # M is e^{2·shift}·form
     root = torch.linalg.cholesky(form).T * math.exp(shift)
+    rounding = _rounding(form, len(matrix), root, back, single)
     weights = matrix.new_zeros(len(matrix))
     weights[rows.live] = solution.point.exp()
     root = root if back is None else root @ back
-    return LewisWeights(p, weights, root, solution.evaluations, solution.residual)
+    return LewisWeights(p, weights, root, solution.evaluations, solution.residual, rounding)
 
 
 def _not_converged(p: float, residual: float, passes: int, tolerance: float) -> LowRankError:
@@ -198,7 +251,7 @@ def _not_converged(p: float, residual: float, passes: int, tolerance: float) -> 
 
 
 def _prepare(
-    rows: Rows, directions: Tensor, p: float, start: Tensor, tolerance: float, required: bool
+    rows: Rows, directions: Directions, p: float, start: Tensor, tolerance: float, required: bool
 ) -> tuple[Tensor, int]:
     """Return a start computed in float32 and its passes, or `start` if float32 fails."""
     rough = LewisMap(rows, p, MILD[torch.float32], directions, rough=True)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.ellipsoid.fixed_point import Evaluation
-from lowrank_bench.linalg.gram import CHUNK, gram, squared_norms
+from lowrank_bench.linalg.gram import Blocks, gram, squared_norms
 
 # Largest accepted ‖M‖·‖M⁻¹‖ (Frobenius norms, an upper bound on the condition number of M). It
 # leaves one digit in float32, which only prepares, and seven in float64, which decides.
@@ -43,13 +43,36 @@ class Rows:
         self.log_length = length[self.live].log()
         self.inverse_length = torch.where(length > 0, 1 / length, 0.0)
 
-    def directions(self) -> Tensor:
-        """Return the rows scaled to length one, n×d float32."""
-        unit = self.matrix.new_empty(self.matrix.shape, dtype=torch.float32)
-        for start in range(0, len(unit), CHUNK):
-            part = slice(start, start + CHUNK)
-            unit[part] = self.matrix[part] * self.inverse_length[part, None]
-        return unit
+    def directions(self) -> "Directions":
+        """Return the rows scaled to length one, in float32."""
+        return Directions(self)
+
+
+class Directions:
+    """Rows scaled to length one, n×d float32, computed from the matrix when a block is read.
+
+    The products of `gram` read blocks, so a copy of the matrix would only take memory.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.shape = rows.matrix.shape
+
+    def __len__(self) -> int:
+        return len(self._rows.matrix)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return (self._rows.matrix[part] * self._rows.inverse_length[part, None]).float()
+
+    def new_zeros(self, *size: int) -> Tensor:
+        """Return zeros, float32."""
+        return self._rows.matrix.new_zeros(*size, dtype=self.dtype)
+
+    def element_size(self) -> int:
+        """Return the bytes of an entry."""
+        return 4
 
 
 class LewisMap:
@@ -76,7 +99,7 @@ class LewisMap:
         rows: Rows,
         p: float,
         worst: float,
-        directions: Tensor | None = None,
+        directions: Directions | None = None,
         rough: bool = False,
         accepted: float = 0.0,
     ) -> None:
@@ -88,12 +111,18 @@ class LewisMap:
         # one, and heights refer to unit rows, so that nothing overflows.
         logs, shift = self._lengths(log_weights)
         form = self._gram(logs.exp())
-        heights, error = self._heights(self._inverse(form))
+        inverse = self._inverse(form)
+        heights, error = self._heights(inverse)
         # log (a_iᵀ M⁻¹ a_i) is log_heights + 2·(log_length − shift).
         log_heights = heights[self.rows.live].double().log()
         leverage = (log_heights + 2 * logs).exp().clamp(max=1.0)
         image = self.p / 2 * (log_heights + 2 * (self.rows.log_length - shift))
-        return Evaluation(image, leverage, (form, shift), error)
+        # In float32 the worst case is larger than `error`, which assumes independent rounding.
+        single = 0.0
+        if heights.dtype == torch.float32:
+            least = float(heights[self.rows.live].min()) ** 0.5
+            single = 2 * torch.finfo(torch.float32).eps * len(form) * float(inverse.norm()) / least
+        return Evaluation(image, leverage, (form, shift, single), error)
 
     def _lengths(self, log_weights: Tensor) -> tuple[Tensor, float]:
         logs = (0.5 - 1 / self.p) * log_weights + self.rows.log_length
@@ -102,7 +131,7 @@ class LewisMap:
 
     def _gram(self, lengths: Tensor) -> Tensor:
         """Return the Gram matrix of the nonzero rows, scaled to these lengths."""
-        data = self._unit_rows() if self.rough else self.rows.matrix
+        data: Blocks = self._unit_rows() if self.rough else self.rows.matrix
         scale = lengths.new_zeros(len(data))
         scale[self.rows.live] = lengths
         scale = scale if self.rough else scale * self.rows.inverse_length
@@ -141,6 +170,6 @@ class LewisMap:
             self.accepted = 0.0  # it would not be accurate enough at later points either
         return squared_norms(self.rows.matrix, inverse, self.rows.inverse_length), 0.0
 
-    def _unit_rows(self) -> Tensor:
+    def _unit_rows(self) -> Directions:
         assert self.directions is not None, "float32 passes need the directions"
         return self.directions

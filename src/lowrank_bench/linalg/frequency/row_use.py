@@ -92,4 +92,7 @@ def smoothed_counts(counts: Tensor, prior: Tensor, share: float = PRIOR_SHARE) -
         Weight of the prior, relative to the text.
     """
     total = counts.sum()
+    if total == torch.inf:  # counts beyond float64; only their ratios matter
+        counts = counts / counts.max()
+        total = counts.sum()
     return (counts / total + share * prior) / (1 + share) if total > 0 else prior
