@@ -9,6 +9,8 @@ from lowrank_bench.stages.submission import cores_at_once, lift_rate, submission
 from lowrank_bench.stages.experiment import load_experiment
 
 EXPERIMENT = load_experiment(Path(workflow.basedir, "conf"), config)
+if workflow.is_main_process:
+    EXPERIMENT.reopen()
 config["report"] = EXPERIMENT.report_words()
 RESULTS = EXPERIMENT.folder.as_posix()
 MEASURED = bool(EXPERIMENT.config.latency.batches)
