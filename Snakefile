@@ -52,6 +52,7 @@ localrules:
 rule all:
     default_target: True
     input:
+        EXPERIMENT.all_manifests(),  # or what is lost of a finished experiment would not be missed
         f"{RESULTS}/scores.parquet",
         f"{RESULTS}/report.html",
 

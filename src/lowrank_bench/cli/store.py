@@ -81,6 +81,9 @@ def collect_garbage(options: Namespace) -> None:
             remove(entry)
         print(f"{entry.place} ({_bytes(size)})")
         total, number = total + size, number + 1
+    if not number:
+        print(f"{options.store}: nothing to delete")
+        return
     said = "deleted" if options.delete else "not needed; delete them with --delete"
     print(f"{options.store}: {number:,} artifacts, {_bytes(total)}: {said}")
 

@@ -69,9 +69,12 @@ def is_transient(error: BaseException, store: Path | None = None) -> bool:
     return any(_is_of_the_machine(fault, store) for fault in _chain(error))
 
 
-def transient(error: BaseException, title: str) -> TransientError:
+def transient(error: BaseException, title: str, store: Path | None = None) -> TransientError:
     """Return the one line on a transient fault: what was done, what happened, what to do."""
-    return TransientError(f"{title}: {brief(error)}; no result is recorded, the next run resumes")
+    text = brief(error)
+    if store is not None and str(store) not in text:
+        text += f" (store: {store})"
+    return TransientError(f"{title}: {text}; no result is recorded, the same command resumes")
 
 
 def brief(error: BaseException) -> str:

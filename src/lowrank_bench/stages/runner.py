@@ -68,7 +68,7 @@ class Runner:
             raise
         except Exception as error:
             if is_transient(error, self.store.root):
-                raise transient(error, step.title()) from error
+                raise transient(error, step.title(), self.store.root) from error
             raise
 
     def _made(self, step: Step[Made]) -> Made:
