@@ -49,7 +49,8 @@ def job(stage):
 
 def run(stage, root, results):
     """Do the work of a stage; return its outcome."""
-    return RUNS[stage](job(stage), Store(root), Settings(folder=results, device="cpu"))
+    settings = Settings(store=str(root), folder=results, device="cpu")
+    return RUNS[stage](job(stage), Store(root), settings)
 
 
 def fill(folder):

@@ -17,7 +17,7 @@ from lowrank_bench.errors import LowRankError, TransientError
 from lowrank_bench.inputs.modality import PACKAGES
 from lowrank_bench.plan.cells import Cell, Checkpoint, Job
 from lowrank_bench.stages.download import source_step
-from lowrank_bench.stages.faults import brief
+from lowrank_bench.stages.faults import brief, transient
 from lowrank_bench.stages.progress import Progress
 from lowrank_bench.stages.record import missing_cells
 from lowrank_bench.stages.runner import Runner, Step
@@ -179,9 +179,14 @@ def _failed(key: str, reason: str) -> Outcome:
 def _start(settings: Settings, checkpoint: Checkpoint | None) -> None:
     """Import torch and what a checkpoint's network needs, and give torch the job's threads.
 
+    A store that cannot be written ends the job here, before hours of work that could not be kept.
     Imports make a million objects, all of which stay: to look for garbage among them meanwhile
     takes a sixth of the time.
     """
+    try:
+        Store(settings.store).check_writable()
+    except OSError as error:
+        raise transient(error, f"store {settings.store}") from error
     modules: list[str] = []
     if checkpoint is not None:
         modules = [".".join(PACKAGES[checkpoint.modality]), *LIBRARIES[checkpoint.modality]]

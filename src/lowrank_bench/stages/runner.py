@@ -49,7 +49,6 @@ class Runner:
 
     def __init__(self, store: Store, settings: Settings | None = None) -> None:
         self.store, self.settings = store, settings or Settings()
-        self._is_probed = False
 
     def ensure(self, step: Step[Made]) -> Made:
         """Return an artifact, after having it made where it is missing or damaged.
@@ -79,9 +78,6 @@ class Runner:
                     f"{step.title()}: what was written to {self.store.root} cannot be read back; "
                     "check the disk"
                 )
-            if not self._is_probed:  # before hours of work that could not be kept
-                self.store.check_writable()
-                self._is_probed = True
             step.make(self)
             artifact, attempts = step.lookup(self.store), attempts + 1
         return artifact
