@@ -9,6 +9,8 @@ from lowrank_bench.stages.submission import cores_at_once, lift_rate, submission
 from lowrank_bench.stages.experiment import load_experiment
 
 EXPERIMENT = load_experiment(Path(workflow.basedir, "conf"), config)
+if workflow.is_main_process:
+    EXPERIMENT.reopen()
 config["report"] = EXPERIMENT.report_words()
 RESULTS = EXPERIMENT.folder.as_posix()
 MEASURED = bool(EXPERIMENT.config.latency.batches)
@@ -50,6 +52,7 @@ localrules:
 rule all:
     default_target: True
     input:
+        EXPERIMENT.all_manifests(),  # or what is lost of a finished experiment would not be missed
         f"{RESULTS}/scores.parquet",
         f"{RESULTS}/report.html",
 

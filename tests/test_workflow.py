@@ -129,6 +129,8 @@ def test_cells_that_fail_are_rows_and_the_run_ends_with_an_error(finished):
     assert "leaves no rank" in lines[0]
     table = scores(finished)
     assert set(table.loc[table["compression"] == 0.9999, "status"]) >= {"failed"}
+    again = snakemake(finished, "--dry-run", overrides=[*TINY, "compressions=[0.3,0.9999]"])
+    assert "4 pieces of work failed in an earlier run" in again
 
 
 def test_a_checkpoint_that_cannot_be_made_leaves_rows_and_does_not_stop_the_others(finished):
@@ -242,6 +244,11 @@ def test_a_truncated_cell_is_computed_again_with_a_warning(finished):
     pd.testing.assert_frame_equal(
         scores(finished).drop(columns=MEASURED), before.drop(columns=MEASURED)
     )
+    assert "Nothing to be done" in snakemake(finished, "--dry-run")
+    victim.unlink()  # as `lowrank store verify` removes a damaged one
+    text = snakemake(finished, "--dry-run")
+    assert "1 jobs are open again" in text
+    assert re.findall(r"^(?:evaluate|score) +(\d+)$", text, re.M) == ["1", "1"]
 
 
 def test_a_killed_run_resumes_and_ends_with_identical_scores(finished):

@@ -1,4 +1,4 @@
-"""The exception that users see as a single line."""
+"""The exceptions that users see as a single line."""
 
 
 class LowRankError(ValueError):
@@ -6,4 +6,12 @@ class LowRankError(ValueError):
 
     The message is one line that names the cause and the fix. The command line prints it without a
     traceback and exits with code 2; workflow jobs print it and fail.
+    """
+
+
+class TransientError(LowRankError):
+    """A fault that has nothing to do with the work: the same call may succeed later.
+
+    A full disk, a hub that does not answer, too little memory. It is never the result of an
+    experiment: the job ends with its one line, and the next run tries again.
     """

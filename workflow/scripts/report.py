@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.stages.faults import is_transient, transient
 from lowrank_bench.stages.script import logged
 
 with logged(snakemake.log[0]):
@@ -14,6 +15,9 @@ with logged(snakemake.log[0]):
     command += ["--config", f"overrides={snakemake.params.overrides}"]
     command += ["--", *sorted(set(snakemake.input))]
     made = subprocess.run(command, capture_output=True, text=True)
+    fault = RuntimeError((made.stderr.strip().splitlines() or [""])[-1])
+    if made.returncode and is_transient(fault):  # a full disk, which its last line says
+        raise transient(fault, "report")
     print(made.stdout, made.stderr, file=sys.stderr)
     if made.returncode:
         raise LowRankError("snakemake could not make the report; its output stands above")

@@ -1,4 +1,4 @@
-"""`lowrank compress | evaluate | methods`."""
+"""`lowrank compress | evaluate | methods | store`."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lowrank_bench.cli import commands
 from lowrank_bench.cli.evaluate import evaluate_network
+from lowrank_bench.cli.store import add_store
 from lowrank_bench.errors import LowRankError
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; wrong input ends in one line on stderr and exit code 2."""
+    """Run the command line; wrong input ends in one line on stderr and exit code 2.
+
+    Exit code 1 says that something was found: damage in a store.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        code: int | None = options.run(options)
     except LowRankError as error:
         print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
         return 2
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = group.add_parser("methods", help="list all methods with their parameters")
     _add_methods_from(listing)
     listing.set_defaults(run=commands.list_methods)
+    add_store(group)
     return parser
 
 

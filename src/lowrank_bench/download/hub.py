@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import LowRankError, TransientError
 
 ATTEMPTS = 6
 LONGEST_WAIT = 5.0  # seconds between two attempts
@@ -107,7 +107,7 @@ def _with_retries(request: Callable[[], Result], repo: str, revision: str) -> Re
             break
         # Wait longer each time, so that a busy hub can recover.
         time.sleep(min(0.2 * 2**attempt, LONGEST_WAIT))
-    raise LowRankError(
+    raise TransientError(
         f"cannot download {repo} from {constants.ENDPOINT} ({_brief(fault)}); set HF_ENDPOINT to a "
         "hub that answers, or HF_HOME to a cache that contains it"
     )

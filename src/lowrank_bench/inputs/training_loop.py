@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.state import Stateful
-from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.files import read_signed, write_signed
 
 SAVE_INTERVAL = 300.0  # seconds
 OnStep = Callable[[int, int, float], None]
@@ -181,7 +181,7 @@ class Training:
         states = {name: part.state_dict() for name, part in self.parts.items()}
         content = BytesIO()
         torch.save([states, asdict(self.progress), self._remaining, self._best], content)
-        write_atomic(self.watch.file, content.getvalue())
+        write_signed(self.watch.file, content.getvalue())
         self._saved_at = time.monotonic()
 
     def _resume(self) -> None:
@@ -190,8 +190,13 @@ class Training:
         if file is None or not file.is_file():
             return
         try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
+            content = BytesIO(read_signed(file))
+            saved = torch.load(content, map_location="cpu", weights_only=True)
             states, progress, self._remaining, self._best = saved
+        except FileNotFoundError:  # another process has finished the same training meanwhile
+            return
+        except (OSError, MemoryError):  # of the machine, not of the file, which may serve again
+            raise
         except Exception as error:  # torch raises almost anything for a damaged file
             reason = str(error).partition("\n")[0] or type(error).__name__
             _log(f"warning: {file}: damaged or cut short ({reason}); training starts over")

@@ -15,7 +15,10 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
+from lowrank_bench.stages.faults import brief
+from lowrank_bench.stages.holdings import reopen, write_holdings
 from lowrank_bench.stages.progress import write_plan
+from lowrank_bench.stages.record import KIND, SUFFIX
 from lowrank_bench.stages.settings import settings_of
 from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
@@ -139,16 +142,33 @@ class Experiment:
             f"{self.folder.as_posix()}/jobs/{stage}/{job.name}.json" for job in jobs if wanted(job)
         ]
 
+    def reopen(self) -> None:
+        """Have jobs run again whose cells were lost, and say what failed for good before."""
+        places = [Path(manifest) for manifest in self.all_manifests()]
+        opened, failed = reopen(places, Store(self.config.store))
+        if opened:
+            _say(f"{opened:,} jobs are open again: their cells are no longer in the store")
+        if failed:
+            _say(
+                f"{failed:,} pieces of work failed in an earlier run, see {self.folder}/tables/"
+                "status.md; --forcerun evaluate tries them again"
+            )
+
     def announce(self, cores: int, submissions: str = "") -> None:
         """Say what is about to run, and write the plan by which jobs show their progress.
 
         `submissions` is a line on what the run will ask of a cluster.
         """
-        write_plan(self.folder, self.plan.stages(), cores)
+        stages = self.plan.stages()
+        try:
+            write_plan(self.folder, stages, cores)
+            write_holdings(self.folder, stages)
+        except OSError as error:
+            raise SystemExit(f"error: {self.folder} cannot be written: {brief(error)}") from None
         config, store = self.config, Store(self.config.store)
         jobs = (*self.plan.evaluate, *self.plan.finetune)
         cells = [cell for job in jobs for cell in job.cells()]
-        done = sum(store.place("cell", cell.key, ".safetensors").exists() for cell in cells)
+        done = sum(store.holds(KIND, cell.key, SUFFIX) for cell in cells)
         labels = {spec.label for job in self.plan.factorize for spec in job.specs}
         parts = {
             "networks": len(config.model),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lowrank_bench.config import Config
 from lowrank_bench.device import best_device
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import LowRankError, TransientError
 from lowrank_bench.evaluate.latency import COLUMNS, measured_costs
 from lowrank_bench.plan.cells import DENSE, Cell
 from lowrank_bench.plan.grid import Plan
@@ -73,5 +73,7 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
                     compressed = evaluator.network(cell)[0].to(device)
                     settings = (batch, wanted.repeats, wanted.warm_up, wanted.threads)
                     yield row | measured_costs(network, compressed, example, *settings)
+                except TransientError:
+                    raise
                 except LowRankError as error:  # the cell's own row says so as well
                     yield row | {"reason": str(error)}

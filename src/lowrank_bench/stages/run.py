@@ -1,4 +1,9 @@
-"""What each stage's job does. Work found in the store costs no torch import."""
+"""What each stage's job does. Work found in the store costs no torch import.
+
+A piece of work that cannot be done is an outcome with its reason, and a row in the tables. What the
+machine does wrong is no outcome (`faults` tells the two apart): the job ends with one line and
+writes no manifest, so that the next run does what is open.
+"""
 
 import gc
 import json
@@ -8,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import LowRankError, TransientError
 from lowrank_bench.inputs.modality import PACKAGES
 from lowrank_bench.plan.cells import Cell, Checkpoint, Job
 from lowrank_bench.stages.download import source_step
+from lowrank_bench.stages.faults import brief, transient
 from lowrank_bench.stages.progress import Progress
 from lowrank_bench.stages.record import missing_cells
 from lowrank_bench.stages.runner import Runner, Step
@@ -143,14 +149,22 @@ def failures_of(manifests: Iterable[Path]) -> dict[str, str]:
 
 
 def _tried(runner: Runner, step: Step[object]) -> str:
-    """Have an artifact made, and return the reason why it failed, or an empty one."""
+    """Have an artifact made, and return the reason why it failed for good, or an empty one.
+
+    Raises
+    ------
+    TransientError
+        When it may succeed later.
+    """
     try:
         runner.ensure(step)
+    except TransientError:
+        raise
     except LowRankError as error:
         return str(error)
     except Exception as error:  # a piece of work that cannot be done is a row with a reason
         traceback.print_exception(error)
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        return brief(error)
     return ""
 
 
@@ -165,9 +179,14 @@ def _failed(key: str, reason: str) -> Outcome:
 def _start(settings: Settings, checkpoint: Checkpoint | None) -> None:
     """Import torch and what a checkpoint's network needs, and give torch the job's threads.
 
+    A store that cannot be written ends the job here, before hours of work that could not be kept.
     Imports create a million objects, and all of them stay. Looking for garbage among them would
     take a sixth of the time, so the collector is off meanwhile.
     """
+    try:
+        Store(settings.store).check_writable()
+    except OSError as error:
+        raise transient(error, f"store {settings.store}") from error
     modules: list[str] = []
     if checkpoint is not None:
         modules = [".".join(PACKAGES[checkpoint.modality]), *LIBRARIES[checkpoint.modality]]

@@ -2,12 +2,14 @@
 
 A stage reads its inputs, computes, and writes. It never makes what another stage makes: it asks
 the runner, which looks the artifact up and, where it is missing or damaged, has its own stage make
-it. A damaged artifact is reported and removed by the store when it is read.
+it. A damaged artifact is reported and removed by the store when it is read. What the machine does
+wrong meanwhile ends as a `TransientError`, which no stage takes for a result (`faults`).
 """
 
 from typing import Protocol, TypeVar
 
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import TransientError
+from lowrank_bench.stages.faults import is_transient, transient
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 
@@ -53,13 +55,26 @@ class Runner:
 
         Raises
         ------
+        TransientError
+            When the disk, the memory, a hub or another process failed, or what is written is
+            damaged each time it is read.
         LowRankError
-            When its stage refuses, or what it writes is damaged each time.
+            When its stage refuses.
         """
+        try:
+            return self._made(step)
+        except TransientError:  # of a step inside this one
+            raise
+        except Exception as error:
+            if is_transient(error, self.store.root):
+                raise transient(error, step.title(), self.store.root) from error
+            raise
+
+    def _made(self, step: Step[Made]) -> Made:
         artifact, attempts = step.lookup(self.store), 0
         while artifact is None:
             if attempts == ATTEMPTS:
-                raise LowRankError(
+                raise TransientError(
                     f"{step.title()}: what was written to {self.store.root} cannot be read back; "
                     "check the disk"
                 )

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowrank_bench.config import Config
+from lowrank_bench.errors import LowRankError, TransientError
 from lowrank_bench.inputs.splits import split_and_range
 from lowrank_bench.plan.cells import Cell, Checkpoint
 from lowrank_bench.plan.grid import make_plan
@@ -18,6 +19,7 @@ from lowrank_bench.score.evaluated import evaluated_cell, note_on_data
 from lowrank_bench.score.experiment import score_experiment
 from lowrank_bench.score.scored_cell import ScoredCell
 from lowrank_bench.stages.download import DataStep
+from lowrank_bench.stages.faults import brief
 from lowrank_bench.stages.record import Record, read_record
 from lowrank_bench.stages.run import failures_of
 from lowrank_bench.stages.runner import Runner
@@ -100,24 +102,32 @@ def _scored(
         "code_digest": f"{checkpoint.code}.{spec.code}.{cell.code}",
         "config_digest": cell.config_digest,
     }
-    record = _record(cell, runner, cell.key in failures)
-    if record is None:
-        return ScoredCell(meta, {}, "failed", failures.get(cell.key, "no record in the store"))
+    record = _record(cell, runner, failures)
+    if isinstance(record, str):
+        return ScoredCell(meta, {}, "failed", record)
     return evaluated_cell(meta, record.facts, record.predictions)
 
 
-def _record(cell: Cell, runner: Runner, failed: bool) -> Record | None:
-    """Return a cell's record; one that was lost after its job had ended is made again."""
+def _record(cell: Cell, runner: Runner, failures: Mapping[str, str]) -> Record | str:
+    """Return a cell's record, or the reason why it has none.
+
+    A record that was lost after its job had ended is made again.
+    """
     record = read_record(cell, runner.store)
-    if record is not None or failed:
+    if record is not None:
         return record
+    if cell.key in failures:
+        return failures[cell.key]
     from lowrank_bench.stages.evaluate import CellStep
 
     try:
         return runner.ensure(CellStep(cell))
+    except TransientError:
+        raise
     except Exception as error:  # the cell becomes a row without a record
-        print(f"[score] {cell.title()}: {error}", file=sys.stderr, flush=True)
-        return None
+        reason = str(error) if isinstance(error, LowRankError) else brief(error)
+        print(f"[score] {cell.title()}: {reason}", file=sys.stderr, flush=True)
+        return reason
 
 
 def _labels(checkpoint: Checkpoint, split: str, folder: Path) -> NDArray[Any]:

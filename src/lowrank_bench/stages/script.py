@@ -6,14 +6,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.registry import register_folders
 from lowrank_bench.plan.cells import Job, job_from_json
 from lowrank_bench.stages.cards import take_cards
+from lowrank_bench.stages.faults import is_transient, transient
 from lowrank_bench.stages.run import Outcome, failures_of, write_outcome
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
@@ -54,15 +55,21 @@ def job_script(
 
 @contextmanager
 def logged(log: str) -> Iterator[None]:
-    """Copy stderr to the rule's log; end a user's error in one line, any other in a traceback."""
+    """Copy stderr to the rule's log; end with one line on what users or the machine did wrong.
+
+    Any other exception ends in its traceback.
+    """
     sys.stderr = _Tee(sys.stderr, Path(log))
     try:
         yield
     except LowRankError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if is_transient(error):
+            print(f"error: {transient(error, Path(log).stem)}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
         sys.exit(1)
     finally:
         # Otherwise the interpreter searches all of torch's objects for garbage when it exits.
@@ -70,15 +77,20 @@ def logged(log: str) -> Iterator[None]:
 
 
 class _Tee:
-    """A stream that writes to the terminal and to a file."""
+    """A stream that writes to the terminal and, as long as its disk has room, to a file."""
 
     def __init__(self, stream: Any, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._stream, self._file, self._begun = stream, file.open("w"), ""
+        self._stream, self._begun = stream, ""
+        self._file: IO[str] | None = None
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._file = file.open("w")
 
     def write(self, text: str) -> int:
         """Write to both; the terminal gets whole lines, so that two jobs do not mix theirs."""
-        self._file.write(text)
+        if self._file:
+            with suppress(OSError):
+                self._file.write(text)
         lines, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
             self._stream.write(lines + newline)
@@ -86,7 +98,9 @@ class _Tee:
 
     def flush(self) -> None:
         """Flush both."""
-        self._file.flush()
+        if self._file:
+            with suppress(OSError):
+                self._file.flush()
         if self._begun:
             self._stream.write(self._begun)
             self._begun = ""

@@ -2,10 +2,10 @@
 
 Writers build an artifact next to its final path and rename it. Readers therefore never see an
 incomplete one, and several writers (jobs, nodes, runs) may race: the first one wins, and the
-others discard their copy.
+others discard their copy. What is read is compared with the checksum that was written with it.
 """
 
-import json
+import os
 import shutil
 import sys
 import tempfile
@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lowrank_bench.store.digest import file_digest
-from lowrank_bench.store.files import write_atomic
+from lowrank_bench.store.checksum import DamagedError, check_sealed, check_signed, sealed
+from lowrank_bench.store.files import make_folder, sync, sync_tree, write_atomic
+from lowrank_bench.store.manifest import check_folder, read_manifest, write_manifest
 
-MANIFEST = "manifest.json"
+# How artifacts that are single files carry their checksums, by suffix.
+CHECKS = {".safetensors": check_sealed, ".pt": check_signed}
 SETTLING = 20  # attempts to rename an artifact to its final path
 
 
@@ -48,23 +50,33 @@ class Store:
         """Return the path of an artifact, whether it exists or not."""
         return self.root / kind / key[:2] / f"{key}{suffix}"
 
+    def holds(self, kind: str, key: str, suffix: str = "") -> bool:
+        """Return whether an artifact is there, without a look into it; quick, for very many."""
+        return os.path.exists(f"{self.root}/{kind}/{key[:2]}/{key}{suffix}")
+
     def folder(self, kind: str, key: str, *, deep: bool = False) -> Path | None:
         """Return the folder of `key` if it is complete, else None.
 
-        A folder with missing or truncated files is reported and removed. With `deep`, the SHA-256
-        of every file is verified too, once per `Store` object.
+        A folder whose manifest is damaged, or with missing or truncated files, is reported and
+        removed. With `deep`, the SHA-256 of every file is verified too, once per `Store` object.
+
+        Raises
+        ------
+        OSError
+            When it cannot be read now, which is no reason to remove it.
         """
         place = self.place(kind, key)
         if not place.is_dir():
             return None
         deep = deep and place not in self._verified
-        fault = _fault(place, deep)
-        if fault is None:
-            if deep:
-                self._verified.add(place)
-            return place
-        self.discard(place, fault, lambda aside: _fault(aside, deep) is not None)
-        return None
+        try:
+            check_folder(place, deep)
+        except DamagedError as fault:
+            self.discard(place, str(fault), lambda aside: _is_damaged(aside, deep))
+            return None
+        if deep:
+            self._verified.add(place)
+        return place
 
     def artifact(self, kind: str, key: str) -> Artifact | None:
         """Return the folder of `key` with its manifest if it is complete, else None.
@@ -77,35 +89,70 @@ class Store:
 
     def manifest(self, folder: Path) -> dict[str, Any]:
         """Return the facts that the writer of a folder recorded in its manifest."""
-        facts: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["about"]
+        facts: dict[str, Any] = read_manifest(folder)["about"]
         return facts
 
     @contextmanager
     def new_folder(self, kind: str, key: str, facts: dict[str, Any]) -> Iterator[Path]:
         """Yield a new folder to fill; it becomes the artifact if the block raises no error.
 
-        `facts` are written to the manifest after the block, which may still add to them.
+        `facts` are written to the manifest after the block, which may still add to them. When the
+        artifact has its name, all of it is on disk.
         """
         place = self.place(kind, key)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         fresh = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
         try:
             yield fresh
-            _write_manifest(fresh, facts)
+            write_manifest(fresh, facts)
             fresh.chmod(0o755)  # temporary folders are private, artifacts are shared
-            self._settle(fresh, kind, key)
+            self.settle(fresh, kind, key)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
     def write_file(self, kind: str, key: str, suffix: str, content: bytes) -> None:
-        """Write an artifact that is a single file, atomically."""
-        write_atomic(self.place(kind, key, suffix), content)
+        """Seal an artifact that is a single file (`checksum.sealed`), and write it atomically."""
+        write_atomic(self.place(kind, key, suffix), sealed(content))
 
-    def _settle(self, fresh: Path, kind: str, key: str) -> None:
+    def read_file(self, kind: str, key: str, suffix: str) -> bytes | None:
+        """Return a single file that matches its checksum, else None.
+
+        A damaged one is reported and removed.
+
+        Raises
+        ------
+        OSError
+            When it cannot be read now, which is no reason to remove it.
+        """
+        place = self.place(kind, key, suffix)
+        try:
+            return CHECKS[suffix](place.read_bytes())
+        except FileNotFoundError:
+            return None
+        except DamagedError as fault:
+            self.discard(place, f"damaged or cut short: {fault}", _is_damaged)
+            return None
+
+    def check_writable(self) -> None:
+        """Write and remove a small file, before work whose result could not be written.
+
+        Raises
+        ------
+        OSError
+            When the store is read-only, its disk is full, or the like.
+        """
+        make_folder(self.root)
+        with tempfile.NamedTemporaryFile(prefix=".probe-", dir=self.root) as probe:
+            probe.write(bytes(4096))
+
+    def settle(self, fresh: Path, kind: str, key: str) -> None:
         """Make a filled folder the artifact, unless another writer has already finished it."""
+        sync_tree(fresh)
+        place = self.place(kind, key)
         for attempt in range(SETTLING):
             try:
-                fresh.rename(self.place(kind, key))
+                fresh.rename(place)
+                sync(place.parent)
                 return
             except OSError:  # another writer was first; `folder` removes its result if damaged
                 if self.folder(kind, key):
@@ -122,7 +169,7 @@ class Store:
         process may already have replaced it: if `is_broken` finds it intact, it is renamed back.
         """
         self._verified.discard(place)
-        aside = place.with_name(f".{place.name}-{uuid4().hex}")
+        aside = place.with_name(f".{uuid4().hex}-{place.name}")  # with its suffix
         try:
             place.rename(aside)
         except FileNotFoundError:  # another process has removed it
@@ -138,33 +185,30 @@ class Store:
             aside.unlink(missing_ok=True)
 
 
-def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    files = {
-        str(file.relative_to(folder)): [file.stat().st_size, file_digest(file)]
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-    for name in files:
-        (folder / name).chmod(0o644)
-    content = {"about": facts, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True))
+def check(place: Path) -> None:
+    """Compare everything in an artifact with its checksums.
+
+    Raises
+    ------
+    DamagedError
+        When anything is not as it was written.
+    OSError
+        When it cannot be read, or no longer exists.
+    """
+    if place.is_dir():
+        check_folder(place, deep=True)
+    else:
+        CHECKS[place.suffix](place.read_bytes())
 
 
-def _fault(folder: Path, deep: bool) -> str | None:
-    """Return what is wrong with a folder, or None if it matches its manifest."""
+def _is_damaged(place: Path, deep: bool = True) -> bool:
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        return f"{MANIFEST} is missing or damaged"
-    for name, (size, sha256) in files.items():
-        file = folder / name
-        try:
-            present = file.stat().st_size
-            changed = deep and present == size and file_digest(file) != sha256
-        except OSError:
-            return f"{name} is missing"
-        if present != size:
-            return f"{name} has {present} bytes, not {size}"
-        if changed:
-            return f"the SHA-256 of {name} has changed since it was written"
-    return None
+        if place.is_dir():
+            check_folder(place, deep)
+        else:
+            check(place)
+    except DamagedError:
+        return True
+    except OSError:  # what cannot be read is left to the next look
+        return False
+    return False
