@@ -1,6 +1,7 @@
 """An experiment as the Snakefile sees it: its jobs, what each waits for, and its messages."""
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ class Experiment:
     def settings(self) -> str:
         """What jobs need beside their work, canonical JSON; keys name what decides a result."""
         evaluation = self.config.evaluation
-        return canonical(
+        return _brace_safe(
             {
                 "store": self.config.store,
                 "folder": self.folder.as_posix(),
@@ -76,7 +77,7 @@ class Experiment:
     @property
     def overrides_json(self) -> str:
         """The overrides, canonical JSON."""
-        return canonical(self.overrides)
+        return _brace_safe(self.overrides)
 
     @cached_property
     def score_digest(self) -> str:
@@ -195,6 +196,14 @@ class Experiment:
         if len(failed):
             table = self.folder / "tables/status.md"
             raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
+
+
+def _brace_safe(value: Any) -> str:
+    """Return canonical JSON in which Snakemake sees no wildcard: `{name}` within a text.
+
+    The braces of JSON's own objects are followed by a quotation mark.
+    """
+    return re.sub(r"\{(?=\s*\w)", r"\\u007b", canonical(value))
 
 
 def _checkpoints(job: Job) -> set[str]:
