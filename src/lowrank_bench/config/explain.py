@@ -104,9 +104,9 @@ def _shown(file: Path, folder: Path) -> str:
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:
-    if not file.is_file():
-        return False
     here: Any = read_keys(file)
+    if not here:
+        return False
     for key in keys:
         if not isinstance(here, Mapping) or key not in here:
             return False
