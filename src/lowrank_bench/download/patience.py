@@ -25,9 +25,9 @@ def heard(*_: object) -> None:
 
 def listener() -> type[Any]:
     """Return a progress bar, as `hf_hub_download` takes it, that calls `heard`."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class _Listener(tqdm):  # type: ignore[type-arg, misc]
+    class _Listener(tqdm):
         def update(self, n: float | None = 1) -> bool | None:
             if n:
                 heard()
