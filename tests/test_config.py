@@ -225,3 +225,20 @@ def test_an_experiment_s_settings_for_tasks_that_are_not_selected_are_ignored():
     assert list(config.task) == ["rte"]
     kept = load_config(CONF, ["experiment=minilm_glue", "task=[sst2]"])
     assert kept.task["sst2"].train.limit == 20000
+
+
+def test_the_announcement_counts_and_multiplies_nothing_that_is_no_product(
+    tmp_path, monkeypatch, capsys
+):
+    words = ["experiment=quickstart", "finetune_epochs=[0,2]", "select={messi: k}"]
+    words += ["evaluation.train_rows=100"]
+    monkeypatch.chdir(tmp_path)
+    for some in ([], words):
+        experiment = Experiment(load_config(CONF, some), some)
+        experiment.announce(1)
+        said = capsys.readouterr().err
+        jobs = (*experiment.plan.evaluate, *experiment.plan.finetune)
+        count = sum(len(job.cells()) for job in jobs)
+        assert f"{count:,} cells (5 networks, 10 tasks, 1 seed, 25 methods, 5 rates" in said
+        assert "=" not in said
+        assert " x " not in said

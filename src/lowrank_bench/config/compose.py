@@ -64,7 +64,8 @@ def validated(values: Mapping[str, Any], folder: Path, overrides: Sequence[str] 
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise LowRankError(explain(error, folder, values, overrides)) from None
+        text = explain(error, folder, values, overrides)
+        raise LowRankError(" ".join(text.split())) from None  # a key may hold line breaks
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
+from lowrank_bench.report.escape import rst_text
 from lowrank_bench.stages.progress import write_plan
 from lowrank_bench.store.digest import canonical, digest
 from lowrank_bench.store.store import Store
@@ -114,9 +115,9 @@ class Experiment:
         used = sorted({entry.name for entry in self.config.method.values()})
         classes = [method_class(name) for name in used]
         return {
-            "title": self.config.title,
-            "description": self.config.description,
-            "methods": [f"``{c.name}``: {c.title}. {c.source}." for c in classes],
+            "title": rst_text(self.config.title),
+            "description": rst_text(self.config.description),
+            "methods": [f"``{c.name}``: {rst_text(f'{c.title}. {c.source}.')}" for c in classes],
         }
 
     def job_json(self, stage: str, name: str) -> str:
@@ -161,17 +162,18 @@ class Experiment:
         cells = [cell for job in jobs for cell in job.cells()]
         done = sum(store.place("cell", cell.key, ".safetensors").exists() for cell in cells)
         labels = {spec.label for job in self.plan.factorize for spec in job.specs}
+        # No product: a method runs on the networks whose layers it compresses, on tasks of theirs.
         parts = {
-            "networks": len(config.model),
-            "tasks": len(config.task),
-            "seeds": len(config.seeds),
-            "methods": len(labels),
-            "rates": len(config.compressions),
+            "network": len(config.model),
+            "task": len(config.task),
+            "seed": len(config.seeds),
+            "method": len(labels),
+            "rate": len(config.compressions),
         }
-        product = " x ".join(f"{number} {name}" for name, number in parts.items())
+        of = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in parts.items())
         if self.plan.finetune:
-            product += f", with {_listed(config.finetune_epochs)} epochs of training after,"
-        _say(f"{config.title}: {product} = {len(cells):,} cells, {done:,} of them in the store")
+            of += f", {_listed(config.finetune_epochs)} epochs of training after"
+        _say(f"{config.title}: {len(cells):,} cells ({of}), {done:,} of them in the store")
         if submissions:
             _say(submissions)
 
