@@ -4,7 +4,13 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-from lowrank_bench.report.names import drop_stem, figure_names, shared_figures, table_names
+from lowrank_bench.report.names import (
+    drop_stem,
+    figure_names,
+    label_text,
+    shared_figures,
+    table_names,
+)
 from lowrank_bench.stages.submission import cores_at_once, lift_rate, submissions
 from lowrank_bench.stages.experiment import load_experiment
 

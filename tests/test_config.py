@@ -1,16 +1,20 @@
 """Composition and validation: what is accepted, and the one-line error of each fault."""
 
+import json
 from math import prod
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.io import WILDCARD_REGEX
 
 from lowrank_bench.config import load_config
 from lowrank_bench.config.compose import overrides_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import methods_for
 from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.report.names import label_text
+from lowrank_bench.stages.experiment import Experiment
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -120,12 +124,59 @@ def test_snakemake_settings_become_overrides():
         ("statistics.baseline=foo", ["'foo'", "lrank, messi"]),
         ("checkpoints=published", ["published", "quick_bert"]),
         ("nonsense", ["nonsense", "key=value"]),
+        ("compressions.x=0.5", ["compressions.x"]),
+        ("compressions=[0.5,nan]", ["compressions.1", "finite"]),
+        ("recipe.max_grad_norm=inf", ["recipe.max_grad_norm", "finite"]),
+        ("recipe.learning_rate=inf", ["recipe.learning_rate", "finite"]),
+        ("recipe.weight_decay=inf", ["recipe.weight_decay", "finite"]),
+        ("recipe.epochs=true", ["recipe.epochs", "number"]),
+        ("finetune_epochs=[false]", ["finetune_epochs.0"]),
+        ("seeds=[-1]", ["seeds.0", "greater than or equal to 0"]),
+        ("statistics.resamples=1000000000000", ["statistics.resamples", "100000"]),
+        ("task.quick_cola.labels=1000000000", ["quick_cola.labels", "from 2 to 100,000"]),
+        ("task.quick_cola.labels=-1", ["quick_cola.labels", "from 2 to 100,000"]),
+        ("task.quick_cola.labels=true", ["quick_cola.labels", "from 2 to 100,000"]),
+        ("task.quick_cola.labels=[a,a]", ["quick_cola.labels", "twice"]),
+        ("task.quick_cola.train.split='train[:5]'", ["train.split", "letters"]),
+        ("task.quick_cola.columns=[label]", ["columns", "labels; take it out"]),
+        ("store=/dev/null", ["store", "not a folder"]),
+        ("store=''", ["store", "blank"]),
+        ("name=--help", ["name", "does not begin with -"]),
+        (f"name={'x' * 5000}", ["name", "at most 100"]),
+        ("hydra.run.dir=x", ["hydra.run.dir", "take it out"]),
+        ("++hydra.job.name=x", ["hydra.job.name", "take it out"]),
+        ("title={a}", ["title={a}", "quotes"]),
+        ("title=???", ["title", "Missing"]),
     ],
 )
 def test_a_wrong_override_is_one_clear_line(override, parts):
     message = fault(CONF, override)
     for part in parts:
         assert part in message, message
+
+
+@pytest.mark.parametrize("split", ["validation[a:b]", "validation[", "../../x", "validation[5:2]"])
+def test_a_wrong_split_is_one_clear_line(split):
+    entry = f"{{split: '{split}', metrics: [accuracy]}}"
+    assert "evaluation.0.split" in fault(CONF, f"task.quick_cola.evaluation=[{entry}]")
+
+
+def test_a_split_or_a_metric_that_is_listed_twice_is_refused():
+    entry = "{split: validation, metrics: [accuracy]}"
+    assert "twice" in fault(CONF, f"task.quick_cola.evaluation=[{entry},{entry}]")
+    entry = "{split: validation, metrics: [accuracy,accuracy]}"
+    assert "twice" in fault(CONF, f"task.quick_cola.evaluation=[{entry}]")
+
+
+@pytest.mark.parametrize("title", ["{a}", "a {b} {{c}}", "</script>"])
+def test_titles_with_braces_reach_snakemake_as_they_are(title):
+    words = [f"title='{title}'", "model=[quick_bert]", "task=[quick_cola]", "method=[svd]"]
+    experiment = Experiment(load_config(CONF, words), words)
+    assert experiment.config.title == title
+    assert json.loads(experiment.overrides_json) == words
+    for text in (experiment.overrides_json, experiment.settings, label_text(title)):
+        assert not WILDCARD_REGEX.search(text)
+        assert "</script" not in label_text(title)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +225,20 @@ def test_an_experiment_s_settings_for_tasks_that_are_not_selected_are_ignored():
     assert list(config.task) == ["rte"]
     kept = load_config(CONF, ["experiment=minilm_glue", "task=[sst2]"])
     assert kept.task["sst2"].train.limit == 20000
+
+
+def test_the_announcement_counts_and_multiplies_nothing_that_is_no_product(
+    tmp_path, monkeypatch, capsys
+):
+    words = ["experiment=quickstart", "finetune_epochs=[0,2]", "select={messi: k}"]
+    words += ["evaluation.train_rows=100"]
+    monkeypatch.chdir(tmp_path)
+    for some in ([], words):
+        experiment = Experiment(load_config(CONF, some), some)
+        experiment.announce(1)
+        said = capsys.readouterr().err
+        jobs = (*experiment.plan.evaluate, *experiment.plan.finetune)
+        count = sum(len(job.cells()) for job in jobs)
+        assert f"{count:,} cells (5 networks, 10 tasks, 1 seed, 25 methods, 5 rates" in said
+        assert "=" not in said
+        assert " x " not in said

@@ -1,14 +1,19 @@
 """Downloads: what is checked, what is refused, and what the one-line errors say."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from lowrank_bench.download import hub
+from lowrank_bench.download.patience import Silence, heard, patiently
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.plan.cells import Source
 from lowrank_bench.stages.download import source_step
@@ -155,3 +160,114 @@ def test_transient_faults_are_retried(monkeypatch):
         return answer
 
     assert hub._with_retries(call, "a/b", "main") == "content"
+
+
+class Hub(threading.Thread):
+    """A hub on a socket that answers each request by `answer(path)`; None: never."""
+
+    def __init__(self, answer):
+        super().__init__(daemon=True)
+        self.answer, self.held, self.asked = answer, [], 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            connection, _ = self.socket.accept()
+            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection):
+        self.held.append(connection)
+        request = b""
+        while b"\r\n\r\n" not in request:
+            part = connection.recv(65536)
+            if not part:
+                return
+            request += part
+        self.asked += 1
+        method, path, _ = request.decode().split(" ", 2)
+        said = self.answer(method, path)
+        if said is not None:
+            connection.sendall(said)
+
+
+COMMIT = "0" * 40
+
+
+def _info(name):
+    body = json.dumps({"id": "a/b", "sha": COMMIT, "siblings": [{"rfilename": name}]}).encode()
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def half_a_body(method, path):
+    """Answer all, but of a file only the first half, and then nothing more."""
+    if "/api/" in path:
+        return _info("file.bin")
+    head = f'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nX-Repo-Commit: {COMMIT}\r\nETag: "e"\r\n'
+    head += "Connection: close\r\n\r\n" if method == "HEAD" else "\r\n"
+    return head.encode() + (b"" if method == "HEAD" else b"x" * 500)
+
+
+def ask(port, folder, code):
+    """Run code in a process with limits of fractions of a second; return its lines and seconds."""
+    words = (
+        "from lowrank_bench.download import hub; from lowrank_bench.errors import LowRankError\n"
+        "hub.TIMEOUT, hub.PATIENCE = 0.5, 1.5\n"
+        "import time; start = time.monotonic()\n"
+        f"try: {code}\n"
+        "except LowRankError as error: print(error)\n"
+        "print(time.monotonic() - start)"
+    )
+    env = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(folder)}
+    env |= {"HF_HUB_OFFLINE": "0", "PATH": os.environ["PATH"]}
+    env["PYTHONPATH"] = str(Path(hub.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", words], env=env, capture_output=True, text=True, timeout=50
+    )
+    assert not done.stderr
+    *lines, seconds = done.stdout.strip().splitlines()
+    return lines, float(seconds)
+
+
+@pytest.mark.parametrize("code", ["hub.list_files('a/b', 'main', 'model')",
+                                  "hub.fetch('a/b', 'file.bin', 'main', 'model')"])  # fmt: skip
+def test_a_hub_that_accepts_and_never_answers_ends_in_one_line(tmp_path, code):
+    silent = Hub(lambda *_: None)
+    lines, seconds = ask(silent.port, tmp_path, code)
+    assert len(lines) == 1
+    assert f"127.0.0.1:{silent.port} sends nothing" in lines[0]
+    assert "set HF_ENDPOINT" in lines[0]
+    assert silent.asked >= 1
+    assert seconds < 3
+    assert (hub.TIMEOUT, hub.PATIENCE) == (10, 30)  # so that a real one ends within a minute
+
+
+def test_a_hub_that_sends_half_a_file_and_falls_silent_ends_in_one_line(tmp_path):
+    half = Hub(half_a_body)
+    lines, seconds = ask(half.port, tmp_path, "hub.fetch('a/b', 'file.bin', 'main', 'model')")
+    assert len(lines) == 1
+    assert "sends nothing" in lines[0] or "cannot download a/b" in lines[0]
+    assert seconds < 20
+    assert not list(tmp_path.rglob("snapshots/*/file.bin"))
+
+
+def test_what_is_heard_again_and_again_may_take_longer_than_the_patience():
+    def _slow():
+        for _ in range(10):
+            time.sleep(0.06)
+            heard()
+        return "all"
+
+    assert patiently(_slow, 0.3) == "all"
+    with pytest.raises(Silence):
+        patiently(lambda: time.sleep(1), 0.2)
+    with pytest.raises(ZeroDivisionError):
+        patiently(lambda: 1 / 0, 0.2)
+
+
+def test_a_name_that_no_hub_can_have_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(hub.time, "sleep", pytest.fail)
+    with pytest.raises(LowRankError, match="written as owner/name"):
+        hub.fetch("../../x/y", "config.json", "main", "model")

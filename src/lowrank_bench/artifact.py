@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -24,6 +24,9 @@ from lowrank_bench.layers.embedding import replace_module
 from lowrank_bench.layers.resize import Resized, find_resized, resize
 
 WEIGHTS, MANIFEST, CONFIG = "model.safetensors", "lowrank.json", "config.json"
+
+# What transformers and torch hold themselves; any other name is a repository of kernels to run.
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 def _known_kind(kind: str) -> str:
@@ -51,7 +54,7 @@ class Manifest(BaseModel):
     format: Literal["lowrank-bench"] = "lowrank-bench"
     version: Literal[1] = 1
     network: str
-    attention: str | None = None
+    attention: Attention | None = None
     swaps: list[Swap]
     shared: dict[str, str]
     resized: list[Resized] = []
@@ -89,7 +92,8 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         fresh.mkdir()
         config = _config_of(model)
         if config is not None:
-            manifest.attention = config._attn_implementation
+            used = config._attn_implementation
+            manifest.attention = used if used in get_args(Attention) else None
             _write_config(config, type(model).__name__, fresh)
         save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
         (fresh / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
@@ -250,21 +254,27 @@ def _from_config(place: Path, manifest: Manifest) -> nn.Module:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(place)
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(f"{file} is damaged ({fault}); save the network again") from None
     name = (config.architectures or ["AutoModelForSequenceClassification"])[0]
-    architecture = getattr(transformers, name, None)
+    architecture = getattr(transformers, name, None) if isinstance(name, str) else None
     # Classes of models have the first, the Auto classes the second.
     build = getattr(architecture, "_from_config", None) or getattr(
         architecture, "from_config", None
     )
-    if build is None:
+    if build is None or config._attn_implementation not in (None, *get_args(Attention)):
         raise LowRankError(
             f"transformers has no network {name}, which {file} names; pass model=..."
         )
-    options = {"attn_implementation": manifest.attention} if manifest.attention else {}
+    options: dict[str, Any] = {}
+    if manifest.attention:
+        options["attn_implementation"] = manifest.attention
+    if not hasattr(
+        architecture, "_from_config"
+    ):  # an Auto class, which would run the folder's code
+        options["trust_remote_code"] = False
     with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
         model: nn.Module = build(config, **options)
     return model

@@ -40,7 +40,7 @@ rule figures:
             report(
                 f"{RESULTS}/figures/{drop_stem(model)}.png",
                 category="Drop against compression",
-                labels={"network": EXPERIMENT.config.model[model].title},
+                labels={"network": label_text(EXPERIMENT.config.model[model].title)},
                 caption="../report/drop.rst",
             )
             for model in EXPERIMENT.config.model
@@ -64,7 +64,7 @@ rule figures:
         mem_mb=1500,
     params:
         digest=EXPERIMENT.present_digest,
-        title=EXPERIMENT.config.title,
+        title=lambda wildcards: EXPERIMENT.config.title,
     message:
         "figures"
     script:

@@ -1,5 +1,6 @@
 """Calibration data for `lowrank compress`: lines of a text file, or images of a folder."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.problem import Batches
 
 ROWS, BATCH_SIZE, MAX_LENGTH = 256, 32, 128
+LARGEST_SIDE = 4096  # pixels
 
 
 def text_batches(lines: list[str], tokenizer: Any) -> Batches:
@@ -67,23 +69,27 @@ def image_example(model: nn.Module, name: str) -> dict[str, Tensor] | None:
 
 
 def _settings(model: nn.Module, name: str) -> Any:
-    from transformers import ImageProcessingMixin
-
     from lowrank_bench.inputs.vision.settings import ImageSettings
 
+    config: Any = model.config  # of transformers; its folder, where the network came from a hub
+    folder = Path(getattr(config, "_name_or_path", "") or name)
     try:
-        stated, _ = ImageProcessingMixin.get_image_processor_dict(name)
-    except (OSError, ValueError) as error:
-        fault = str(error).splitlines()[0]
+        said = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        size = getattr(config, "image_size", None) or said.get("crop_size") or said.get("size")
+        while isinstance(size, dict):
+            size = next(iter(size.values()))
+        channels = getattr(config, "num_channels", 3)
+        half = [0.5] * channels
+        mean, std = said.get("image_mean") or half, said.get("image_std") or half
+        settings = ImageSettings(int(size or 224), tuple(mean), tuple(std), channels)
+    except (OSError, ValueError, TypeError, AttributeError, StopIteration) as error:
+        fault = (str(error).splitlines() or [type(error).__name__])[0]
         raise LowRankError(
             f"{name} does not say how to prepare images (preprocessor_config.json): {fault}"
         ) from None
-    size = (
-        getattr(model.config, "image_size", None) or stated.get("crop_size") or stated.get("size")
-    )
-    while isinstance(size, dict):
-        size = next(iter(size.values()))
-    channels = getattr(model.config, "num_channels", 3)
-    half = [0.5] * channels
-    mean, std = stated.get("image_mean") or half, stated.get("image_std") or half
-    return ImageSettings(int(size or 224), tuple(mean), tuple(std), channels)
+    if not 1 <= settings.size <= LARGEST_SIDE:
+        raise LowRankError(
+            f"{name} says that images have {settings.size} pixels a side, at most {LARGEST_SIDE} "
+            "are taken; correct its preprocessor_config.json"
+        )
+    return settings

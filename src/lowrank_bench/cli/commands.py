@@ -66,7 +66,7 @@ def compress_network(options: Namespace) -> None:
     from lowrank_bench.compression.front import compress
 
     with tqdm(total=3, desc="load", unit="step", leave=False) as bar:
-        model, tokenizer = load_network(options.model, options.revision)
+        model, tokenizer = load_network(options.model, options.revision, options.trust_remote_code)
         bar.update()
         bar.set_description(f"compress by {options.method}")
         small, report = compress(

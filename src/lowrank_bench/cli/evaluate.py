@@ -48,12 +48,15 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from lowrank_bench.store.store import Store
 
     task, runner = config.task[options.task], Runner(Store(options.store))
+    # What is wrong with the network is said before anything is downloaded for it.
+    model = _load(options.model, options.trust_remote_code)
+    _check_classifies(model, options)
+    processor = _processor(model, task, options.model, options.trust_remote_code)
+    order = _output_order(model.config, task.labels, options.model)
     data = runner.ensure(DataStep(task_data(config, options.task)))
     missing = data.manifest["missing"]
     device = best_device(config.evaluation.device)
-    model = _load(options.model).to(device)
-    processor = _processor(model, task, options.model)
-    order = _output_order(model.config, task.labels, options.model)
+    model = model.to(device)
     inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
     inputs["max_length"] = options.max_length
     kind: Kind = "classification" if task.labels else "regression"
@@ -70,7 +73,18 @@ def _print_scores(options: Namespace, config: Any) -> None:
             print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
 
 
-def _processor(model: Any, task: Any, folder: Path) -> Any:
+def _check_classifies(model: Any, options: Namespace) -> None:
+    """Refuse a network that has no outputs for the labels of a task, such as a sentence encoder."""
+    kind = type(model)
+    if kind.__module__.startswith("transformers.") and "Classification" not in kind.__name__:
+        raise LowRankError(
+            f"{options.model} is a {kind.__name__}, which has no classifier for {options.task}; "
+            "compress and evaluate a network that was fine-tuned on the task, or run an experiment "
+            "that fine-tunes it first, such as minilm_glue"
+        )
+
+
+def _processor(model: Any, task: Any, folder: Path, trust: bool) -> Any:
     """Return the tokenizer of a folder, or how the task's images are prepared."""
     takes = {"input_ids": "text", "pixel_values": "image"}.get(model.main_input_name)
     if takes != task.modality:
@@ -90,19 +104,19 @@ def _processor(model: Any, task: Any, folder: Path) -> Any:
                 "as many numbers in image.mean and image.std"
             )
         return settings
-    from transformers import AutoTokenizer
+    from lowrank_bench.inputs.checked import load_tokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return load_tokenizer(folder, trust)
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path, trust: bool) -> Any:
     """Return the network of a folder that `lowrank compress` or transformers wrote."""
     from lowrank_bench.artifact import MANIFEST, load
     from lowrank_bench.cli.load import load_network
 
     if (folder / MANIFEST).is_file():
         return load(folder)
-    return load_network(str(folder))[0]
+    return load_network(str(folder), trust=trust)[0]
 
 
 def _output_order(config: Any, labels: list[str], folder: Path) -> list[int]:

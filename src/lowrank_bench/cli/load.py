@@ -1,47 +1,71 @@
 """Load any transformers network in its own class, from a folder or a hub."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
 
 
-def load_network(name: str, revision: str | None = None) -> tuple[nn.Module, Any]:
+def load_network(
+    name: str, revision: str | None = None, trust: bool = False
+) -> tuple[nn.Module, Any]:
     """Return a network in its own class and precision, and its tokenizer if it has one.
 
     Parameters
     ----------
     name
         A folder with `config.json` and weights, or a hub repository.
+    revision
+        Of the repository.
+    trust
+        Whether code that comes with the network may run.
 
     Raises
     ------
     LowRankError
         When the network cannot be loaded, is compressed already, or has an unknown class.
     """
-    import transformers
+    from lowrank_bench.inputs.checked import class_of, load_config, load_model
 
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
-        raise LowRankError(f"{name} has no config.json; name the folder of a transformers network")
-    if (Path(name) / "lowrank.json").is_file():
+    folder = Path(name) if Path(name).exists() else _fetched(name, revision, trust)
+    if (folder / "lowrank.json").is_file():
         raise LowRankError(f"{name} is compressed already; compress the original network")
+    config = load_config(folder, trust)
+    model = load_model(class_of(folder, config, trust), folder, trust, dtype="auto")
+    return model, _tokenizer(folder, trust)
+
+
+def _fetched(name: str, revision: str | None, trust: bool) -> Path:
+    """Return the folder of a hub's repository, whose configuration is checked before the rest."""
+    from lowrank_bench.download import hub
+    from lowrank_bench.download.network import required_files
+    from lowrank_bench.inputs.checked import CONFIG, load_config
+
+    def _wanted(files: list[str]) -> list[str]:
+        code = [file for file in files if trust and file.endswith(".py")]
+        return [*required_files(files, name), *code]
+
     try:
-        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
-        cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
-        model = cls.from_pretrained(name, revision=revision, dtype="auto").eval()
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LowRankError(
-            f"cannot load {name}: {reason}; name a folder or a hub repository, and set "
-            "HF_ENDPOINT for another hub"
-        ) from None
+        load_config(hub.fetch_folder(name, revision, lambda _: [CONFIG]), trust)
+        return hub.fetch_folder(name, revision, _wanted)
+    except LowRankError as error:
+        raise LowRankError(f"{name} is no folder here, and from the hub: {error}") from None
+
+
+def _tokenizer(folder: Path, trust: bool) -> Any:
+    """Return the tokenizer of a folder; None, with a warning where it has one that fails."""
+    from lowrank_bench.inputs.checked import load_tokenizer
+
+    files = [file.name for file in folder.glob("*") if "token" in file.name or "vocab" in file.name]
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, KeyError):
-        return model, None
+        tokenizer = load_tokenizer(folder, trust)
+    except LowRankError as error:
+        if files:
+            print(f"warning: no tokenizer will be written: {error}", file=sys.stderr)
+        return None
     # Without tokenizer files transformers makes a tokenizer that knows only special tokens.
     known = len(tokenizer.get_vocab()) > len(tokenizer.all_special_ids)
-    return model, tokenizer if known else None
+    return tokenizer if known else None

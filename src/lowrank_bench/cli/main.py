@@ -126,6 +126,7 @@ def _add_compress(group: "Commands") -> None:
     )
     command.add_argument("--layer", help="dotted name of the embedding, where there are several")
     command.add_argument("--revision", help="revision of a hub repository")
+    _add_trust(command)
     command.set_defaults(run=commands.compress_network)
 
 
@@ -149,4 +150,13 @@ def _add_evaluate(group: "Commands") -> None:
         metavar="KEY=VALUE",
         help="a configuration override, such as hub.revision=main; may be repeated",
     )
+    _add_trust(command)
     command.set_defaults(run=evaluate_network)
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the code that comes with the network; read it first",
+    )

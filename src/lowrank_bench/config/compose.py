@@ -16,11 +16,20 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from lowrank_bench.config.explain import explain
+from lowrank_bench.config.guard import (
+    brief,
+    check_file,
+    check_overrides,
+    check_references,
+    experiment_file,
+    read_keys,
+    short_name,
+    too_deep,
+)
 from lowrank_bench.config.schema import Config
 from lowrank_bench.errors import LowRankError
 
 GROUPS = ("experiment", "model", "task", "method")
-DEFAULT = "quickstart"  # the experiment of config.yaml
 
 
 def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -39,11 +48,24 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
         For an unknown entry or key, or an invalid value: one line with the key, its file and the
         nearest valid name.
     """
-    values = _compose(Path(folder).resolve(), list(overrides))
+    return validated(_compose(Path(folder).resolve(), list(overrides)), Path(folder), overrides)
+
+
+def validated(values: Mapping[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration that composed values make up.
+
+    `folder` and `overrides` are where they come from, for the message.
+
+    Raises
+    ------
+    LowRankError
+        As `load_config`.
+    """
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise LowRankError(explain(error, Path(folder), values, overrides)) from None
+        text = explain(error, folder, values, overrides)
+        raise LowRankError(" ".join(text.split())) from None  # a key may hold line breaks
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
@@ -68,16 +90,49 @@ def _text(value: Any) -> str:
 
 
 def _compose(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    check_overrides(overrides)
+    for file in _files([folder]):
+        check_file(file)
     trees = [folder, *(place / "conf" for place in plugin_folders(folder, overrides))]
+    for file in _files(trees[1:]):
+        check_file(file)
     _check_groups(trees, overrides)
+    _check_sections(experiment_file(folder, overrides))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             composed = compose("config", [_searched(trees), *map(_forced, overrides)])
-        values = OmegaConf.to_container(composed, resolve=True)
-        return _chosen_only(values, _experiment_file(folder, overrides))
+        check_references(OmegaConf.to_container(composed, resolve=False))
+        values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except LowRankError:
+        raise
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise LowRankError(_one_line(error, trees)) from None
+    except RecursionError:
+        raise too_deep(_deepest(trees, overrides)) from None
+    except Exception as error:  # whatever Hydra and its parsers let through
+        raise LowRankError(_one_line(error, trees, overrides)) from None
+    if not isinstance(values, dict):
+        raise LowRankError(f"{folder.name}/config.yaml holds no keys; write `key: value` lines")
+    return _chosen_only(values, experiment_file(folder, overrides))
+
+
+def _files(trees: Sequence[Path]) -> list[Path]:
+    """Return all files from which an experiment can be composed."""
+    return [
+        file
+        for tree in trees
+        for pattern in ("config.yaml", *(f"{group}/*.yaml" for group in GROUPS))
+        for file in sorted(tree.glob(pattern))
+        if file.is_file()
+    ]
+
+
+def _deepest(trees: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return what is nested more deeply than the parser of YAML goes."""
+    texts = {f"the override of {item.partition('=')[0]}": item for item in overrides}
+    texts |= {f"{file.parent.name}/{file.name}": file.read_text() for file in _files(trees)}
+    return max(texts, key=lambda name: len(re.findall(r"[\[{]", texts[name])))
 
 
 def plugin_folders(folder: Path, overrides: Sequence[str]) -> list[Path]:
@@ -92,46 +147,54 @@ def plugin_folders(folder: Path, overrides: Sequence[str]) -> list[Path]:
         When a folder does not exist.
     """
     chosen: Any = []
-    for file in (folder / "config.yaml", _experiment_file(folder, overrides)):
-        with suppress(OSError, yaml.YAMLError, AttributeError):
-            chosen = yaml.safe_load(file.read_text()).get("plugins", chosen)
+    for file in (folder / "config.yaml", experiment_file(folder, overrides)):
+        chosen = read_keys(file).get("plugins", chosen)
     for override in overrides:
         key, _, text = override.partition("=")
         if key.lstrip("+") == "plugins":
-            with suppress(yaml.YAMLError):
-                chosen = yaml.safe_load(text)
+            with suppress(yaml.YAMLError, RecursionError):
+                chosen = yaml.load(text, Loader=yaml.BaseLoader)
     names = chosen if isinstance(chosen, list) else []
     folders = [Path(name).expanduser() for name in names if isinstance(name, str)]
     for place in folders:
-        if not place.is_dir():
-            raise LowRankError(f"plugins names the folder {place}, which does not exist")
+        if not _is_folder(place):
+            raise LowRankError(
+                f"plugins names the folder {brief(str(place))}, which does not exist; correct its "
+                "path"
+            )
     return folders
 
 
-def _experiment_file(folder: Path, overrides: Sequence[str]) -> Path:
-    asked = [item.partition("=")[2] for item in overrides if item.startswith("experiment=")]
-    return folder / "experiment" / f"{(asked or [DEFAULT])[-1]}.yaml"
+def _is_folder(place: Path) -> bool:
+    try:
+        return place.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _searched(trees: Sequence[Path]) -> str:
     """Return the override that lets Hydra look into the trees of plug-ins after its own."""
-    places = ",".join(f"'file://{tree.resolve()}'" for tree in trees[1:] if tree.is_dir())
+    texts = [str(tree.resolve()).replace("'", "\\'") for tree in trees[1:] if tree.is_dir()]
+    places = ",".join(f"'file://{text}'" for text in texts)
     return f"hydra.searchpath=[{places}]"
 
 
-def _chosen_only(values: Any, file: Path) -> dict[str, Any]:
+def _chosen_only(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Drop the settings of an experiment for entries that the command line did not choose.
 
     An experiment may set `task.sst2.train.limit`. With the override `task=[rte]`, that would leave
     an incomplete task sst2. `file` is the file of the experiment.
     """
-    assert isinstance(values, dict), "the top level of a configuration is a mapping"
-    settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    settings = read_keys(file)
     # An entry without its one required key was not chosen.
     for group, whole in (("model", "source"), ("task", "source"), ("method", "name")):
-        for name in settings.get(group, {}):
-            if whole not in values[group].get(name, {whole: None}):
-                del values[group][name]
+        entries, named = values.get(group), settings.get(group)
+        if not isinstance(entries, dict) or not isinstance(named, Mapping):
+            continue  # validation says so
+        for name in named:
+            entry = entries.get(name)
+            if isinstance(entry, Mapping) and whole not in entry:
+                del entries[name]
     return values
 
 
@@ -143,12 +206,21 @@ def _forced(override: str) -> str:
 
 def _check_groups(trees: Sequence[Path], overrides: list[str]) -> None:
     for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise LowRankError(f"override {override!r} has no '='; write key=value")
+        key, _, value = override.partition("=")
         if key in GROUPS:
             for name in re.split(r"[\[\], ]+", value.strip("[] ")):
                 check_member(trees, key, name)
+
+
+def _check_sections(file: Path) -> None:
+    """Refuse an experiment's file that gives a list where entries have their settings."""
+    for group, value in read_keys(file).items():
+        if group in GROUPS[1:] and not isinstance(value, Mapping):
+            raise LowRankError(
+                f"{group} = {brief(value)} in {short_name(file)} is not valid: it should be a "
+                f"section with settings of entries; to choose entries, write `override /{group}: "
+                "[...]` under `defaults`"
+            )
 
 
 def check_member(trees: Sequence[Path], group: str, name: str) -> None:
@@ -158,11 +230,12 @@ def check_member(trees: Sequence[Path], group: str, name: str) -> None:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise LowRankError(
-            f"unknown {group} {name!r}: no file {trees[0].name}/{group}/{name}.yaml; {hint}"
+            f"unknown {group} {brief(name)}: no file {trees[0].name}/{group}/{name[:100]}.yaml; "
+            f"{hint}"
         )
 
 
-def _one_line(error: Exception, trees: Sequence[Path]) -> str:
+def _one_line(error: Exception, trees: Sequence[Path], overrides: Sequence[str] = ()) -> str:
     text = str(error).split("\n\n")[0]
     missing = re.search(r"(?:find|load) '(\w+)/([\w-]+)'", text)
     if missing:
@@ -170,4 +243,8 @@ def _one_line(error: Exception, trees: Sequence[Path]) -> str:
             check_member(trees, *missing.groups())
         except LowRankError as known:
             return str(known)
-    return f"configuration: {' '.join(text.split())}"
+    words = " ".join(text.split())[:300] or type(error).__name__
+    words = re.sub(r"In '([\w/-]+)': ", rf"{trees[0].name}/\1.yaml: ", words)
+    if overrides:  # an error that says nothing of where it comes from
+        words += f" (files {trees[0].name}/*, overrides {brief(' '.join(overrides))})"
+    return f"configuration: {words}; correct the file or the override that holds it"

@@ -4,6 +4,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lowrank_bench.config.values import (
+    MOST_ENTRIES,
+    MOST_LABELS,
+    BatchSize,
+    Deviation,
+    Distinct,
+    EpochCount,
+    Factor,
+    Folder,
+    InnerPath,
+    LayerSize,
+    LearningRate,
+    Mean,
+    Name,
+    Norm,
+    Pixels,
+    Prose,
+    Real,
+    Repository,
+    RowCount,
+    Seed,
+    Share,
+    SplitName,
+    SplitPart,
+    Strength,
+    Title,
+)
+
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearmanr"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Architecture = Literal["bert", "distilbert", "roberta", "xlnet"]
@@ -20,6 +48,11 @@ VisionArchitecture = Literal[
 Modality = Literal["text", "image"]
 Target = Literal["embedding", "linear", "conv"]
 ImageEncoding = Literal["png", "jpeg"]
+Glue = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+Sizes = Annotated[dict[Name, LayerSize], Field(max_length=20)]
+Checksums = Annotated[dict[InnerPath, Sha256], Field(max_length=100)]
+Labels = Annotated[list[Title], Field(max_length=MOST_LABELS), Distinct]
+Channels = Field(min_length=1, max_length=3)  # one number for each
 
 
 class Strict(BaseModel):
@@ -32,9 +65,9 @@ class HubSource(Strict):
     """A repository on a Hugging Face hub; `config` names the configuration of a data set."""
 
     kind: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str
-    config: str | None = None
+    repo: Repository
+    revision: InnerPath
+    config: SplitName | None = None
 
 
 class SyntheticNetwork(Strict):
@@ -42,8 +75,8 @@ class SyntheticNetwork(Strict):
 
     kind: Literal["synthetic"]
     architecture: Architecture
-    seed: int = 0
-    sizes: dict[str, int] = {}
+    seed: Seed = 0
+    sizes: Sizes = {}
 
 
 class VisionNetwork(Strict):
@@ -55,29 +88,29 @@ class VisionNetwork(Strict):
     kind: Literal["vision"]
     architecture: VisionArchitecture
     shortcut: Literal["A", "B"] = "B"
-    sizes: dict[str, int] = {}
+    sizes: Sizes = {}
 
 
 class SyntheticTask(Strict):
     """A generated task in the schema of the GLUE task with this name."""
 
     kind: Literal["synthetic"]
-    task: str
-    seed: int = 0
+    task: Glue
+    seed: Seed = 0
 
 
 class DigitsTask(Strict):
     """scikit-learn's handwritten digits, split by `seed`."""
 
     kind: Literal["digits"]
-    seed: int = 0
+    seed: Seed = 0
 
 
 class FolderTask(Strict):
     """A local folder `<split>/<class>/<image>`, the usual layout of ImageNet."""
 
     kind: Literal["folder"]
-    path: str
+    path: Folder
 
 
 class RecipePatch(Strict):
@@ -93,22 +126,22 @@ class RecipePatch(Strict):
     epochs.
     """
 
-    epochs: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
-    batch_size: int | None = Field(None, ge=1)
-    warmup: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0)
-    max_grad_norm: float | None = Field(None, gt=0)
+    epochs: EpochCount | None = None
+    learning_rate: LearningRate | None = None
+    batch_size: BatchSize | None = None
+    warmup: Share | None = None
+    weight_decay: Strength | None = None
+    max_grad_norm: Norm | None = None
     precision: Literal["fp32", "bf16"] | None = None
-    patience: int | None = Field(None, ge=1)
+    patience: EpochCount | None = None
     freeze: Literal["embedding"] | None = None
     optimizer: Literal["adamw", "sgd", "rmsprop"] | None = None
-    momentum: float | None = Field(None, ge=0, lt=1)
+    momentum: Share | None = None
     nesterov: bool | None = None
-    milestones: list[Annotated[int, Field(ge=1)]] | None = None
-    step: int | None = Field(None, ge=1)
-    gamma: float | None = Field(None, gt=0, le=1)
-    warmup_epochs: float | None = Field(None, ge=0)
+    milestones: Annotated[list[EpochCount], Field(max_length=100), Distinct] | None = None
+    step: EpochCount | None = None
+    gamma: Factor | None = None
+    warmup_epochs: Annotated[Real, Field(ge=0, le=10_000)] | None = None
     augment: Literal["none", "crop_flip", "resized_crop"] | None = None
     rewind: bool | None = None
 
@@ -116,12 +149,12 @@ class RecipePatch(Strict):
 class Recipe(RecipePatch):
     """Complete training settings; texts use AdamW with linear warm-up and decay."""
 
-    epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
-    warmup: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    max_grad_norm: float = Field(gt=0)
+    epochs: EpochCount
+    learning_rate: LearningRate
+    batch_size: BatchSize
+    warmup: Share
+    weight_decay: Strength
+    max_grad_norm: Norm
     precision: Literal["fp32", "bf16"]
 
 
@@ -133,14 +166,14 @@ class Published(Strict):
     that the CNN was trained with, if it differs from that of the task.
     """
 
-    repo: str
-    revision: str
-    labels: list[str] = []
-    file: str | None = None
-    sha256: dict[str, Sha256] = {}
+    repo: Repository
+    revision: InnerPath
+    labels: Labels = []
+    file: InnerPath | None = None
+    sha256: Checksums = {}
     network: VisionNetwork | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: Annotated[list[Mean], Channels] | None = None
+    std: Annotated[list[Deviation], Channels] | None = None
 
 
 class Model(Strict):
@@ -149,13 +182,13 @@ class Model(Strict):
     It runs on all tasks of its modality. `target` overrides that of the experiment.
     """
 
-    title: str
+    title: Title
     modality: Modality = "text"
     target: Target | None = None
     source: HubSource | SyntheticNetwork | VisionNetwork = Field(discriminator="kind")
-    sha256: dict[str, Sha256] = {}
+    sha256: Checksums = {}
     recipe: RecipePatch = RecipePatch()
-    published: dict[str, Published] = {}
+    published: dict[Name, Published] = Field(default={}, max_length=MOST_ENTRIES)
 
 
 class TrainSplit(Strict):
@@ -166,12 +199,12 @@ class TrainSplit(Strict):
     `<split>[-<holdout>:]`.
     """
 
-    split: str = "train"
+    split: SplitName = "train"
     encoding: ImageEncoding | None = None
-    holdout: int | None = Field(None, ge=1)
-    rows: int | None = Field(None, ge=1)
+    holdout: RowCount | None = None
+    rows: RowCount | None = None
     sha256: Sha256 | None = None
-    limit: int | None = Field(None, ge=1)
+    limit: RowCount | None = None
 
 
 class EvaluationSplit(Strict):
@@ -181,11 +214,11 @@ class EvaluationSplit(Strict):
     splits report the result.
     """
 
-    split: str
+    split: SplitPart
     encoding: ImageEncoding | None = None
     choice: bool = False
-    metrics: list[Metric] = Field(min_length=1)
-    rows: int | None = Field(None, ge=1)
+    metrics: Annotated[list[Metric], Field(min_length=1, max_length=10), Distinct]
+    rows: RowCount | None = None
     sha256: Sha256 | None = None
 
 
@@ -196,11 +229,11 @@ class ImageInput(Strict):
     length; then the centre is cropped.
     """
 
-    size: int = Field(ge=4)
+    size: Pixels
     channels: Literal[1, 3] = 3
-    mean: list[float]
-    std: list[float]
-    resize: int | None = Field(None, ge=4)
+    mean: Annotated[list[Mean], Channels]
+    std: Annotated[list[Deviation], Channels]
+    resize: Pixels | None = None
 
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageInput":
@@ -219,23 +252,54 @@ class Task(Strict):
     An integer as `labels` stands for that many labels, named "0", "1", and so on.
     """
 
-    title: str
+    title: Title
     modality: Modality = "text"
-    glue: str | None = None
-    note: str = ""
+    glue: Glue | None = None
+    note: Prose = ""
     source: HubSource | SyntheticTask | DigitsTask | FolderTask = Field(discriminator="kind")
     image: ImageInput | None = None
-    columns: list[str] = Field(min_length=1, max_length=2)
-    label: str = "label"
-    labels: list[str]
+    columns: Annotated[list[Title], Field(min_length=1, max_length=2), Distinct]
+    label: Title = "label"
+    labels: Labels
     train: TrainSplit
-    evaluation: list[EvaluationSplit] = Field(min_length=1)
+    evaluation: list[EvaluationSplit] = Field(min_length=1, max_length=MOST_ENTRIES)
     recipe: RecipePatch = RecipePatch()
 
     @field_validator("labels", mode="before")
     @classmethod
     def _numbered(cls, labels: Any) -> Any:
-        return [str(number) for number in range(labels)] if isinstance(labels, int) else labels
+        if not isinstance(labels, int):
+            return labels
+        if isinstance(labels, bool) or not 2 <= labels <= MOST_LABELS:
+            raise ValueError(
+                f"it should be a list of labels, or how many there are, from 2 to {MOST_LABELS:,}"
+            )
+        return [str(number) for number in range(labels)]
+
+    @field_validator("labels")
+    @classmethod
+    def _more_than_one(cls, labels: list[str]) -> list[str]:
+        if len(labels) == 1:
+            raise ValueError("one label leaves nothing to tell apart; list two, or none")
+        return labels
+
+    @field_validator("evaluation")
+    @classmethod
+    def _each_split_once(cls, evaluation: list[EvaluationSplit]) -> list[EvaluationSplit]:
+        names = [entry.split for entry in evaluation]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise ValueError(f"it lists the split {name!r} twice; list each split once")
+        return evaluation
+
+    @model_validator(mode="after")
+    def _labels_are_no_input(self) -> "Task":
+        if self.label in self.columns:
+            raise ValueError(
+                f"columns = {self.columns} holds {self.label!r}, the column of the labels; take "
+                "it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _images_are_described(self) -> "Task":

@@ -6,11 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from lowrank_bench.config.guard import brief, experiment_file, read_keys
 from lowrank_bench.config.schema import Config
 
+SECTIONS = ("dict_type", "model_type", "model_attributes_type", "dataclass_type")
 NAMED_GROUPS = ("model", "task", "method")
 
 
@@ -18,9 +19,9 @@ def explain(
     error: ValidationError, folder: Path, values: Mapping[str, Any], overrides: Sequence[str]
 ) -> str:
     """Return one line on the first error of a configuration: key, value, place and fix."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False)[0]
     loc = _without_tags(first["loc"], values)
-    key = ".".join(str(part) for part in loc)
+    key = _shown_key(loc)
     where = _origin(loc, folder, values, overrides)
     if first["type"] == "extra_forbidden":
         known = _fields_at(loc[:-1], values)
@@ -30,6 +31,11 @@ def explain(
     if first["type"] == "missing":
         return f"key {key!r} is missing in {where}; add it there"
     message = re.sub("^Input should", "it should", first["msg"].removeprefix("Value error, "))
+    if first["type"] in SECTIONS:
+        message = "it should be a section, with keys of its own below it; write them there"
+        if len(loc) == 1 and loc[0] in NAMED_GROUPS:
+            message = f"it should be a section; to choose entries, write `override /{key}: [...]` "
+            message += "under `defaults`"
     if not loc:
         # A rule that involves several keys: its message begins with the one to blame.
         blamed = re.match(r"([\w.]+) = ", message)
@@ -37,7 +43,12 @@ def explain(
         return f"{_origin(keys, folder, values, overrides)}: {message}"
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"{key} in {where} is not valid: {message}"  # the message names the key within
-    return f"{key} = {first['input']!r} in {where} is not valid: {message}"
+    return f"{key} = {brief(first['input'])} in {where} is not valid: {message[:400]}"
+
+
+def _shown_key(loc: Sequence[Any]) -> str:
+    key = ".".join(str(part) for part in loc).removesuffix(".[key]")
+    return key if len(key) <= 120 else f"{key[:110]}...{key[-7:]}"
 
 
 def _without_tags(loc: Sequence[Any], values: Any) -> tuple[Any, ...]:
@@ -71,12 +82,13 @@ def _origin(
     fitting = [(len(name), text) for name, text in named if name == keys[: len(name)]]
     longest = max(fitting, default=(0, ""))
     if longest[0] > 1 or (longest[0] and keys[0] not in NAMED_GROUPS):
-        return f"the override {longest[1]!r}"
+        return f"the override {brief(longest[1])}"
     # Otherwise the first file that holds the key, in order of precedence.
-    experiment = values.get("name", "")
-    files = [(folder / "experiment" / f"{experiment}.yaml", 0), (folder / "config.yaml", 0)]
+    files = [(experiment_file(folder, overrides), 0), (folder / "config.yaml", 0)]
     if len(keys) > 1 and keys[0] in NAMED_GROUPS:
-        trees = [folder, *(Path(place) / "conf" for place in values.get("plugins") or ())]
+        plugins = values.get("plugins")
+        places = plugins if isinstance(plugins, list) else []
+        trees = [folder, *(Path(place) / "conf" for place in places if isinstance(place, str))]
         files[1:1] = [(tree / keys[0] / f"{keys[1]}.yaml", 2) for tree in trees]
     holders = [file for file, skip in files if _holds(file, keys[skip:])]
     if holders:
@@ -92,9 +104,9 @@ def _shown(file: Path, folder: Path) -> str:
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:
-    if not file.is_file():
+    here: Any = read_keys(file)
+    if not here:
         return False
-    here = yaml.safe_load(file.read_text())
     for key in keys:
         if not isinstance(here, Mapping) or key not in here:
             return False

@@ -1,23 +1,52 @@
 """All keys of a configuration, with their types and meanings."""
 
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lowrank_bench.config.entries import Model, Recipe, Strict, Target, Task
+from lowrank_bench.config.values import (
+    MOST_ENTRIES,
+    ROWS,
+    BatchSize,
+    Distinct,
+    Folder,
+    InnerPath,
+    Name,
+    Prose,
+    Real,
+    Repeats,
+    Seed,
+    Threads,
+    Title,
+    Tokens,
+    Whole,
+)
 
 __all__ = ["Config", "Model", "Task"]
 
-Compression = Annotated[float, Field(gt=0, lt=1)]
-Epochs = Annotated[int, Field(ge=0)] | Literal["all"]  # all: as many as in the original training
+Compression = Annotated[Real, Field(gt=0, lt=1)]
+EpochsAfter = Annotated[Whole, Field(ge=0, le=10_000)]
+Epochs = EpochsAfter | Literal["all"]  # all: as many as in the original training
+Entries = Field(min_length=1, max_length=MOST_ENTRIES)
+MOST_VALUES = 1000  # of one list
+MOST_SPECS = 10_000  # combinations of parameters, of all methods together
+MOST_CHECKPOINTS = 10_000
 
 
 class MethodGrid(Strict):
     """A method with fixed `params` and a `grid` of others; every combination is run."""
 
-    name: str
-    params: dict[str, Any] = Field(default_factory=dict)
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    name: Name
+    params: dict[Name, Any] = Field(default_factory=dict, max_length=MOST_ENTRIES)
+    grid: dict[Name, Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES)]] = Field(
+        default_factory=dict, max_length=MOST_ENTRIES
+    )
+
+    def combinations(self) -> int:
+        """Return how many combinations of parameters the grid has."""
+        return prod(len(values) for values in self.grid.values())
 
     @field_validator("grid")
     @classmethod
@@ -37,7 +66,7 @@ class Hub(Strict):
     and labels all results that depend on them.
     """
 
-    revision: str | None = None
+    revision: InnerPath | None = None
     unofficial: bool = False
 
 
@@ -50,18 +79,18 @@ class Evaluation(Strict):
     `select`.
     """
 
-    max_tokens: int = Field(ge=1)
-    max_length: int = Field(ge=8)
+    max_tokens: Tokens
+    max_length: Annotated[Whole, Field(ge=8, le=131_072)]
     device: Literal["cpu", "cuda", "mps"] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    train_rows: int = Field(0, ge=0)
+    train_rows: Annotated[Whole, Field(ge=0, le=ROWS)] = 0
 
 
 class Calibration(Strict):
     """Number and batch size of the training rows that data-aware network methods use."""
 
-    rows: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    rows: Annotated[Whole, Field(ge=1, le=1_000_000)]
+    batch_size: BatchSize
 
 
 class Factorize(Strict):
@@ -76,9 +105,9 @@ class Statistics(Strict):
     With `halves`, the best method is chosen on one half of every split and confirmed on the other.
     """
 
-    resamples: int = Field(ge=100)
-    seed: int
-    baseline: str
+    resamples: Annotated[Whole, Field(ge=100, le=100_000)]
+    seed: Seed
+    baseline: Name
     halves: bool = False
 
 
@@ -90,58 +119,71 @@ class Latency(Strict):
     passes of all networks are timed in turn.
     """
 
-    batches: list[Annotated[int, Field(ge=1)]]
-    lengths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    repeats: int = Field(ge=1)
-    warm_up: int = Field(ge=3)
-    threads: int = Field(ge=1)
+    batches: Annotated[list[BatchSize], Field(max_length=100), Distinct]
+    lengths: Annotated[list[Tokens], Field(min_length=1, max_length=100), Distinct]
+    repeats: Repeats
+    warm_up: Annotated[Whole, Field(ge=3, le=10_000)]
+    threads: Threads
 
 
 class Jobs(Strict):
     """How work is divided into jobs: tasks and methods per process, threads, memory in MB."""
 
-    tasks_per_checkpoint_job: int = Field(ge=1)
-    tasks_per_job: int = Field(ge=1)
-    methods_per_job: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    memory_mb: int = Field(ge=1)
+    tasks_per_checkpoint_job: Repeats
+    tasks_per_job: Repeats
+    methods_per_job: Repeats
+    threads: Threads
+    memory_mb: Annotated[Whole, Field(ge=1, le=16_777_216)]
 
 
 class Config(Strict):
     """The complete configuration of one experiment."""
 
-    name: str = Field(pattern=r"^[\w-]+$")
-    title: str
-    description: str = ""
-    seeds: list[int] = Field(min_length=1)
-    compressions: list[Compression] = Field(min_length=1)
+    name: Name
+    title: Title
+    description: Prose = ""
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES), Distinct]
+    compressions: Annotated[list[Compression], Field(min_length=1, max_length=100), Distinct]
     target: Target
     budget: Literal["parameters", "macs", "latency"]
     calibration: Calibration
-    finetune_epochs: list[Epochs] = Field([0], min_length=1)
+    finetune_epochs: Annotated[list[Epochs], Distinct] = Field([0], min_length=1, max_length=100)
     protocol: Literal["one_shot", "iterative"]
     checkpoints: Literal["finetune", "published"]
-    store: str
-    plugins: list[str] = Field(default_factory=list)
-    model: dict[str, Model] = Field(min_length=1)
-    task: dict[str, Task] = Field(min_length=1)
-    method: dict[str, MethodGrid] = Field(min_length=1)
+    store: Folder
+    plugins: Annotated[list[Folder], Distinct] = Field([], max_length=MOST_ENTRIES)
+    model: dict[Name, Model] = Entries
+    task: dict[Name, Task] = Entries
+    method: dict[Name, MethodGrid] = Entries
     recipe: Recipe
     hub: Hub
     factorize: Factorize
     evaluation: Evaluation
     statistics: Statistics
-    select: dict[str, str] = Field(default_factory=dict)
+    select: dict[Name, Name] = Field(default_factory=dict, max_length=MOST_ENTRIES)
     latency: Latency
     jobs: Jobs
 
-    @field_validator("seeds", "compressions", "finetune_epochs")
-    @classmethod
-    def _distinct(cls, values: list[Any]) -> list[Any]:
-        for place, value in enumerate(values):
-            if value in values[:place]:
-                raise ValueError(f"it lists {value!r} twice; list each value once")
-        return values
+    @model_validator(mode="after")
+    def _is_bounded(self) -> "Config":
+        specs = sum(entry.combinations() for entry in self.method.values())
+        if specs > MOST_SPECS:
+            raise ValueError(
+                f"method = {', '.join(self.method)} has {specs:,} combinations of parameters, at "
+                f"most {MOST_SPECS:,} are planned; shorten the lists in method.<name>.grid"
+            )
+        pairs = sum(
+            model.modality == task.modality
+            for model in self.model.values()
+            for task in self.task.values()
+        )
+        if pairs * len(self.seeds) > MOST_CHECKPOINTS:
+            raise ValueError(
+                f"seeds = {len(self.seeds):,} values for {pairs:,} pairs of network and task are "
+                f"more than {MOST_CHECKPOINTS:,} checkpoints; list fewer seeds, or split the "
+                "experiment"
+            )
+        return self
 
     @model_validator(mode="after")
     def _baseline_is_run(self) -> "Config":

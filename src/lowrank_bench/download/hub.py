@@ -1,24 +1,35 @@
 """Files of a hub repository at a pinned revision, with retries and errors that name the remedy."""
 
+import inspect
+import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
+from lowrank_bench.download.patience import Silence, listener, patiently
 from lowrank_bench.errors import LowRankError, TransientError
 
-ATTEMPTS = 6
+ATTEMPTS = 8
 LONGEST_WAIT = 5.0  # seconds between two attempts
+TIMEOUT = 10.0  # seconds for a connection, and for each piece of an answer
+PATIENCE = 30.0  # seconds without a byte, over all attempts, after which a hub counts as silent
+# A client reports what it receives after each piece: small ones, so that a slow hub is heard.
+PIECE = 2**18  # bytes
 Result = TypeVar("Result")
+if "HF_HUB_VERBOSITY" not in os.environ:  # its warnings at each attempt say less than our one line
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str]:
@@ -33,7 +44,7 @@ def list_files(repo: str, revision: str, repo_type: str) -> tuple[list[str], str
     """
 
     def _request() -> tuple[list[str], str]:
-        info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type)
+        info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type, timeout=TIMEOUT)
         files = getattr(info, "siblings", None) or []
         return sorted(file.rfilename for file in files), info.sha or revision
 
@@ -67,13 +78,47 @@ def fetch(repo: str, file: str, revision: str, repo_type: str) -> Path:
         As `list_files`.
     """
 
+    constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, PIECE)
+    options: dict[str, Any] = {"revision": revision, "repo_type": repo_type}
+    if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # not in its first versions
+        options["tqdm_class"] = listener()
+
     def _download() -> Path:
-        return Path(hf_hub_download(repo, file, revision=revision, repo_type=repo_type))
+        return Path(hf_hub_download(repo, file, etag_timeout=TIMEOUT, **options))
 
     return _with_retries(_download, repo, revision)
 
 
+def fetch_folder(repo: str, revision: str | None, wanted: Callable[[list[str]], list[str]]) -> Path:
+    """Return the local folder of a model's files, downloaded into the hub's cache if necessary.
+
+    Parameters
+    ----------
+    wanted
+        Chooses among the names of the repository's files.
+
+    Raises
+    ------
+    LowRankError
+        As `list_files`.
+    """
+    files, commit = list_files(repo, revision or "main", "model")
+    paths = {name: fetch(repo, name, commit, "model") for name in wanted(files)}
+    return next(path.parents[name.count("/")] for name, path in paths.items())
+
+
 def _with_retries(request: Callable[[], Result], repo: str, revision: str) -> Result:
+    """Return the result of a request, unless the hub falls silent; repeat it after faults."""
+    try:
+        return patiently(lambda: _repeated(request, repo, revision), PATIENCE)
+    except Silence:
+        raise TransientError(
+            f"{constants.ENDPOINT} sends nothing: no byte in {PATIENCE:g} s of asking for {repo}; "
+            "set HF_ENDPOINT to a hub that answers, or HF_HOME to a cache that contains it"
+        ) from None
+
+
+def _repeated(request: Callable[[], Result], repo: str, revision: str) -> Result:
     """Return the result of a request; repeat it after faults that may be temporary."""
     fault: Exception | None = None
     for attempt in range(ATTEMPTS):
@@ -90,6 +135,10 @@ def _with_retries(request: Callable[[], Result], repo: str, revision: str) -> Re
             raise LowRankError(
                 f"no hub repository {repo} at {constants.ENDPOINT}; correct its `repo`, or set "
                 "HF_TOKEN if it is gated"
+            ) from None
+        except HFValidationError:
+            raise LowRankError(
+                f"{repo!r} is no repository of a hub, which is written as owner/name; correct it"
             ) from None
         except OfflineModeIsEnabled:
             raise LowRankError(

@@ -34,7 +34,7 @@ def fetch_network(repo: str, revision: str, file: str | None, folder: Path) -> d
         When the hub cannot be reached, or a file is missing.
     """
     files, commit = hub.list_files(repo, revision, "model")
-    for name in _required(files, repo, file):
+    for name in _chosen(files, repo, file):
         shutil.copyfile(hub.fetch(repo, name, revision, "model"), folder / Path(name).name)
     sha256 = {copy.name: file_digest(copy) for copy in folder.iterdir()}
     return {"repo": repo, "commit": commit, "sha256": sha256}
@@ -72,12 +72,23 @@ def _checksums_in_names(files: Iterable[str]) -> dict[str, str]:
     return {name: match[1] for name, match in matches if match}
 
 
-def _required(files: list[str], repo: str, file: str | None) -> list[str]:
+def _chosen(files: list[str], repo: str, file: str | None) -> list[str]:
     """Return which files of a repository are needed: `file` alone, or all that loading needs."""
-    if file:
-        if file not in files:
-            raise LowRankError(f"hub repository {repo} has no file {file}, only {', '.join(files)}")
-        return [file]
+    if not file:
+        return required_files(files, repo)
+    if file not in files:
+        raise LowRankError(f"hub repository {repo} has no file {file}, only {', '.join(files)}")
+    return [file]
+
+
+def required_files(files: list[str], repo: str) -> list[str]:
+    """Return which files of a repository are needed to load its network, config.json first.
+
+    Raises
+    ------
+    LowRankError
+        When it has no configuration or no weights.
+    """
     top = [name for name in files if "/" not in name]
     weights = [n for n in top if re.fullmatch(r"model.*\.safetensors(\.index\.json)?", n)]
     # Weights in torch's own format are the second choice: safetensors cannot contain code.

@@ -1,6 +1,6 @@
 """Refuse embeddings that do more than look rows up, or share their table with another layer."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 
@@ -22,6 +22,7 @@ def refuse_unusual(model: nn.Module, name: str, embedding: nn.Embedding) -> None
         )
     if embedding._forward_hooks or embedding._forward_pre_hooks:
         raise LowRankError(f"layer {name!r} has forward hooks, which would be lost; remove them")
+    refuse_quantized(name, embedding.weight)
     table = embedding.weight
     if table.device.type == "meta":
         raise LowRankError(f"layer {name!r} has no values (device meta); load the weights first")
@@ -31,3 +32,19 @@ def refuse_unusual(model: nn.Module, name: str, embedding: nn.Embedding) -> None
                 f"layer {name!r} shares the memory of its table with {other!r}; give {other!r} a "
                 "copy of its own first, because compression would untie them"
             )
+
+
+def refuse_quantized(name: str, weight: Tensor) -> None:
+    """Check that the weight of a layer is a plain tensor of real numbers.
+
+    Raises
+    ------
+    LowRankError
+        When it is a tensor of a class of its own, as libraries for quantization make them, or
+        holds integers.
+    """
+    if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
+        raise LowRankError(
+            f"the weight of layer {name!r} is a {type(weight).__name__} of {weight.dtype}, not "
+            "plain numbers; load the network without quantization first"
+        )

@@ -60,7 +60,9 @@ def example_of(model: nn.Module) -> dict[str, Tensor]:
         channels = getattr(config, "num_channels", 3)
         return {name: torch.zeros(1, channels, side, side, device=device)}
     if name == "input_ids":
-        return {name: torch.arange(1, 17, device=device).unsqueeze(0) % config.vocab_size}
+        words = getattr(config, "vocab_size", None)
+        if isinstance(words, int):
+            return {name: torch.arange(1, 17, device=device).unsqueeze(0) % words}
     raise LowRankError(
         f"{type(model).__name__} does not say what it takes; give example=, the keyword arguments "
         "of one forward, as {'x': torch.zeros(1, 3, 32, 32)}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import find_embedding
-from lowrank_bench.layers.plain import refuse_unusual
+from lowrank_bench.layers.plain import refuse_quantized, refuse_unusual
 from lowrank_bench.network.hooks import Watcher, watching
 
 KINDS: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.Linear: "linear"}
@@ -236,6 +236,7 @@ def _refuse_odd(name: str, module: nn.Module) -> None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, attribute, None) for attribute in hooks):
         raise LowRankError(f"layer {name!r} has hooks, which would be lost; remove them")
+    refuse_quantized(name, weight_of(module))
     if not weight_of(module).isfinite().all():
         raise LowRankError(
             f"the weight of layer {name!r} holds NaN or infinite values; correct it first"

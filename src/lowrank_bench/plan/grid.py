@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowrank_bench.config.schema import Config
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import register_folders
 from lowrank_bench.plan.batching import (
     Checkpoints,
@@ -17,6 +18,9 @@ from lowrank_bench.plan.checkpoints import checkpoints_of
 from lowrank_bench.plan.code import evaluation_code, finetune_code
 from lowrank_bench.plan.specs import Specs, dense_spec, specs_by_target
 from lowrank_bench.store.digest import digest
+
+MOST_CELLS = 100_000  # a plan of them takes ten seconds and a gigabyte
+LONGEST_NAME = 180  # bytes
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def make_plan(config: Config) -> Plan:
         if model.modality == task.modality
     }
     specs = specs_by_target(config)
+    _check_bounded(config, checkpoints, specs)
     fetched = {
         source.key: source
         for seeds in checkpoints.values()
@@ -86,6 +91,21 @@ def make_plan(config: Config) -> Plan:
     retrained = _retrained(config, checkpoints, specs)
     stages = (downloads, trained, factorized, evaluated, retrained)
     return Plan(*(tuple(jobs) for jobs in stages))
+
+
+def _check_bounded(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Specs]) -> None:
+    """Refuse an experiment whose plan would take minutes and gigabytes."""
+    count = sum(
+        len(batch) * sum(map(len, specs[config.target_of(config.model[name])].values()))
+        for (name, _), batch in checkpoints.items()
+    )
+    count *= len(config.compressions) * len(config.finetune_epochs)
+    if count > MOST_CELLS:
+        raise LowRankError(
+            f"the experiment {config.name} has {count:,} cells, at most {MOST_CELLS:,} are "
+            "planned at once; shorten seeds, compressions, finetune_epochs or method.<name>.grid, "
+            "or split it"
+        )
 
 
 def _compressed(
@@ -153,4 +173,6 @@ def _job(stage: str, name: str, **parts: Any) -> Job:
     keys = [source.key for source in draft.sources]
     keys += draft.decompositions()
     keys += [cell.key for cell in draft.cells()]
-    return Job(stage, f"{name}.{digest(sorted(keys), 8)}", **parts)
+    # A file name has up to 255 bytes, and the ending and Snakemake's suffixes come after.
+    short = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return Job(stage, f"{short}.{digest(sorted(keys), 8)}", **parts)

@@ -1,5 +1,6 @@
 """File names of the report, so that the workflow can declare them without pandas or matplotlib."""
 
+import re
 from collections.abc import Iterable
 
 TABLE_NAMES = ("dense", "drop", "average", "versus_svd", "status")
@@ -54,3 +55,12 @@ def table_names(scored: Iterable[str] = ()) -> list[str]:
 def drop_stem(model: str) -> str:
     """Return the name, without extension, of the figure of one network's drops."""
     return f"drop_{model.replace('/', '--')}"
+
+
+def label_text(text: str) -> str:
+    """Return a text as a label of Snakemake's report: neither a wildcard nor a tag of HTML.
+
+    Snakemake replaces `{name}`, and writes labels into a script of the page, which `</script>`
+    would end. An invisible joiner behind the bracket keeps both from being read so.
+    """
+    return re.sub(r"\{(?=\s*\w)|<(?=[/!?A-Za-z])", "\\g<0>\u2060", text)

@@ -67,6 +67,7 @@ RC: dict[Any, Any] = {  # keys of `matplotlib.rcParams`, which are typed one by 
     "legend.fontsize": 8,
     "pdf.fonttype": 42,
     "figure.dpi": 150,
+    "text.parse_math": False,  # a name with dollar signs is a name
 }
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from lowrank_bench.report.escape import csv_cells, markdown_text
+
 PACKAGES = r"% needs \usepackage{booktabs,adjustbox}"
 # adjustbox shrinks only a table that is wider or higher than the page.
 SHRINK = r"max width=\textwidth, max totalheight=.85\textheight"
@@ -44,7 +46,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     counts = [name for name in COUNTS if name in long]
     long[counts] = long[counts].convert_dtypes()
     texts = {
-        "csv": long.to_csv(index=False, lineterminator="\n"),
+        "csv": csv_cells(long).to_csv(index=False, lineterminator="\n"),
         "md": markdown(table),
         "tex": latex(table),
     }
@@ -56,19 +58,23 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 def markdown(table: Table) -> str:
     """Return the table as GitHub markdown: title, caption, notes, a section for each network."""
-    parts = [f"# {table.title}", f"{table.caption}.", *(f"> {note}" for note in table.notes)]
+    parts = [
+        f"# {table.title}",
+        f"{table.caption}.",
+        *(f"> {markdown_text(note)}" for note in table.notes),
+    ]
     for name, rows in table.sections.items():
         cells = rows.rename(columns=_piped).map(_piped)
         numbers = ("left" if column in LEFT else "right" for column in rows)
-        parts += [f"## {name}"] if name else []
+        parts += [f"## {markdown_text(name)}"] if name else []
         parts += [cells.to_markdown(index=False, disable_numparse=True, colalign=tuple(numbers))]
     if not table.sections:
-        parts.append(f"*{table.empty}*")
+        parts.append(f"*{markdown_text(table.empty)}*")
     return "\n\n".join(parts) + "\n"
 
 
 def _piped(text: object) -> str:
-    return " ".join(str(text).replace("|", "\\|").split())
+    return markdown_text(str(text)).replace("|", "\\|")
 
 
 def latex(table: Table) -> str:
@@ -88,6 +94,9 @@ def latex(table: Table) -> str:
 
 def _float(table: Table, name: str, rows: pd.DataFrame, words: str) -> str:
     cells = rows.rename(columns=tex).map(lambda cell: _signed(tex(str(cell))))
+    if len(cells.columns):  # after the end of a row, LaTeX reads [ and * as an argument of it
+        first = cells.columns[0]
+        cells[first] = cells[first].map(lambda cell: re.sub(r"^[\[*]", r"{\g<0>}", cell))
     sides = "".join("l" if column in LEFT else "r" for column in rows)
     title = f"{table.title}, {name}" if name else table.title
     label = re.sub(r"[^a-z0-9]+", "-", f"{table.name} {name}".lower()).strip("-")
@@ -107,8 +116,8 @@ def _float(table: Table, name: str, rows: pd.DataFrame, words: str) -> str:
 
 
 def tex(text: str) -> str:
-    """Return `text` with LaTeX's special characters escaped."""
-    return "".join(TEX.get(sign, sign) for sign in text)
+    """Return `text` on one line, with LaTeX's special characters escaped."""
+    return "".join(TEX.get(sign, sign) for sign in re.sub(r"\s*[\r\n]\s*", " ", text))
 
 
 def _signed(cell: str) -> str:

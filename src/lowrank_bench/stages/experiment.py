@@ -1,6 +1,7 @@
 """An experiment as the Snakefile sees it: its jobs, what each waits for, and its messages."""
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import method_class
 from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
+from lowrank_bench.report.escape import rst_text
 from lowrank_bench.stages.faults import brief
 from lowrank_bench.stages.holdings import reopen, write_holdings
 from lowrank_bench.stages.progress import write_plan
@@ -64,12 +66,12 @@ class Experiment:
     @cached_property
     def settings(self) -> str:
         """What jobs need in addition to their work, canonical JSON; none of it decides a result."""
-        return settings_of(self.config).to_json()
+        return _brace_safe(settings_of(self.config).to_json())
 
     @property
     def overrides_json(self) -> str:
         """The overrides, canonical JSON."""
-        return canonical(self.overrides)
+        return _brace_safe(canonical(self.overrides))
 
     @cached_property
     def score_digest(self) -> str:
@@ -106,9 +108,9 @@ class Experiment:
         used = sorted({entry.name for entry in self.config.method.values()})
         classes = [method_class(name) for name in used]
         return {
-            "title": self.config.title,
-            "description": self.config.description,
-            "methods": [f"``{cls.name}``: {cls.title}. {cls.source}." for cls in classes],
+            "title": rst_text(self.config.title),
+            "description": rst_text(self.config.description),
+            "methods": [f"``{c.name}``: {rst_text(f'{c.title}. {c.source}.')}" for c in classes],
         }
 
     def job_json(self, stage: str, name: str) -> str:
@@ -170,17 +172,18 @@ class Experiment:
         cells = [cell for job in jobs for cell in job.cells()]
         done = sum(store.holds(KIND, cell.key, SUFFIX) for cell in cells)
         labels = {spec.label for job in self.plan.factorize for spec in job.specs}
+        # No product: a method runs on the networks whose layers it compresses, on tasks of theirs.
         parts = {
-            "networks": len(config.model),
-            "tasks": len(config.task),
-            "seeds": len(config.seeds),
-            "methods": len(labels),
-            "rates": len(config.compressions),
+            "network": len(config.model),
+            "task": len(config.task),
+            "seed": len(config.seeds),
+            "method": len(labels),
+            "rate": len(config.compressions),
         }
-        product = " x ".join(f"{number} {name}" for name, number in parts.items())
+        of = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in parts.items())
         if self.plan.finetune:
-            product += f", with {_listed(config.finetune_epochs)} epochs of training after,"
-        _say(f"{config.title}: {product} = {len(cells):,} cells, {done:,} of them in the store")
+            of += f", {_listed(config.finetune_epochs)} epochs of training after"
+        _say(f"{config.title}: {len(cells):,} cells ({of}), {done:,} of them in the store")
         if submissions:
             _say(submissions)
 
@@ -209,6 +212,14 @@ class Experiment:
 
 def _sources(job: Job) -> set[str]:
     return {source.key for source in job.sources}
+
+
+def _brace_safe(text: str) -> str:
+    """Return JSON in which Snakemake sees no wildcard: `{name}` within a text.
+
+    The braces of JSON's own objects are followed by a quotation mark.
+    """
+    return re.sub(r"\{(?=\s*\w)", r"\\u007b", text)
 
 
 def _checkpoints(job: Job) -> set[str]:

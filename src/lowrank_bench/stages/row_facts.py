@@ -83,9 +83,9 @@ class FactStep:
         return fisher_information(*network, BATCH_TOKENS, best_device(), self.checkpoint.seed)
 
     def _tokenizer(self, runner: Runner) -> Any:
-        from transformers import AutoTokenizer
+        from lowrank_bench.inputs.checked import load_tokenizer
 
-        return AutoTokenizer.from_pretrained(runner.ensure(CheckpointStep(self.checkpoint)).folder)
+        return load_tokenizer(runner.ensure(CheckpointStep(self.checkpoint)).folder)
 
 
 def row_facts(

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
+
+from lowrank_bench.inputs.checked import load_model, load_tokenizer
 
 
 def pretrained_network(folder: Path, labels: Sequence[str], seed: int) -> tuple[nn.Module, Any]:
@@ -18,7 +20,10 @@ def pretrained_network(folder: Path, labels: Sequence[str], seed: int) -> tuple[
         Names of the classes in the order of their ids; empty for a regression.
     """
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=max(1, len(labels)), dtype=torch.float32
+    model = load_model(
+        AutoModelForSequenceClassification,
+        folder,
+        num_labels=max(1, len(labels)),
+        dtype=torch.float32,
     )
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, load_tokenizer(folder)

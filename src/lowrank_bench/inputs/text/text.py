@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.checked import load_model, load_tokenizer
 from lowrank_bench.inputs.labels import output_order
 from lowrank_bench.inputs.text.batches import batches
 from lowrank_bench.inputs.text.encode import (
@@ -103,8 +104,8 @@ def save_network(model: nn.Module, processor: Any, folder: Path) -> None:
 
 def load_network(folder: Path) -> tuple[nn.Module, Any]:
     """Return network and tokenizer, float32, in evaluation mode."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    model = load_model(AutoModelForSequenceClassification, folder, dtype=torch.float32)
+    return model, load_tokenizer(folder)
 
 
 def example(processor: Any, length: int) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ from lowrank_bench.inputs.vision.resnet import CifarResNet
 from lowrank_bench.inputs.vision.vgg import Vgg16
 from lowrank_bench.inputs.vision.wide_resnet import WideResNet
 
+MOST = 4096  # channels or blocks
+
 
 @dataclass(frozen=True)
 class Family:
@@ -112,6 +114,8 @@ def _family(architecture: str, shortcut: str | None, sizes: dict[str, int], size
             )
         if value < 1:
             raise LowRankError(f"{architecture}: {name} = {value} is below 1")
+        if value > MOST:
+            raise LowRankError(f"{architecture}: {name} = {value} is above {MOST}")
     if shortcut and not family.shortcut:
         raise LowRankError(f"{architecture} has no choice of shortcuts; remove `shortcut`")
     if size < family.least:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.checked import load_model
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.inputs.vision.settings import ImageSettings
 
@@ -72,7 +73,7 @@ def load_pretrained(folder: Path, classes: int | None = None) -> nn.Module:
     """
     from transformers import AutoModelForImageClassification
 
-    changes = {} if classes is None else {"num_labels": classes, "ignore_mismatched_sizes": True}
-    load = AutoModelForImageClassification.from_pretrained
-    model: nn.Module = load(folder, dtype=torch.float32, **changes)
-    return model.eval()
+    changes: dict[str, Any] = {}
+    if classes is not None:
+        changes = {"num_labels": classes, "ignore_mismatched_sizes": True}
+    return load_model(AutoModelForImageClassification, folder, dtype=torch.float32, **changes)
