@@ -349,3 +349,20 @@ def test_factors_that_overflow_are_refused():
     huge = torch.full((40, 8), 60000.0, dtype=torch.float16)
     with pytest.raises(LowRankError, match=r"do not fit into torch\.float16"):
         low_rank(huge, 2, "svd")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", ["svd", "lp"])
+def test_a_certificate_can_be_left_out_and_changes_no_factor(method, dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(3 * 8192 + 5, 12, dtype=dtype))
+    net[0].weight.data *= torch.arange(1, 13)
+    small, report = compress(net, method, 0.4)
+    other, bare = compress(net, method, 0.4, certificate=False)
+    assert report.within_l21 >= report.within_fro >= 1
+    assert bare.rel_error_fro is bare.within_fro is bare.within_l1 is None
+    for one, two in zip(small.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+    # The left factor is computed in blocks of rows: the same bits as all at once.
+    exact = low_rank(net[0].weight.double(), report.layers[0]["rank"], method)
+    assert torch.equal(small[0].approximation().left, exact.left.to(dtype))
