@@ -237,3 +237,9 @@ def test_a_cnn_is_compressed_with_images_and_scored_on_an_image_task(tmp_path, c
     assert "digits test accuracy" in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "out"), "--task", "quick_cola", *place]) == 2
     assert "takes image; the task gives text" in capsys.readouterr().err
+
+
+def test_a_report_without_its_certificate(network, tmp_path, capsys):
+    words = ["compress", str(network), str(tmp_path / "out"), "--method", "svd"]
+    assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
+    assert json.loads(capsys.readouterr().out)["within_fro"] is None

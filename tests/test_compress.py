@@ -366,3 +366,20 @@ def test_a_parameter_next_to_a_method_object_is_refused_by_what_it_is():
         compress(bert(), method, 0.5, layr="words")
     with pytest.raises(LowRankError, match="not an embedding alone; choose the target conv or lin"):
         compress(bert(), "alds", 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", ["svd", "lp"])
+def test_a_certificate_can_be_left_out_and_changes_no_factor(method, dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(3 * 8192 + 5, 12, dtype=dtype))
+    net[0].weight.data *= torch.arange(1, 13)
+    small, report = compress(net, method, 0.4)
+    other, bare = compress(net, method, 0.4, certificate=False)
+    assert report.within_l21 >= report.within_fro >= 1
+    assert bare.rel_error_fro is bare.within_fro is bare.within_l1 is None
+    for one, two in zip(small.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+    # The left factor is computed in blocks of rows: the same bits as all at once.
+    exact = low_rank(net[0].weight.double(), report.layers[0]["rank"], method)
+    assert torch.equal(small[0].approximation().left, exact.left.to(dtype))

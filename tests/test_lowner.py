@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.ellipsoid.design import optimal_design
 from lowrank_bench.linalg.ellipsoid.lewis import lewis_weights
 from lowrank_bench.linalg.ellipsoid.lowner import lowner_ellipsoid
 from lowrank_bench.methods import make_method
@@ -71,7 +72,7 @@ def test_the_sandwich_on_random_and_extreme_directions(power):
 
 
 def test_volume_is_at_least_the_minimum():
-    """For p = ∞ the ellipsoid of minimum volume is known through its dual, a D-optimal design."""
+    """For p = ∞ against John's ellipsoid: one around the body is no smaller than one inside it."""
     for seed in (1, 4, 8):
         a = body(seed)
         d = a.shape[1]
@@ -79,6 +80,54 @@ def test_volume_is_at_least_the_minimum():
         found = torch.linalg.slogdet(lowner_ellipsoid(a, INF).form).logabsdet
         assert found <= least + 1e-6
         assert found >= least - d * math.log(d + 1)  # the inner test allows no more
+
+
+HEXAGON = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]], dtype=torch.float64)
+
+
+def corners() -> torch.Tensor:
+    """The corners of {x : max |Ax| ≤ 1} for the hexagon, up to their signs."""
+    high = 1 / 0.9 - 1
+    return torch.tensor([[1.0, high], [high, 1.0], [1.0, -1.0]], dtype=torch.float64)
+
+
+def area(form: torch.Tensor) -> float:
+    """The area of {x : xᵀMx ≤ 1}, in units of π."""
+    return float(torch.linalg.det(form)) ** -0.5
+
+
+def test_john_scaled_is_not_lowner():
+    """The ellipse of `lp` at p = ∞ is the largest inside; the least around is another one."""
+    assert (HEXAGON @ corners().T).abs().amax(dim=0) == pytest.approx(1)
+    lewis = lewis_weights(HEXAGON, INF)
+    around = optimal_design(corners(), torch.ones(3).double(), 1e-9, 10_000)
+    least = torch.linalg.inv(corners().T @ (corners() * around.weights[:, None]))
+    assert area(lewis.form / 2) == pytest.approx(1.848, abs=1e-3)  # John's, scaled by √2
+    assert area(least) == pytest.approx(1.240, abs=1e-3)
+    circle = torch.linspace(0, 2 * math.pi, 1001).double()
+    inside = torch.linalg.solve(lewis.root, torch.stack([circle.cos(), circle.sin()]))
+    assert (HEXAGON @ inside).abs().max() <= 1 + 1e-6
+    outer = lowner_ellipsoid(HEXAGON, INF)
+    assert 1 <= area(outer.form) / area(least) <= outer.volume**2
+    assert make_method("lowner", p=INF).decompose(Problem(HEXAGON)).info["volume"] == outer.volume
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("power", [1.0, INF])
+def test_the_volume_is_within_its_factor_of_the_least(power, seed):
+    """For p = 1 and ∞ in the plane the corners of the body are known, and with them the least."""
+    random = np.random.default_rng(seed)
+    a = torch.from_numpy(random.standard_t(3, size=(random.integers(2, 30), 2)))
+    angles = torch.linspace(0, math.pi, 2001).double()[:-1]
+    angles = angles[torch.from_numpy(random.permutation(2000))]
+    directions = torch.stack([angles.cos(), angles.sin()])
+    edge = (directions / torch.linalg.vector_norm(a @ directions, ord=power, dim=0)).T
+    around = optimal_design(edge, torch.ones(len(edge)).double(), 1e-5, 50_000)
+    assert around.excess <= 1e-4
+    least = torch.linalg.inv(edge.T @ (edge * around.weights[:, None]))
+    found = lowner_ellipsoid(a, power)
+    assert 1 - 1e-3 <= area(found.form) / area(least) <= found.volume**2 * (1 + 1e-3)
+    assert found.volume <= math.sqrt(3) * (1 + 1e-9)
 
 
 def test_one_and_two_dimensions_by_brute_force():

@@ -27,7 +27,9 @@ class Lowner(MatrixMethod):
         any size.
     Guarantee
         √(xᵀMx) ≤ ‖Ax‖_p ≤ γ√(xᵀMx), where the certified γ ≤ √(d(d + 1)) is `factor` in `info`. The
-        entrywise ℓp error is then at most γ·d^{1/p−1/2}·√(d − k) times the least of any matrix of
+        volume is at most v^r times that of Löwner's ellipsoid, the least around the body, where
+        v ≤ √(r + 1) is `volume` in `info` and r the rank of A; the least itself is not computed.
+        The entrywise ℓp error is at most γ·d^{1/p−1/2}·√(d − k) times the least of any matrix of
         rank k for p ≤ 2, and γ·d^{1/2−1/p}·(d − k)^{1/p} times the least for p ≥ 2.
 
     Parameters
@@ -66,6 +68,7 @@ class Lowner(MatrixMethod):
         info = {
             "matrix_rank": ellipsoid.rank,
             "factor": ellipsoid.factor,
+            "volume": ellipsoid.volume,
             "cuts": ellipsoid.cuts,
             "tests": ellipsoid.tests,
         }

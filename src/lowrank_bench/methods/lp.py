@@ -26,7 +26,8 @@ class Lp(MatrixMethod):
         length. Here the subspace comes from the ball {x : ‖Ax‖_p ≤ 1}, approximated by the
         ellipsoid xᵀMx ≤ 1 with M = Aᵀ W^{1−2/p} A and the ℓp Lewis weights W. The k leading
         eigenvectors V_k of M give A ≈ A V_k V_kᵀ. At p = 2 this is the SVD. Above 2, outlying rows
-        count more; at p = ∞ only they count, and M is the Löwner form up to its scale.
+        count more; at p = ∞ only they count, and xᵀMx ≤ 1 is John's ellipsoid, the largest inside
+        the ball; scaled by √d it contains the ball, but Löwner's, the least around it, is smaller.
     Cost
         About two passes over A for p = 1, 2·n·d² operations each, most of them in float32; up to
         twenty for p = 16.

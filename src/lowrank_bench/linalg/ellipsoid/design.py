@@ -1,8 +1,10 @@
-"""The smallest ellipsoid around {x : max |a_i·x| ≤ 1}, from its dual, a D-optimal design.
+"""John's ellipsoid of {x : max |a_i·x| ≤ 1}, the largest inside it, from a D-optimal design.
 
-Its form is M = Aᵀ diag(w) A for the w ≥ 0 with Σ w = d that maximises det M. For these weights
-a_iᵀ M⁻¹ a_i ≤ 1 for every row, with equality where w_i > 0 (Kiefer and Wolfowitz; John). They
-are the limit of the ℓp Lewis weights for p → ∞.
+Let M = Aᵀ diag(w) A for the w ≥ 0 with Σ w = d that maximises det M. For these weights
+a_iᵀ M⁻¹ a_i ≤ 1 for every row, with equality where w_i > 0 (Kiefer and Wolfowitz; John). So
+{y : yᵀM⁻¹y ≤ 1} is the smallest ellipsoid around the points ±a_i (Löwner's, of the polar body),
+and its polar {x : xᵀMx ≤ 1} the largest inside the body. The weights are the limit of the ℓp Lewis
+weights for p → ∞.
 """
 
 from dataclasses import dataclass

@@ -99,8 +99,9 @@ def lewis_weights(
     They are the only w > 0 with w_i = (a_iᵀ M⁻¹ a_i)^{p/2}, M = Aᵀ W^{1−2/p} A. With Q(x) = xᵀMx
     and r = rank(A), √Q(x) ≤ ‖Ax‖_p ≤ r^{1/p−1/2} √Q(x) for p ≤ 2, and
     r^{1/p−1/2} √Q(x) ≤ ‖Ax‖_p ≤ √Q(x) for p ≥ 2. For p = ∞ they are the limit: M = AᵀWA with
-    Σ w = r has the largest determinant, and {x : Q(x) ≤ r} is the smallest ellipsoid around
-    {x : ‖Ax‖_∞ ≤ 1} (Löwner, John).
+    Σ w = r has the largest determinant, and {x : Q(x) ≤ 1} is John's ellipsoid of
+    {x : ‖Ax‖_∞ ≤ 1}, the largest inside it. Scaled by √r it contains the body, but it is not the
+    smallest that does, which is Löwner's.
 
     For p < 4 the fixed-point map contracts log w by |1 − p/2| < 1; for p ≥ 4 a damped step ascends
     a concave function. `fixed_point` proves both and accelerates them without losing the guarantee;

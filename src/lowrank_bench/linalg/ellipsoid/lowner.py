@@ -34,6 +34,9 @@ class LownerEllipsoid(QuadraticForm):
         Tensor r×d, float64, with M = rootᵀ root and r the rank of A.
     factor
         The certified ratio of the outer to the inner ellipsoid, at most √(r(r + 1)).
+    volume
+        The ellipsoid's volume is at most `volume`^r times that of the least around the body,
+        Löwner's; at most √(r + 1).
     cuts
         Number of cuts by a pair of parallel planes.
     tests
@@ -43,6 +46,7 @@ class LownerEllipsoid(QuadraticForm):
     p: float
     root: Tensor
     factor: float
+    volume: float
     cuts: int
     tests: int
 
@@ -57,7 +61,10 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
        of the rows of A.
     2. Inner test: take the endpoints z of the r axes of the ellipsoid E = {y : ‖F⁻¹y‖₂ ≤ 1}. Stop
        if each z/√(r + 1) is in L. Every y in E is Σ c_j z_j with Σ c_j² ≤ 1, so ‖Uy‖_p is then at
-       most √(Σ ‖Uz_j‖_p²) ≤ √(r(r + 1)) on E; the first bound is returned as `factor`.
+       most √(Σ ‖Uz_j‖_p²) ≤ √(r(r + 1)) on E; the first bound is returned as `factor`. L contains
+       the points ±z_j/‖Uz_j‖_p. The least ellipsoid around such points on r orthogonal axes has
+       them as the ends of its axes, so the least around L has at least 1/Π‖Uz_j‖_p times the
+       volume of E; the r-th root of this product is returned as `volume`.
     3. Separation oracle: for a z that fails, the subgradient g = Uᵀ(sign(Uz)|Uz|^{p−1}) divided by
        ‖Uz‖_p^{p−1} has g·z = ‖Uz‖_p and g·y ≤ ‖Uy‖_p, so L lies between g·y ≤ 1 and g·y ≥ −1.
     4. Shallow cut: E becomes the smallest ellipsoid around its part between the two planes. All
@@ -98,15 +105,16 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     if not math.isfinite(peak):
         raise LowRankError("the ellipsoid method needs a matrix of finite numbers")
     if peak == 0:
-        return LownerEllipsoid(p, matrix.new_zeros(0, columns), 1.0, 0, 0)
+        return LownerEllipsoid(p, matrix.new_zeros(0, columns), 1.0, 1.0, 0, 0)
     basis, values, axes = torch.linalg.svd(matrix / peak, full_matrices=False)
     rank = numerical_rank(values, rows, columns)
     # A = UΣVᵀ: solve for L in the coordinates y = ΣVᵀx, then take the form back to x.
     body = _Body(basis[:, :rank].contiguous(), p)
-    outer, factor, cuts, tests = _enclose(body, limit)
+    outer, norms, cuts, tests = _enclose(body, limit)
     back = (values[:rank, None] * peak) * axes[:rank]
     root = torch.linalg.solve(outer, back)
-    return LownerEllipsoid(p, root, factor, cuts, tests)
+    factor, volume = float(norms.norm()), float(norms.log().mean().exp())
+    return LownerEllipsoid(p, root, factor, volume, cuts, tests)
 
 
 class _Body:
@@ -136,8 +144,8 @@ class _Body:
         return peak * total ** (1 / self.p), self.basis.T @ dual
 
 
-def _enclose(body: _Body, limit: int) -> tuple[Tensor, float, int, int]:
-    """Return F, the certified factor, the cuts and the inner tests."""
+def _enclose(body: _Body, limit: int) -> tuple[Tensor, Tensor, int, int]:
+    """Return F, ‖Uz‖_p at the ends of the axes, the cuts and the inner tests."""
     dimension = body.basis.shape[1]
     identity = torch.eye(dimension, dtype=body.basis.dtype, device=body.basis.device)
     outer, cuts = identity * body.radius(), 0
@@ -146,7 +154,7 @@ def _enclose(body: _Body, limit: int) -> tuple[Tensor, float, int, int]:
         directions, lengths, _ = torch.linalg.svd(outer)
         norms, gradients = body.support(directions * lengths)
         if float(norms.max()) <= math.sqrt(dimension + 1) * (1 + 1e-12):
-            return outer, float(norms.norm()), cuts, tests
+            return outer, norms, cuts, tests
         for axis in norms.argsort(descending=True).tolist():
             if float(norms[axis]) > math.sqrt(dimension + 1):
                 outer, done = _cut(outer, gradients[:, axis])

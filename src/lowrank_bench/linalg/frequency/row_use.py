@@ -60,7 +60,8 @@ def table_frequency(matrix: Tensor, frequency: Tensor) -> Tensor:
     fitted = (features @ slopes + logs.mean()).clamp(min=logs.min(), max=logs.max())
     # The sum of logarithms ranks like the geometric mean.
     order = torch.argsort(logs + fitted, stable=True)
-    return torch.empty_like(logs).index_put_((order,), logs.sort().values).softmax(dim=0)
+    use = torch.empty_like(logs).index_put_((order,), logs.sort().values).softmax(dim=0)
+    return use.clamp(min=1e-300)  # a share may be too small for float64, but no row is without use
 
 
 def _features(matrix: Tensor) -> Tensor:
