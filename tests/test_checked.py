@@ -182,7 +182,10 @@ def test_a_network_of_two_inputs_is_refused_with_the_mend(tmp_path, capsys):
 
 
 class Quantized(torch.Tensor):
-    """A tensor of a class of its own, as libraries for quantization make them."""
+    """A tensor that wraps others, as libraries for quantization make them."""
+
+    def __tensor_flatten__(self):
+        return ["codes", "scale"], None
 
     def __deepcopy__(self, memo):
         return self

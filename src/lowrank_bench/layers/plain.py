@@ -40,10 +40,10 @@ def refuse_quantized(name: str, weight: Tensor) -> None:
     Raises
     ------
     LowRankError
-        When it is a tensor of a class of its own, as libraries for quantization make them, or
-        holds integers.
+        When it wraps other tensors, as libraries for quantization make them (torch's protocol
+        `__tensor_flatten__`), or holds integers.
     """
-    if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
+    if hasattr(weight, "__tensor_flatten__") or not weight.is_floating_point():
         raise LowRankError(
             f"the weight of layer {name!r} is a {type(weight).__name__} of {weight.dtype}, not "
             "plain numbers; load the network without quantization first"
