@@ -72,7 +72,7 @@ class LayerChannels:
     def _product(
         self, layer: nn.Conv2d | nn.Linear, name: str, inputs: Tensor, outputs: Tensor
     ) -> None:
-        dim = 1 if isinstance(layer, nn.Conv2d) else -1
+        dim = -3 if isinstance(layer, nn.Conv2d) else -1  # images may come without a batch
         read = self._channels(inputs, dim, name)
         groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         if groups not in (1, len(read)):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.prune.labels import tensors_in
+from lowrank_bench.prune.outputs import output_tensors
 
 
 def first_examples(
@@ -44,7 +44,7 @@ def check_outputs(output: Any) -> None:
     LowRankError
         When it holds NaN or infinite values.
     """
-    if not all(value.isfinite().all() for value in tensors_in(output)):
+    if not all(value.isfinite().all() for value in output_tensors(output)):
         raise LowRankError(
             "the network's outputs are NaN or infinite on the calibration data; check that the "
             "inputs are finite and preprocessed as in training"

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.prune.graph import ChannelGraph, channels_of, kept_cost, slice_network, trace
+from lowrank_bench.prune.verify import Pair, check_sliced
 
 Units = NDArray[np.int64]  # indices of units
 
@@ -155,20 +155,13 @@ def pruned(
     Raises
     ------
     LowRankError
-        When the code of the network depends on the number of channels.
+        When the code of the network depends on the number or the place of channels, so that the
+        copy would not compute what the network does without the pruned ones (`verify`).
     """
     graph = graph_of(problem)
     mask = graph.mask(kept)
     model = slice_network(problem.model, graph, mask, scale)
-    # Code that reshapes to a fixed number of channels shows only when it runs.
-    try:
-        with torch.inference_mode():
-            model(**problem.example)
-    except RuntimeError as error:
-        raise LowRankError(
-            f"{type(model).__name__} does not run without the pruned channels; its code depends on "
-            f"their number ({f'{error}'.splitlines()[0]})"
-        ) from None
+    check_sliced(Pair(problem.model, model, graph, mask, scale), problem.example)
     # The graph counts what stays, so no sizes are read off the sliced network.
     layers = []
     for layer in problem.layers:

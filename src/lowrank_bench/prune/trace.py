@@ -14,6 +14,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.prune.channels import LAYERS, LayerChannels, place_of
 from lowrank_bench.prune.functions import Call, pass_labels
 from lowrank_bench.prune.labels import tensors_in
+from lowrank_bench.prune.outputs import output_tensors
 
 
 def trace_channels(model: nn.Module, example: Mapping[str, Tensor]) -> LayerChannels:
@@ -26,7 +27,7 @@ def trace_channels(model: nn.Module, example: Mapping[str, Tensor]) -> LayerChan
     Raises
     ------
     LowRankError
-        When a layer or a function may mix channels.
+        When a layer or a function may mix channels, or the network returns what cannot be seen.
     """
     tracer = _Tracer(model)
     modes = {module: module.training for module in model.modules()}
@@ -77,7 +78,13 @@ class _Tracer(TorchDispatchMode):
             labels.give_fixed(value)
         with self:
             output = model(**inputs)
-        for value in tensors_in(output):
+        tensors = output_tensors(output)
+        if not tensors:
+            raise LowRankError(
+                f"{type(model).__name__} returns no tensors, so that its outputs could be pruned; "
+                "let it return its scores as a tensor"
+            )
+        for value in tensors:
             labels.fix(labels.of(value))
 
     def fix_idle(self, model: nn.Module, example: Mapping[str, Tensor]) -> None:
