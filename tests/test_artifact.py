@@ -8,15 +8,20 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
     XLNetConfig,
     XLNetForSequenceClassification,
+    pipeline,
 )
 
 from lowrank_bench import compress, load, save
@@ -101,7 +106,7 @@ def test_files_are_safetensors_and_json(tmp_path):
     model, report = compress(network(), "svd", 0.4)
     folder = save(model, str(tmp_path / "deep" / "saved"))
     assert folder == tmp_path / "deep" / "saved"
-    files = {"model.safetensors", "config.json", "lowrank.json"}
+    files = {"lowrank.safetensors", "config.json", "lowrank.json"}
     assert {f.name for f in folder.iterdir()} == files
     assert [f.name for f in folder.parent.iterdir()] == ["saved"]  # no temporary files are left
     about = json.loads((folder / "lowrank.json").read_text())
@@ -110,7 +115,7 @@ def test_files_are_safetensors_and_json(tmp_path):
     assert swap["name"] == report.layers[0]["name"]
     assert swap["dtype"] == "float32"
     assert swap["spec"] == model.get_input_embeddings().spec()
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
+    with safe_open(folder / "lowrank.safetensors", framework="pt") as file:
         names = set(file.keys())
     assert f"{swap['name']}.left" in names
     assert f"{swap['name']}.weight" not in names
@@ -194,7 +199,7 @@ def test_a_save_that_fails_leaves_the_old_network(tmp_path, monkeypatch):
     assert torch.equal(logits(load(folder)), logits(model))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "lowrank.json"])
+@pytest.mark.parametrize("name", ["lowrank.safetensors", "config.json", "lowrank.json"])
 @pytest.mark.parametrize("size", [None, 0, 30, -7])
 def test_missing_and_truncated_files_are_named(tmp_path, name, size):
     folder = save(compress(network(), "svd", 0.4)[0], tmp_path / "saved")
@@ -253,3 +258,37 @@ def test_a_damaged_layer_ends_in_one_line(tmp_path, spec):
     (folder / "lowrank.json").write_text(json.dumps(manifest))
     with pytest.raises(LowRankError, match=r"lowrank\.json is damaged: layer '0' cannot be built"):
         load(folder, net)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_libraries_refuse_a_folder_in_place_of_random_weights(tmp_path, name, compressed):
+    model = network(name)
+    if compressed:
+        model, _ = compress(model, "svd", 0.4)
+    folder = save(model, tmp_path / "saved")
+    for kind in (type(model), AutoModel, AutoModelForSequenceClassification):
+        with pytest.raises(OSError, match="no file named"):
+            kind.from_pretrained(folder)
+        with pytest.raises(OSError, match="no file named"):
+            kind.from_pretrained(folder, use_safetensors=False)
+    with pytest.raises((OSError, ValueError), match="no file named"):
+        pipeline("text-classification", str(folder), tokenizer=str(folder))
+
+
+def test_settings_of_generation_survive(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "num_attention_heads": 2}
+    more = {"num_key_value_heads": 2, "num_hidden_layers": 1}
+    config = LlamaConfig(vocab_size=60, eos_token_id=2, **sizes, **more)
+    model = LlamaForCausalLM(config).eval()
+    model.generation_config.eos_token_id = [2, 5]
+    model.generation_config.update(max_new_tokens=7, temperature=0.3)  # no sampling: odd, and kept
+    again = load(save(model, tmp_path / "saved"))
+    kept = again.generation_config.to_dict()
+    assert kept["eos_token_id"] == [2, 5]
+    assert kept == {**model.generation_config.to_dict(), "_from_model_config": False}
+    small, _ = compress(model, "svd", 0.4)
+    assert load(save(small, tmp_path / "small")).generation_config.eos_token_id == [2, 5]
+    (tmp_path / "saved" / "generation_config.json").write_text("{")
+    with pytest.raises(LowRankError, match=r"generation_config\.json is damaged"):
+        load(tmp_path / "saved")

@@ -60,7 +60,7 @@ def test_text_is_counted_and_the_vocabulary_is_read(network, tmp_path, capsys):
     assert report["data_used"] == "weights, vocabulary order, training text"
     stored = report["parameters_kept"] + report["index_bits"] / 32
     assert stored <= 0.5 * report["parameters_dense"]
-    tensors = load_file(out / "model.safetensors")
+    tensors = load_file(out / "lowrank.safetensors")
     whole = load(out).get_input_embeddings()
     assert sum(t.numel() for n, t in tensors.items() if "word_embeddings" in n) == (
         report["parameters_kept"] + whole.terms.numel() + whole.indices.numel()

@@ -133,7 +133,7 @@ def test_the_sliced_network_equals_the_masked_one_and_has_the_counted_size(name,
         with torch.no_grad():
             assert torch.equal(again(**images), found)
         save(again, tmp_path / "again")
-        for file in ("lowrank.json", "model.safetensors"):
+        for file in ("lowrank.json", "lowrank.safetensors"):
             one, two = ((tmp_path / f / file).read_bytes() for f in ("small", "again"))
             assert one == two
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

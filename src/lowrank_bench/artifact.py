@@ -1,13 +1,16 @@
 """Networks on disk, compressed or not: safetensors and JSON, written whole or not at all.
 
-A folder holds `model.safetensors` (parameters and buffers), `lowrank.json` (which layers were
-replaced or resized) and, for transformers models, `config.json`.
+A folder holds `lowrank.safetensors` (parameters and buffers), `lowrank.json` (which layers were
+replaced or resized, which tensors are one) and, for transformers models, `config.json`. Other
+libraries look for weights under other names: they refuse the folder, where they would otherwise
+give the replaced layers random values.
 """
 
 import copy
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,9 +24,13 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import replace_module
+from lowrank_bench.layers.fill import fill
 from lowrank_bench.layers.resize import Resized, find_resized, resize
+from lowrank_bench.layers.sharing import Sharing, View, sharing_of, state_of
 
-WEIGHTS, MANIFEST, CONFIG = "model.safetensors", "lowrank.json", "config.json"
+WEIGHTS, MANIFEST, CONFIG = "lowrank.safetensors", "lowrank.json", "config.json"
+GENERATION = "generation_config.json"
+OLD_WEIGHTS = "model.safetensors"  # of folders that were saved before 2026-12
 
 # What transformers and torch hold themselves; any other name is a repository of kernels to run.
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
@@ -47,8 +54,9 @@ class Swap(BaseModel):
 class Manifest(BaseModel):
     """The content of `lowrank.json`.
 
-    `shared` maps the name of each tensor that is stored under another name to that name;
-    `resized` lists the plain layers that lost channels.
+    `shared` maps the name of each tensor that is stored under another name to that name; `views`
+    lists those that overlap in memory without being one (`layers.sharing`); `resized` lists the
+    plain layers that lost channels.
     """
 
     format: Literal["lowrank-bench"] = "lowrank-bench"
@@ -57,7 +65,12 @@ class Manifest(BaseModel):
     attention: Attention | None = None
     swaps: list[Swap]
     shared: dict[str, str]
+    views: dict[str, View] = {}
     resized: list[Resized] = []
+
+    def text(self) -> str:
+        """Return what is written: without what does not occur in most networks."""
+        return self.model_dump_json(indent=2, exclude=None if self.views else {"views"}) + "\n"
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
@@ -74,16 +87,25 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     LowRankError
-        When the folder holds other files, or the network's state holds more than tensors.
+        When the folder holds other files, or the network's state holds more than dense tensors
+        with values.
+
+    Warns
+    -----
+    UserWarning
+        When `load` could not rebuild a transformers model from the folder alone.
     """
     place = Path(folder)
     if place.exists() and not (place.is_dir() and _is_ours(place)):
         raise LowRankError(f"{place} holds other files; choose a new or an empty folder")
-    tensors, shared = _distinct(_tensors(model))
+    state = state_of(model)
+    sharing = sharing_of(state)
+    tensors = _stored(state, sharing)
     manifest = Manifest(
         network=type(model).__name__,
         swaps=_swaps(model),
-        shared=shared,
+        shared=sharing.shared,
+        views=sharing.views,
         resized=find_resized(model),
     )
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +116,10 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         if config is not None:
             used = config._attn_implementation
             manifest.attention = used if used in get_args(Attention) else None
-            _write_config(config, type(model).__name__, fresh)
+            _write_config(model, config, fresh)
+            _warn_if_lost(model, manifest, tensors, fresh)
         save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
-        (fresh / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        (fresh / MANIFEST).write_text(manifest.text())
         if place.exists():
             place.rename(Path(temporary) / "old")
         fresh.rename(place)
@@ -121,17 +144,13 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     """
     place = Path(folder)
     manifest = _read_manifest(place)
-    tensors = _read_tensors(place / WEIGHTS, manifest.shared)
-    if model is None:
-        model = _from_config(place, manifest)
-        for swap in manifest.swaps:
-            replace_module(model, swap.name, _build(swap, place))
-    else:
-        model = _copy_skeleton(model, manifest.swaps, place)
-    resize(model, manifest.resized)
-    _add_biases(model, tensors)
-    _fill(model, tensors, place / WEIGHTS)
-    return model.eval()
+    file = place / WEIGHTS
+    if not file.is_file() and (place / OLD_WEIGHTS).is_file():
+        file = place / OLD_WEIGHTS
+    tensors = _read_tensors(file, manifest.shared)
+    skeleton = _skeleton(place, manifest, model)
+    _complete(skeleton, manifest, tensors, file)
+    return skeleton.eval()
 
 
 def _is_ours(place: Path) -> bool:
@@ -146,34 +165,47 @@ def _config_of(model: nn.Module) -> Any:
     return model.config if is_pretrained else None
 
 
-def _write_config(config: Any, architecture: str, folder: Path) -> None:
+def _write_config(model: nn.Module, config: Any, folder: Path) -> None:
     config = copy.deepcopy(config)
-    config.architectures = [architecture]
+    config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
+    generation: Any = getattr(model, "generation_config", None)
+    if generation is not None:
+        (folder / GENERATION).write_text(generation.to_json_string(use_diff=True))
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name, including buffers outside of the state dict."""
-    state = model.state_dict(keep_vars=True)
+def _warn_if_lost(
+    model: nn.Module, manifest: Manifest, tensors: dict[str, Tensor], folder: Path
+) -> None:
+    """Warn where `load` could not rebuild a network from the folder alone."""
+    changed = [name for name, module in model.named_modules() if "forward" in vars(module)]
+    try:
+        if changed:
+            raise LowRankError(f"{changed[0] or 'the network'!r} has a forward of its own")
+        with torch.device("meta"):  # only names, sizes and ties are compared
+            skeleton = _skeleton(folder, manifest)
+            everything = _with_shared(tensors, manifest.shared)
+            values = {name: value.to("meta") for name, value in everything.items()}
+            _complete(skeleton, manifest, values, folder / WEIGHTS)
+    except LowRankError as error:
+        warnings.warn(
+            f"load(folder) will not give this network back ({error}); keep the code that builds "
+            "it, and call load(folder, model=...) with a dense one",
+            stacklevel=3,
+        )
+    except Exception:  # some classes cannot be built without values: nothing is learnt
+        pass
+
+
+def _stored(state: dict[str, Tensor], sharing: Sharing) -> dict[str, Tensor]:
+    """Return a copy of each tensor that is stored, by name."""
+    kept = {}
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise LowRankError(f"{name!r} is not a tensor and cannot be saved without pickle")
-    return {**dict(model.named_buffers(remove_duplicate=False)), **state}
-
-
-def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return each tensor under its first name, and the first name for every other one."""
-    first: dict[tuple[Any, ...], str] = {}
-    kept: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    for name, value in tensors.items():
-        memory = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
-        if value.numel() and memory in first:
-            shared[name] = first[memory]
-        else:
-            first[memory] = name
+        if value.device.type == "meta":
+            raise LowRankError(f"{name!r} has no values (device meta); load the weights first")
+        if name not in sharing.shared:
             kept[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return kept, shared
+    return kept
 
 
 def _swaps(model: nn.Module) -> list[Swap]:
@@ -209,12 +241,37 @@ def _read_manifest(place: Path) -> Manifest:
 
 def _read_tensors(file: Path, shared: dict[str, str]) -> dict[str, Tensor]:
     try:
-        tensors = load_file(file)
-        return {**tensors, **{name: tensors[first] for name, first in shared.items()}}
+        return _with_shared(load_file(file), shared)
     except FileNotFoundError:
         raise LowRankError(f"{file} is missing; save the network again") from None
     except (SafetensorError, KeyError) as error:
         raise LowRankError(f"{file} is damaged ({error}); save the network again") from None
+
+
+def _with_shared(tensors: dict[str, Tensor], shared: dict[str, str]) -> dict[str, Tensor]:
+    """Return tensors also by the names of those that are stored under another name."""
+    every = dict(tensors)
+    if twice := sorted(tensors.keys() & shared.keys()):
+        raise KeyError(f"{twice[0]} is stored and shared as well")
+    for name in shared:
+        first, passed = name, set[str]()
+        while first in shared and first not in passed:  # damaged files may lead round in circles
+            passed.add(first)
+            first = shared[first]
+        every[name] = tensors[first]
+    return every
+
+
+def _skeleton(place: Path, manifest: Manifest, dense: nn.Module | None = None) -> nn.Module:
+    """Return the network without its values, which are arbitrary."""
+    if dense is not None:
+        model = _copy_skeleton(dense, manifest.swaps, place)
+    else:
+        model = _from_config(place, manifest)
+        for swap in manifest.swaps:
+            replace_module(model, swap.name, _build(swap, place))
+    resize(model, manifest.resized)
+    return model
 
 
 def _build(swap: Swap, place: Path) -> nn.Module:
@@ -277,7 +334,22 @@ def _from_config(place: Path, manifest: Manifest) -> nn.Module:
         options["trust_remote_code"] = False
     with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
         model: nn.Module = build(config, **options)
+    if (place / GENERATION).is_file():
+        _read_generation(model, place)
     return model
+
+
+def _read_generation(model: Any, place: Path) -> None:
+    import transformers
+
+    try:
+        model.generation_config = transformers.GenerationConfig.from_pretrained(place)
+        model.generation_config._from_model_config = False  # or the model's settings replace it
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"{error}".splitlines()[0]
+        raise LowRankError(
+            f"{place / GENERATION} is damaged ({fault}); save the network again"
+        ) from None
 
 
 def _add_biases(model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -292,9 +364,10 @@ def _add_biases(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             layer.bias = nn.Parameter(layer.weight.new_zeros(value.shape))
 
 
-def _fill(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    """Copy the tensors into the network, whose precision becomes theirs."""
-    targets = _tensors(model)
+def _complete(model: nn.Module, manifest: Manifest, tensors: dict[str, Tensor], file: Path) -> None:
+    """Give a network without values those of a file, shared as they were when it was saved."""
+    _add_biases(model, tensors)
+    targets = state_of(model)
     differing = sorted(targets.keys() ^ tensors.keys())
     common = targets.keys() & tensors.keys()
     differing += [name for name in common if targets[name].shape != tensors[name].shape]
@@ -303,7 +376,9 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
             f"{file} does not fit {type(model).__name__}: {len(differing)} tensors differ, the "
             f"first is {differing[0]!r}"
         )
-    with torch.no_grad():
-        for name, value in tensors.items():
-            targets[name].data = targets[name].data.to(value.dtype)
-            targets[name].copy_(value)
+    sharing = Sharing(manifest.shared, manifest.views)
+    named = {*manifest.shared, *manifest.shared.values(), *manifest.views}
+    lost = sorted(named.union(view.of for view in manifest.views.values()) - targets.keys())
+    if lost:
+        raise LowRankError(f"{file.parent / MANIFEST} is damaged: there is no tensor {lost[0]!r}")
+    fill(model, tensors, sharing)
