@@ -63,7 +63,7 @@ class Experiment:
     def settings(self) -> str:
         """What jobs need beside their work, canonical JSON; keys name what decides a result."""
         evaluation = self.config.evaluation
-        return _brace_safe(
+        return _param(
             {
                 "store": self.config.store,
                 "folder": self.folder.as_posix(),
@@ -78,7 +78,12 @@ class Experiment:
     @property
     def overrides_json(self) -> str:
         """The overrides, canonical JSON."""
-        return _brace_safe(self.overrides)
+        return _param(self.overrides)
+
+    @property
+    def title_json(self) -> str:
+        """The title, canonical JSON."""
+        return _param(self.config.title)
 
     @cached_property
     def score_digest(self) -> str:
@@ -200,12 +205,13 @@ class Experiment:
             raise SystemExit(f"error: {len(failed)} scores failed, see {table}: {failed.iloc[0]}")
 
 
-def _brace_safe(value: Any) -> str:
-    """Return canonical JSON in which Snakemake sees no wildcard: `{name}` within a text.
+def _param(value: Any) -> str:
+    """Return canonical JSON in which Snakemake sees no wildcard, and its report no tag of HTML.
 
-    The braces of JSON's own objects are followed by a quotation mark.
+    The braces of JSON's own objects are followed by a quotation mark, those of `{name}` within a
+    text are not. The report holds the parameters of rules in a script.
     """
-    return re.sub(r"\{(?=\s*\w)", r"\\u007b", canonical(value))
+    return re.sub(r"\{(?=\s*\w)", r"\\u007b", canonical(value)).replace("<", r"\u003c")
 
 
 def _checkpoints(job: Job) -> set[str]:
