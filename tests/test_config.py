@@ -174,9 +174,11 @@ def test_titles_with_braces_reach_snakemake_as_they_are(title):
     experiment = Experiment(load_config(CONF, words), words)
     assert experiment.config.title == title
     assert json.loads(experiment.overrides_json) == words
-    for text in (experiment.overrides_json, experiment.settings, label_text(title)):
+    assert json.loads(experiment.title_json) == title
+    shown = [experiment.overrides_json, experiment.settings, experiment.title_json]
+    for text in (*shown, label_text(title)):  # the report holds them in a script
         assert not WILDCARD_REGEX.search(text)
-        assert "</script" not in label_text(title)
+        assert "</script" not in text
 
 
 @pytest.mark.parametrize(

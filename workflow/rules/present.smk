@@ -64,7 +64,7 @@ rule figures:
         mem_mb=1500,
     params:
         digest=EXPERIMENT.present_digest,
-        title=lambda wildcards: EXPERIMENT.config.title,
+        title=EXPERIMENT.title_json,
     message:
         "figures"
     script:

@@ -66,12 +66,17 @@ class Experiment:
     @cached_property
     def settings(self) -> str:
         """What jobs need in addition to their work, canonical JSON; none of it decides a result."""
-        return _brace_safe(settings_of(self.config).to_json())
+        return _param(settings_of(self.config).to_json())
 
     @property
     def overrides_json(self) -> str:
         """The overrides, canonical JSON."""
-        return _brace_safe(canonical(self.overrides))
+        return _param(canonical(self.overrides))
+
+    @property
+    def title_json(self) -> str:
+        """The title, canonical JSON."""
+        return _param(canonical(self.config.title))
 
     @cached_property
     def score_digest(self) -> str:
@@ -214,12 +219,13 @@ def _sources(job: Job) -> set[str]:
     return {source.key for source in job.sources}
 
 
-def _brace_safe(text: str) -> str:
-    """Return JSON in which Snakemake sees no wildcard: `{name}` within a text.
+def _param(text: str) -> str:
+    """Return JSON in which Snakemake sees no wildcard, and its report no tag of HTML.
 
-    The braces of JSON's own objects are followed by a quotation mark.
+    The braces of JSON's own objects are followed by a quotation mark, those of `{name}` within a
+    text are not. The report holds the parameters of rules in a script.
     """
-    return re.sub(r"\{(?=\s*\w)", r"\\u007b", text)
+    return re.sub(r"\{(?=\s*\w)", r"\\u007b", text).replace("<", r"\u003c")
 
 
 def _checkpoints(job: Job) -> set[str]:
