@@ -249,7 +249,7 @@ def test_a_configuration_names_the_folder(tmp_path, conf):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plugins=[nowhere_x]"], "plugins names the folder nowhere_x, which does not exist"),
+        (["plugins=[nowhere_x]"], "plugins names the folder 'nowhere_x', which does not exist"),
         (["plugins=3"], "plugins = 3 in the override 'plugins=3' is not valid"),
         (["plugins=[.]"], r"holds no \*\.py file"),
     ],
