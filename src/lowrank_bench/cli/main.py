@@ -64,6 +64,21 @@ def _add_methods_from(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_training_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="training text, one example per line, for methods that need token counts or inputs",
+    )
+    command.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of training images, for methods that need the inputs of a CNN",
+    )
+
+
 def _add_compress(group: "Commands") -> None:
     command = group.add_parser(
         "compress",
@@ -94,18 +109,7 @@ def _add_compress(group: "Commands") -> None:
         metavar="C",
         help="share of the targeted layers' parameters to save, between 0 and 1",
     )
-    command.add_argument(
-        "--text",
-        type=Path,
-        metavar="FILE",
-        help="training text, one example per line, for methods that need token counts or inputs",
-    )
-    command.add_argument(
-        "--images",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of training images, for methods that need the inputs of a CNN",
-    )
+    _add_training_data(command)
     command.add_argument(
         "--target",
         default="embedding",

@@ -50,22 +50,15 @@ def compress_embedding(
         labels of `messi` and `partition_svd` come on top, as in the paper; the report counts them.
     layer
         Dotted name of the embedding, where there are several.
-    tokenizer
-        The network's tokenizer, for methods that read the order of the vocabulary.
-    texts
-        Training texts, for methods that count how often each token is used.
+    tokenizer, texts
+        For methods that read the order of the vocabulary, or count tokens of training texts.
     frequency, counts, fisher
         n numbers, one for each row (`problem.Problem`), instead of those from tokenizer and texts.
     certificate
-        Whether the report says how far the table's errors are from the least of the rank. That
-        takes longer than a truncated SVD itself; without it the report has no errors.
+        Whether the report has the table's errors, and bounds on how far they are from optimal,
+        which take longer than a truncated SVD.
     **params
         Parameters of a method that is given by name.
-
-    Returns
-    -------
-    (network, CompressionReport)
-        The copy, whose other layers are equal, and the report.
 
     Raises
     ------
@@ -77,10 +70,9 @@ def compress_embedding(
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
     matrix = as_matrix(embedding.weight)
-    rows, columns = matrix.shape
-    rank = chosen.rank_for(rows, columns, float(compression))
+    rank = chosen.rank_for(len(matrix), matrix.shape[1], float(compression))
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
-    facts |= _read_facts(facts, chosen.needs, rows, tokenizer, texts)
+    facts |= _read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
     factors = factorize(matrix, chosen, rank, facts)
     seconds = time.perf_counter() - start

@@ -29,6 +29,7 @@ def listener() -> type[Any]:
 
     class _Listener(tqdm):
         def update(self, n: float | None = 1) -> bool | None:
+            """Count bytes, and note that they came."""
             if n:
                 heard()
             shown: bool | None = super().update(n)

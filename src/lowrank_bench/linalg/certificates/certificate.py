@@ -65,22 +65,30 @@ def certify(
     bounds = bounds or LowerBounds(matrix)
     unit = unit_of(matrix)
     errors, norms, margins = _norms(matrix, factors, p, unit)
-    rank = rank_limit(factors)
-    # Factors without a limit on the rank can equal the matrix: there is no bound to report.
-    best: dict[str, tuple[float, str]] = {}
-    if rank is not None:
-        best = {
-            "fro": (bounds.frobenius(rank), "svd"),
-            "l1": bounds.entries(rank, 1.0, thorough),
-            "l21": bounds.rows(rank, 1.0, thorough),
-            "lp": bounds.entries(rank, p, thorough),
-            "l2p": bounds.rows(rank, p, thorough),
-        }
+    best = _best_bounds(bounds, rank_limit(factors), p, thorough)
     scale = bounds.unit / unit  # a power of two between units: exact
     bounded = {name: (least * scale, by) for name, (least, by) in best.items()}
     return {
         name: _report(error, norm, margin, unit, *bounded.get(name, (None, None)))
         for name, error, norm, margin in zip(NORMS, errors, norms, margins, strict=True)
+    }
+
+
+def _best_bounds(
+    bounds: LowerBounds, rank: int | None, p: float, thorough: bool
+) -> dict[str, tuple[float, str]]:
+    """Return the largest known bound of each norm and its name; none without a limit on the rank.
+
+    Factors without such a limit can equal the matrix.
+    """
+    if rank is None:
+        return {}
+    return {
+        "fro": (bounds.frobenius(rank), "svd"),
+        "l1": bounds.entries(rank, 1.0, thorough),
+        "l21": bounds.rows(rank, 1.0, thorough),
+        "lp": bounds.entries(rank, p, thorough),
+        "l2p": bounds.rows(rank, p, thorough),
     }
 
 

@@ -93,13 +93,7 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     sections 3.3 and 4.6.
     """
     rows, columns = matrix.shape
-    if columns > LARGEST_WIDTH:
-        raise LowRankError(
-            f"the ellipsoid method is for at most {LARGEST_WIDTH} columns, not {columns}: it needs "
-            "on the order of d³ cuts; use the method lp, whose ellipsoid is as good"
-        )
-    if not p >= 1:
-        raise LowRankError(f"the ball of ‖Ax‖_p is convex only for p >= 1, not for p = {p:g}")
+    _check(columns, p)
     matrix = matrix.double()
     peak = float(matrix.abs().max()) if matrix.numel() else 0.0
     if not math.isfinite(peak):
@@ -115,6 +109,16 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     root = torch.linalg.solve(outer, back)
     factor, volume = float(norms.norm()), float(norms.log().mean().exp())
     return LownerEllipsoid(p, root, factor, volume, cuts, tests)
+
+
+def _check(columns: int, p: float) -> None:
+    if columns > LARGEST_WIDTH:
+        raise LowRankError(
+            f"the ellipsoid method is for at most {LARGEST_WIDTH} columns, not {columns}: it needs "
+            "on the order of d³ cuts; use the method lp, whose ellipsoid is as good"
+        )
+    if not p >= 1:
+        raise LowRankError(f"the ball of ‖Ax‖_p is convex only for p >= 1, not for p = {p:g}")
 
 
 class _Body:
