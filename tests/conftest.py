@@ -23,3 +23,12 @@ def conf(tmp_path):
 def pytest_collection_modifyitems(items):
     """Put the tests that wait for a cluster first, so that the others compute meanwhile."""
     items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
+@pytest.fixture
+def one_thread():
+    """Compute on one thread, as many small problems do best."""
+    from lowrank_bench.device import fixed_threads
+
+    with fixed_threads(1):
+        yield

@@ -17,13 +17,7 @@ from lowrank_bench.alds.slices import RECENT, Slices
 from lowrank_bench.alds.whitened import Whitened, shrunk
 from lowrank_bench.layers.fold import fold, unfold, weights_per_rank
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weight(shape, seed=0):

@@ -13,13 +13,7 @@ from lowrank_bench.methods import make_method
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.problem import NetworkProblem
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Net(nn.Module):

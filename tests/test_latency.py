@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
+from wide_cnn import cnn, images
 
 from lowrank_bench import compress, load
 from lowrank_bench.cli import main
@@ -42,20 +43,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(latency_tables, "BUDGET", 0.02)
     with fixed_threads(1):
         yield
-
-
-def cnn() -> nn.Module:
-    """Return a network whose middle layers are wide enough for factors to be faster."""
-    torch.manual_seed(0)
-    wide = [nn.Conv2d(160, 160, 3, padding=1), nn.BatchNorm2d(160), nn.ReLU()]
-    stem = [nn.Conv2d(3, 160, 3, padding=1), nn.ReLU()]
-    more = [nn.Conv2d(160, 160, 3, padding=1), nn.ReLU()]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(160, 10)]
-    return nn.Sequential(*stem, *wide, *more, *head).eval()
-
-
-def images(rows: int) -> dict[str, torch.Tensor]:
-    return {"input": torch.randn(rows, 3, 8, 8, generator=torch.Generator().manual_seed(1))}
 
 
 def bert() -> nn.Module:

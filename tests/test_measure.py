@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from wide_cnn import cnn, images
 
 from lowrank_bench import load, save
 from lowrank_bench.device import fixed_threads
@@ -16,25 +17,7 @@ from lowrank_bench.evaluate.memory import activation_peak, file_bytes, stored_by
 from lowrank_bench.latency.clock import Clock, taken_in_turn
 from lowrank_bench.layers.linear import FactorizedLinear
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with fixed_threads(1):
-        yield
-
-
-def cnn() -> nn.Module:
-    """Return a network whose middle layers are wide enough for factors to be faster."""
-    torch.manual_seed(0)
-    wide = [nn.Conv2d(160, 160, 3, padding=1), nn.BatchNorm2d(160), nn.ReLU()]
-    stem = [nn.Conv2d(3, 160, 3, padding=1), nn.ReLU()]
-    more = [nn.Conv2d(160, 160, 3, padding=1), nn.ReLU()]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(160, 10)]
-    return nn.Sequential(*stem, *wide, *more, *head).eval()
-
-
-def images(rows: int) -> dict[str, torch.Tensor]:
-    return {"input": torch.randn(rows, 3, 8, 8, generator=torch.Generator().manual_seed(1))}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_groups_of_inputs_are_multiplied_at_once():
