@@ -4,13 +4,6 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-from lowrank_bench.report.names import (
-    drop_stem,
-    figure_names,
-    label_text,
-    shared_figures,
-    table_names,
-)
 from lowrank_bench.stages.submission import cores_at_once, lift_rate, submissions
 from lowrank_bench.stages.experiment import load_experiment
 
@@ -18,20 +11,12 @@ EXPERIMENT = load_experiment(Path(workflow.basedir, "conf"), config)
 if workflow.is_main_process:
     EXPERIMENT.reopen()
 config["report"] = EXPERIMENT.report_words()
-RESULTS = EXPERIMENT.folder.as_posix()
-MEASURED = bool(EXPERIMENT.config.latency.batches)
-LATENCY = {"latency": f"{RESULTS}/latency.parquet"} if MEASURED else {}
-FIGURES = figure_names(EXPERIMENT.config.model, MEASURED)
-SCORES = {name: f"{RESULTS}/{name}.parquet" for name in EXPERIMENT.score_tables()}
-TABLES = {
-    "csv": [name for name in table_names(SCORES | LATENCY) if name.endswith(".csv")],
-    "other": [name for name in table_names(SCORES | LATENCY) if not name.endswith(".csv")],
-}
 
 
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/files.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/checkpoint.smk"
