@@ -92,6 +92,17 @@ def passed(report):
     return int(re.search(r"(\d+) passed", report)[1])
 
 
+def write_folder(folder):
+    """Write the files of the page's fourth section into a folder of plug-ins."""
+    for name, text in (
+        ("rowsvd.py", METHOD),
+        ("conf/method/rowsvd.yaml", CONFIG),
+        ("tests/test_rowsvd.py", TEST),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path):
     for name in ("src", "conf", "tests", "pyproject.toml"):
         subprocess.run(["cp", "-r", PROJECT / name, tmp_path / name], check=True)
@@ -107,15 +118,27 @@ def test_the_page_on_adding_a_method_works_to_the_letter(tmp_path):
     assert passed(report) >= 2 * 20 + 5
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_the_whole_of_the_tests_pass_with_the_method_of_the_page(tmp_path, inside):
+    """What `make test` runs, in a copy of the project to which the method was added."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", PROJECT / name, tmp_path / name], check=True)
+    subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    if inside:
+        (tmp_path / "src/lowrank_bench/methods/rowsvd.py").write_text(METHOD)
+        (tmp_path / "conf/method/rowsvd.yaml").write_text(CONFIG)
+    else:
+        write_folder(tmp_path / "my_methods")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(os.cpu_count())]
+    folders = ["tests"] if inside else ["tests", "my_methods"]
+    assert passed(run([*words, *folders], tmp_path, tmp_path / "src")) > 3000
+
+
 def test_the_page_works_to_the_letter_outside_the_package(tmp_path):
-    folder = tmp_path / "my_methods"
-    for name, text in (
-        ("rowsvd.py", METHOD),
-        ("conf/method/rowsvd.yaml", CONFIG),
-        ("tests/test_rowsvd.py", TEST),
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+    write_folder(tmp_path / "my_methods")
     (tmp_path / "conf").symlink_to(PROJECT / "conf")
     use(tmp_path, PROJECT / "src", "plugins=[my_methods]")
     program = "import sys; from lowrank_bench.cli import main; sys.exit(main())"

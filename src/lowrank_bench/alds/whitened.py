@@ -75,8 +75,10 @@ class Whitened:
         self.covariance = covariance
         self.back: Tensor | None = None
         if gradients is not None:
+            # Errors weighted by gradients are plain errors of √G·W; `back` undoes the root.
             root, self.back = roots_of(gradients)
             self.weight = (root @ self.weight.flatten(1)).reshape(self.shape)
+        # tr(W C Wᵀ): the squared outputs, which the error is measured against.
         flat = self.weight.flatten(1)
         self.total = max(float(((flat @ covariance) * flat).sum()), 0.0)
         self.unit = max(self.total if gradients is None else 1 / scale, 1e-300)

@@ -34,7 +34,7 @@ class SwappedEmbedding:
         self.model = model
         self.layer, embedding = find_embedding(model)
         self.matrix: Tensor = embedding.weight.detach().cpu().to(torch.float64)
-        self._others = sum(p.numel() for p in model.parameters()) - self.matrix.numel()
+        self._others = sum(weight.numel() for weight in model.parameters()) - self.matrix.numel()
         self._bounds = LowerBounds(self.matrix)
 
     def dense_facts(self) -> dict[str, Any]:

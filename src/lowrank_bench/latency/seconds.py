@@ -55,6 +55,7 @@ def compared(
     """
     problem = problem.origin or problem
     names = [layer.name for layer in problem.layers]
+    # In turn and in one process, so that both meet the same machine.
     whole, (before, after) = _measured([problem.model, model], names, batch_of(problem))
     dense, kept = sum(before.values()), sum(after.values())
     facts = {

@@ -125,6 +125,7 @@ def learn(
         Seconds that each layer saved.
     """
     extras, dense = _extras(problem), dense_seconds(problem)
+    # What the tables promised for the chosen form of each layer.
     for layer, row in zip(problem.layers, rows, strict=True):
         if "inputs" in row:
             expected = sliced_seconds(problem, layer, row["inputs"], row["outputs"])
@@ -133,6 +134,7 @@ def learn(
             expected = float(rank_seconds(problem, layer, *cut)[row["rank"] - 1])
         else:
             continue
+        # Seconds that were promised and not saved; a form that promised none teaches nothing.
         missing = dense[layer.name] - expected - saved[layer.name]
         if expected < dense[layer.name]:
             extras[layer.name] = extras.get(layer.name, 0.0) + missing

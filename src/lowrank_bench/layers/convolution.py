@@ -111,6 +111,7 @@ class FactorizedConv2d(ReplacementLayer):
         kernel_size = _pair(dense.kernel_size)
         (e1, e2), (d1, d2) = split_kernel(kernel_size, scheme)
         f, c = dense.out_channels, dense.in_channels
+        # Encoder: kernel e1×e2 on its slice of the channels; decoder: kernel d1×d2.
         expected = (groups, f * d1 * d2, rank), (groups, rank, c // groups * e1 * e2)
         if (tuple(left.shape), tuple(right.shape)) != expected or c % groups:
             sizes = " and ".join("x".join(map(str, part.shape)) for part in (left, right))

@@ -67,6 +67,7 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) ->
     ranks = np.arange(1, len(errors))
     costs: NDArray[Any]
     dense: float
+    # Each rank adds one row and one column of factors; biases come once.
     if problem.budget == "parameters":
         costs = ranks * sum(layer.matrix_shape) + candidate.biases
         dense = layer.parameters

@@ -98,6 +98,7 @@ def _root(left: Tensor) -> Tensor:
 
     The ridge grows until L is definite, because sums in float32 may leave it slightly indefinite.
     """
+    # Relative to the mean eigenvalue, so that the scale of the inputs does not matter.
     mean = float(left.mean() if left.ndim == 1 else left.diagonal().mean())
     ridge = RIDGE * max(mean, 0.0) or 1.0
     if left.ndim == 1:

@@ -174,6 +174,7 @@ def spend(layers: Sequence[Options], chosen: Sequence[int], budget: float) -> li
     """
     chosen = list(chosen)
     left = budget * (1 + SLACK) - cost_of(layers, chosen)
+    # The best affordable step of each layer: (gain per cost, option), a gain ≤ 0 for none.
     steps = [_next(layer, option, left) for layer, option in zip(layers, chosen, strict=True)]
     while steps and (best := max(range(len(steps)), key=lambda place: steps[place][0])) >= 0:
         if steps[best][0] <= 0:

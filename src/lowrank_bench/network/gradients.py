@@ -110,6 +110,7 @@ def _output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
         totals[name] = totals.get(name, 0) + (rows.T @ rows).cpu()
         counts[name] += len(rows)
 
+    # Gradients with the covariance that labels drawn from the predictions would give.
     visit_gradients(problem, drawn_gradient(problem.seed), visit)
     check_seen(counts)
     check_finite(totals, "gradients at")
@@ -201,6 +202,7 @@ def _column_information(problem: NetworkProblem) -> dict[str, Tensor]:
         """Add a layer's squared gradients."""
         runs[name] += 1
         module = problem.model.get_submodule(name)
+        # A look-up has one gradient per row used; no product of inputs and slopes is needed.
         if kinds[name] == "embedding":
             totals[name] = totals[name] + _row_squares(module, inputs, gradient)
             return

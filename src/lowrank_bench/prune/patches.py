@@ -123,10 +123,12 @@ class Patches:
     def _compute(self, rows: Tensor, channels: Tensor, filters: Tensor, sums: Tensor) -> None:
         """Compute the shares of single filters, channels and patches, and keep the best."""
         weights, count = self.weights, self.x.shape[3]
+        # Offsets of the patches' corners in the flattened inputs, and of pixels from a corner.
         first = self.corners[rows] * count + channels
         shifts = self.shifts * count
         flat = self.x.view(-1)
         step = max(1, ENTRIES // prod(weights.size))
+        # Blocks of at most ENTRIES products bound the memory.
         for at in range(0, len(rows), step):
             part = slice(at, at + step)
             inputs = flat[first[part, None] + shifts]

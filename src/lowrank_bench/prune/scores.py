@@ -126,6 +126,7 @@ def _product(layer: nn.Module, inputs: Tensor, rng: np.random.Generator) -> NDAr
         rows = inputs.reshape(-1, inputs.shape[-1])
         product = (weight * rows[int(rng.integers(len(rows)))]).cpu().numpy()
         return product
+    # A random output pixel: padding first, so that borders count as the layer sees them.
     padded = padded_input(layer, inputs[None])[0]
     # Slices of the pixels that the kernel covers at a random position, along height and width.
     patch = []

@@ -45,9 +45,9 @@ def score_halves(
             ]
             for place, labels in references.items()
         }
-        some = [_restricted(cell, rows) for cell in cells]
+        restricted = [_restricted(cell, rows) for cell in cells]
         labels = {place: references[place][chosen] for place, chosen in rows.items()}
-        scores, summary = build_scores(some, tasks, labels, seed=seed, **settings)
+        scores, summary = build_scores(restricted, tasks, labels, seed=seed, **settings)
         parts.append(_headlines(summary, tasks).assign(half=half))
         wanted = [place in first for place in zip(scores["task"], scores["split"], strict=True)]
         whole.append(scores[wanted].assign(split=half))
@@ -56,11 +56,13 @@ def score_halves(
 
 def _headlines(summary: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return the GLUE averages, or the headline metric of networks with one task outside GLUE."""
+    # A network of one task has no average: its one headline metric stands for it.
     averages = summary["task"] == AVERAGE
     others = ~summary["model"].isin(set(summary.loc[averages, "model"]))
     counts = summary[others].groupby("model")["task"].nunique()
     single = others & summary["model"].map(counts).eq(1)
     first = {name: task["evaluation"][0] for name, task in tasks.items()}
+    # The headline is the first metric on the first split that the task names.
     entry = summary["task"].map(first)
     split = entry.map(lambda part: part["split"] if isinstance(part, Mapping) else None)
     metric = entry.map(lambda part: part["metrics"][0] if isinstance(part, Mapping) else None)

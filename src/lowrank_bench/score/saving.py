@@ -75,6 +75,7 @@ def largest_savings(
 
 def _largest(part: pd.DataFrame, choice: str, reported: str, tolerance: float) -> dict[str, Any]:
     """Return what is reported of one series at its largest compression within the tolerance."""
+    # Choose on one split by the mean over seeds; report another split's rows.
     means = part.groupby(["split", "compression"])
     drops = means["drop"].mean().get(choice, pd.Series(dtype=float)).dropna()
     within = drops[drops <= tolerance]
@@ -82,6 +83,7 @@ def _largest(part: pd.DataFrame, choice: str, reported: str, tolerance: float) -
     if within.empty:
         return record | {"compression": float("nan")}
     compression = within.index.max()
+    # From here on only rows that had no part in the choice.
     cells = part[(part["compression"] == compression) & (part["split"] == reported)]
     sizes = cells[SIZES].mean()
     return record | {

@@ -107,6 +107,7 @@ def score_split(
     kind, references = kind_of(split.n_labels), np.asarray(split.references)
     references = references.astype(np.int64 if kind == "classification" else np.float64)
     predictions = np.stack([predict_labels(split.logits(cell), kind) for cell in cells])
+    # Exact values first; then all cells under the same resamples, so that pairs are paired.
     values = compute_rows(split.metrics, predictions, references)
     draws = bootstrap(
         split.metrics,

@@ -45,6 +45,7 @@ def _record(rows: Sequence[Row]) -> dict[str, Any]:
     comparisons = [row.comparison for row in scored if row.comparison]
     numbers = mean(comparisons).columns()
     record |= {name: value for name, value in numbers.items() if name not in VALUE_INTERVAL}
+    # A spread needs the drop of every seed, and at least two.
     drops = [POINTS * drop.value for one in comparisons if (drop := one.drop())]
     if len(drops) == len(scored) > 1:
         record["drop_seed_std"] = float(np.std(drops, ddof=1))

@@ -168,6 +168,7 @@ class Fitter:
             return values.square(), vectors[:, :rank]
         squares, vectors = torch.linalg.eigh(self._gram(labels, cluster, index, scale))
         squares, vectors = squares.flip(0).clamp(min=0), vectors.flip(1)
+        # Axes below the rounding error of the Gram matrix are noise.
         floor = squares[0] * width * torch.finfo(squares.dtype).eps
         rank = int((squares > floor).sum())
         return squares, vectors if rank >= self.dimension else vectors[:, :rank]

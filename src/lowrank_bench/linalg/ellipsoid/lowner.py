@@ -156,9 +156,11 @@ def _enclose(body: _Body, limit: int) -> tuple[Tensor, Tensor, int, int]:
     for tests in range(1, limit + 1):
         # F = D·diag(l)·Vᵀ: the axes of E are the columns of D times l.
         directions, lengths, _ = torch.linalg.svd(outer)
+        # The inner test: E is tight once all ends of its axes lie in √(d+1) times the body.
         norms, gradients = body.support(directions * lengths)
         if float(norms.max()) <= math.sqrt(dimension + 1) * (1 + 1e-12):
             return outer, norms, cuts, tests
+        # Each end outside gives a half space that holds the body: cut E by it, farthest first.
         for axis in norms.argsort(descending=True).tolist():
             if float(norms[axis]) > math.sqrt(dimension + 1):
                 outer, done = _cut(outer, gradients[:, axis])

@@ -92,6 +92,7 @@ def alternate(
     floor = NOISE * matrix.numel() ** (1 / p)
     done = 0
     if search.error > floor:  # otherwise the start is exact up to rounding
+        # ε falls relative to a typical entry: early stages are near least squares.
         scale = _median(matrix)
         for stage in _stages(sweeps):
             for part in stage:
@@ -146,6 +147,7 @@ class _Search:
         updated = factor.clone()
         sums = matrix.new_zeros(3)
         for part, rows in _blocks(matrix):
+            # Rows are independent: a step for each, and what it would make of the residual.
             residual = rows - factor[part] @ basis.T
             step = _steps(residual, basis, epsilon, self.p, self.precision)
             trial = residual - step @ basis.T

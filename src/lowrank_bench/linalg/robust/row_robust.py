@@ -79,11 +79,13 @@ def nearest_subspace(
     subspace recovery", Information and Inference 7 (2018), for the smoothed steps.
     """
     unit = unit_of(matrix)
+    # Entries of at most 2, so that no power of a distance over- or underflows.
     search = _Search(matrix / unit, basis, q, center)
     done = 0
     for epsilon in _falling(steps):
         before, after = search.step(epsilon)
         done += 1
+        # A stage with a larger ε only leads here, so its small gains do not end the search.
         if epsilon <= LAST and before - after <= tolerance * before:
             break
     axes, mean = search.best
