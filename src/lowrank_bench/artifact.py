@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
+from lowrank_bench.layers.coded import stored_types
 from lowrank_bench.layers.embedding import replace_module
 from lowrank_bench.layers.fill import fill
 from lowrank_bench.layers.resize import Resized, find_resized, resize
@@ -100,7 +101,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         raise LowRankError(f"{place} holds other files; choose a new or an empty folder")
     state = state_of(model)
     sharing = sharing_of(state)
-    tensors = _stored(state, sharing)
+    tensors = _stored(state, sharing, stored_types(model))
     manifest = Manifest(
         network=type(model).__name__,
         swaps=_swaps(model),
@@ -197,14 +198,17 @@ def _warn_if_lost(
         pass
 
 
-def _stored(state: dict[str, Tensor], sharing: Sharing) -> dict[str, Tensor]:
-    """Return a copy of each tensor that is stored, by name."""
+def _stored(
+    state: dict[str, Tensor], sharing: Sharing, types: dict[str, torch.dtype]
+) -> dict[str, Tensor]:
+    """Return a copy of each tensor that is stored, by name, in the type that it has on disk."""
     kept = {}
     for name, value in state.items():
         if value.device.type == "meta":
             raise LowRankError(f"{name!r} has no values (device meta); load the weights first")
         if name not in sharing.shared:
-            kept[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            value = value.detach().to("cpu", types.get(name, value.dtype))
+            kept[name] = value.clone(memory_format=torch.contiguous_format)
     return kept
 
 
@@ -376,6 +380,9 @@ def _complete(model: nn.Module, manifest: Manifest, tensors: dict[str, Tensor], 
             f"{file} does not fit {type(model).__name__}: {len(differing)} tensors differ, the "
             f"first is {differing[0]!r}"
         )
+    # What is stored in half precision has the network's in memory.
+    types = {name: targets[name].dtype for name in stored_types(model)}
+    tensors = {name: value.to(types.get(name, value.dtype)) for name, value in tensors.items()}
     sharing = Sharing(manifest.shared, manifest.views)
     named = {*manifest.shared, *manifest.shared.values(), *manifest.views}
     lost = sorted(named.union(view.of for view in manifest.views.values()) - targets.keys())

@@ -10,6 +10,7 @@ from lowrank_bench.errors import LowRankError
 if TYPE_CHECKING:
     from torch import Tensor
 
+FLOAT_BYTES = 4  # of a number in float32, in which tables and factors are counted
 # What each fact is computed from, in the words of the results: the first three are facts about the
 # rows of a matrix, the others calibration data for whole networks.
 FACTS = {

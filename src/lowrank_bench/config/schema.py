@@ -145,7 +145,7 @@ class Config(Strict):
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES), Distinct]
     compressions: Annotated[list[Compression], Field(min_length=1, max_length=100), Distinct]
     target: Target
-    budget: Literal["parameters", "macs", "latency"]
+    budget: Literal["parameters", "macs", "latency", "bytes"]
     calibration: Calibration
     finetune_epochs: Annotated[list[Epochs], Distinct] = Field([0], min_length=1, max_length=100)
     protocol: Literal["one_shot", "iterative"]
@@ -226,6 +226,17 @@ class Config(Strict):
                 raise ValueError(
                     f"{key} = {target!r} does not fit model.{name}, whose modality is "
                     f"{model.modality!r}; use conv for images, embedding or linear for texts"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _bytes_are_counted(self) -> "Config":
+        targets = {name: self.target_of(model) for name, model in self.model.items()}
+        for name, target in targets.items():
+            if self.budget == "bytes" and target != "embedding":
+                raise ValueError(
+                    f"budget = 'bytes' is for embeddings, and the target of model.{name} is "
+                    f"{target!r}; use parameters, macs or latency"
                 )
         return self
 

@@ -11,6 +11,7 @@ from lowrank_bench.linalg.certificates.certificate import certificate_columns, c
 from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
 from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.linalg.factors import Approximation
+from lowrank_bench.problem import FLOAT_BYTES
 
 if TYPE_CHECKING:
     from lowrank_bench.methods import MatrixMethod
@@ -40,7 +41,7 @@ class SwappedEmbedding:
     def dense_facts(self) -> dict[str, Any]:
         """Return the facts about the network as it was trained."""
         return {
-            **self._sizes(self.matrix.numel()),
+            **self._sizes(self.matrix.numel(), FLOAT_BYTES * self.matrix.numel()),
             **dict.fromkeys(("rel_error_fro", "rel_error_l1", "rel_error_l21"), 0.0),
             "index_bits": 0,
             "factorize_seconds": 0.0,
@@ -51,9 +52,18 @@ class SwappedEmbedding:
         return method.decomposition_class().from_tensors(self.matrix, dict(tensors))
 
     def swap(
-        self, method: "MatrixMethod", decomposition: Decomposition, compression: float
+        self,
+        method: "MatrixMethod",
+        decomposition: Decomposition,
+        compression: float,
+        budget: str = "parameters",
     ) -> dict[str, Any]:
         """Put the factors of a compression in the place of the table; return the facts about them.
+
+        Parameters
+        ----------
+        budget
+            The unit of the compression: `parameters` or `bytes`.
 
         Raises
         ------
@@ -61,22 +71,34 @@ class SwappedEmbedding:
             When the compression leaves no rank.
         """
         rows, columns = self.matrix.shape
-        rank = method.rank_for(rows, columns, compression)
-        factors: Approximation = decomposition.factors(rank)
+        factors: Approximation = decomposition.factors(
+            method.size_for(rows, columns, compression, budget)
+        )
         swap_embedding(self.model, self.layer, factors)
         certificate = certify(self.matrix, factors, bounds=self._bounds, thorough=True)
         return {
-            **self._sizes(factors.n_parameters),
-            "rank": rank,
+            **self._sizes(factors.n_parameters, factors.n_bytes),
+            **self._achieved(factors, budget),
+            "rank": factors.rank,
             "index_bits": factors.index_bits,
             **certificate_columns(certificate),
         }
 
-    def _sizes(self, kept: int) -> dict[str, int]:
+    def _achieved(self, factors: Approximation, budget: str) -> dict[str, float]:
+        """Return the share that is saved, where it is not one of parameters."""
+        if budget == "parameters":
+            return {}
+        return {"achieved_compression": 1 - factors.n_bytes / (FLOAT_BYTES * self.matrix.numel())}
+
+    def _sizes(self, kept: int, n_bytes: int) -> dict[str, int]:
         size = self.matrix.numel()
         return {
             "parameters_dense": size,
             "parameters_kept": kept,
             "network_parameters_dense": self._others + size,
             "network_parameters_kept": self._others + kept,
+            "bytes_dense": FLOAT_BYTES * size,
+            "bytes_kept": n_bytes,
+            "network_bytes_dense": FLOAT_BYTES * (self._others + size),
+            "network_bytes_kept": FLOAT_BYTES * self._others + n_bytes,
         }

@@ -18,6 +18,7 @@ def decompose(
     method: "MatrixMethod",
     compression: float,
     row_facts: Mapping[str, Tensor],
+    budget: str = "parameters",
 ) -> tuple["Decomposition", dict[str, Any]]:
     """Return a decomposition of a matrix, and the facts for its manifest.
 
@@ -29,6 +30,8 @@ def decompose(
         Decides the rank where the method is not nested.
     row_facts
         Facts that the method needs, n numbers each, by name (`problem.Problem`).
+    budget
+        The unit of the compression: `parameters` or `bytes`.
 
     Raises
     ------
@@ -36,7 +39,7 @@ def decompose(
         When the method refuses the matrix or the compression.
     """
     rows, columns = matrix.shape
-    rank = None if method.nested else method.rank_for(rows, columns, compression)
+    rank = None if method.nested else method.size_for(rows, columns, compression, budget)
     problem = Problem(matrix, rank, **row_facts)
     start = time.perf_counter()
     decomposition = method.decompose(problem)

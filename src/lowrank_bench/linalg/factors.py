@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lowrank_bench.problem import FLOAT_BYTES
+
 LABELS = "labels"
 KEPT = 255  # in `SparseFactors.terms`: the row is kept whole
 OFFSET = 1 << 15  # subtracted from indices, so that int16 reaches 65,536 rows
@@ -36,6 +38,19 @@ class Approximation(ABC):
     def n_parameters(self) -> int:
         """Return how many numbers are stored; `index_bits` counts the integers."""
         return sum(value.numel() for value in self.tensors().values() if value.is_floating_point())
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of all that is stored, with real numbers in float32."""
+        integers = {
+            name: value for name, value in self.tensors().items() if not value.is_floating_point()
+        }
+        # Layers keep a label in one byte, whatever its type here.
+        sizes = (
+            value.numel() * (1 if name == LABELS else value.element_size())
+            for name, value in integers.items()
+        )
+        return FLOAT_BYTES * self.n_parameters + sum(sizes)
 
     @abstractmethod
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:

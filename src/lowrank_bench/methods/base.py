@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.problem import FACTS, Problem
+from lowrank_bench.problem import FACTS, FLOAT_BYTES, Problem
 from lowrank_bench.store.digest import check_function
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.decomposition import Decomposition
+    from lowrank_bench.linalg.factors import Approximation
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 
@@ -198,24 +199,105 @@ class MatrixMethod(Method):
         """
         return rank * (rows + columns)
 
-    def rank_for(self, rows: int, columns: int, compression: float) -> int:
-        """Return the largest rank whose factors keep at most 1 − `compression` of the entries.
+    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
+        """Return the largest number of bytes of rank-k factors in float32, integers included.
+
+        It must increase with the rank.
+        """
+        return FLOAT_BYTES * self.n_parameters(rank, rows, columns)
+
+    def rank_for(
+        self, rows: int, columns: int, compression: float, budget: str = "parameters"
+    ) -> int:
+        """Return the largest rank whose factors keep at most 1 − `compression` of the budget.
+
+        Parameters
+        ----------
+        budget
+            `parameters`, or `bytes` of a table in float32.
 
         Raises
         ------
         LowRankError
             When rank 1 already exceeds the budget.
         """
-        budget = (1 - compression) * rows * columns * (1 + 1e-12)  # so that rounding costs no rank
+        size, whole = self.n_parameters, rows * columns
+        if budget == "bytes":
+            size, whole = self.n_bytes, FLOAT_BYTES * whole
+        allowed = (1 - compression) * whole * (1 + 1e-12)  # so that rounding costs no rank
         ranks = range(1, min(rows, columns) + 1)
-        rank = bisect_right(ranks, budget, key=lambda k: self.n_parameters(k, rows, columns))
+        rank = bisect_right(ranks, allowed, key=lambda k: size(k, rows, columns))
         if rank < 1:
-            least = self.n_parameters(1, rows, columns) / (rows * columns)
+            least = size(1, rows, columns) / whole
             raise LowRankError(
                 f"compression {compression:g} leaves no rank for a {rows}x{columns} matrix; "
                 f"the most that rank 1 of {self.name} allows is {1 - least:.4f}"
             )
         return rank
+
+    def size_for(
+        self, rows: int, columns: int, compression: float, budget: str = "parameters"
+    ) -> int:
+        """Return what `Problem.rank` is for a budget: the rank, or for a code its bytes.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is too small, or the method does not save its unit.
+        """
+        return self.rank_for(rows, columns, compression, budget)
+
+
+class CodingMethod(MatrixMethod):
+    """A method that stores a table in integers of few bits, within a budget of bytes.
+
+    It has no rank, and saves no parameters: `size_for` gives the bytes of the budget, and
+    `Problem.rank` holds them.
+    """
+
+    nested: ClassVar[bool] = False
+
+    @classmethod
+    def decomposition_class(cls) -> type[Decomposition]:
+        """Return the class of a code, which is stored as it is."""
+        from lowrank_bench.linalg.coding.coded import Coded
+
+        return Coded
+
+    @abstractmethod
+    def code(self, problem: Problem, n_bytes: int) -> tuple[Approximation, dict[str, Any]]:
+        """Return a code of `problem.matrix` of at most `n_bytes` bytes, and facts about it.
+
+        Raises
+        ------
+        LowRankError
+            When the method needs more bytes than these.
+        """
+
+    def decompose(self, problem: Problem) -> Decomposition:
+        """Return the code of at most `problem.rank` bytes."""
+        from lowrank_bench.linalg.coding.coded import Coded
+
+        n_bytes = problem.wanted_rank
+        code, info = self.code(problem, n_bytes)
+        return Coded(code, n_bytes, info)
+
+    def size_for(
+        self, rows: int, columns: int, compression: float, budget: str = "parameters"
+    ) -> int:
+        """Return the bytes that a code may take.
+
+        Raises
+        ------
+        LowRankError
+            For a budget of parameters.
+        """
+        if budget != "bytes":
+            raise LowRankError(
+                f"{self.name} saves bytes, not {budget}; give saved_bytes (budget: bytes) instead "
+                "of compression"
+            )
+        return int((1 - compression) * FLOAT_BYTES * rows * columns * (1 + 1e-12))
 
 
 class NetworkMethod(Method):

@@ -78,3 +78,7 @@ class FrequencyBlocks(UseWeighted):
         budget = rank * sum(problem.matrix.shape)
         factors, info = weighted_blocks(problem.matrix, weights, budget, cuts, free)
         return Single(factors, rank, info)
+
+    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
+        """Return the bytes kept: those of the numbers, and a byte for the block of each row."""
+        return super().n_bytes(rank, rows, columns) + rows

@@ -102,3 +102,7 @@ class Messi(MatrixMethod):
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
         """Return the numbers kept, n·j + k·j·d; the labels are counted separately."""
         return rank * (rows + self.k * columns)
+
+    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
+        """Return the bytes kept: those of the numbers, and a byte for the label of each row."""
+        return super().n_bytes(rank, rows, columns) + rows

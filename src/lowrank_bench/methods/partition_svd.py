@@ -96,3 +96,7 @@ class PartitionSvd(MatrixMethod):
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
         """Return the numbers kept, n·j + k·j·d, as MESSI does."""
         return rank * (rows + self.parts * columns)
+
+    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
+        """Return the bytes kept: those of the numbers, and a byte for the label of each row."""
+        return super().n_bytes(rank, rows, columns) + rows

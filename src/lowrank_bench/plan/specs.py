@@ -11,6 +11,7 @@ from lowrank_bench.plan.cells import DENSE, Spec
 from lowrank_bench.plan.code import method_code
 from lowrank_bench.store.digest import canonical
 
+BYTES = "bytes"
 Specs = dict[str, tuple[Spec, ...]]
 
 
@@ -62,9 +63,9 @@ def _check_distinct(specs: Mapping[str, Sequence[Spec]]) -> None:
 
 
 def _settings(config: Config, target: str) -> dict[str, Any]:
-    """Return the experiment's settings for methods for whole networks."""
-    if target == "embedding":
-        return {}
+    """Return the experiment's settings for methods: the budget, and what whole networks need."""
+    if target == "embedding":  # of the two budgets of embeddings, the papers' goes without saying
+        return {"budget": BYTES} if config.budget == BYTES else {}
     return {"budget": config.budget, "calibration": config.calibration.model_dump()}
 
 

@@ -5,7 +5,16 @@ from typing import Any
 
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.inputs.splits import unofficial
+from lowrank_bench.problem import FLOAT_BYTES
 from lowrank_bench.score.scored_cell import ScoredCell
+
+# Whole networks are kept in float32, where their bytes are not counted by themselves.
+SIZES = (
+    "parameters_dense",
+    "parameters_kept",
+    "network_parameters_dense",
+    "network_parameters_kept",
+)
 
 
 def evaluated_cell(
@@ -24,9 +33,14 @@ def evaluated_cell(
     """
     achieved = facts.get("achieved_compression")  # where the budget is not of parameters
     if achieved is None:
-        sizes = (facts[name] for name in ("parameters_kept", "index_bits", "parameters_dense"))
-        achieved = compression_of(*sizes)
-    columns = {**facts, **meta, "achieved_compression": achieved}
+        counts = (facts[name] for name in ("parameters_kept", "index_bits", "parameters_dense"))
+        achieved = compression_of(*counts)
+    sizes = {
+        name.replace("parameters", "bytes"): FLOAT_BYTES * facts[name]
+        for name in SIZES
+        if name in facts
+    }
+    columns = {**sizes, **facts, **meta, "achieved_compression": achieved}
     return ScoredCell(columns, dict(predictions))
 
 

@@ -115,7 +115,7 @@ class CheckpointEvaluator:
             restored = table.restored(method, tensors)
             self._decomposition = (cell.spec_key, restored, manifest)
         _, decomposition, manifest = self._decomposition
-        facts = table.swap(method, decomposition, cell.compression)
+        facts = table.swap(method, decomposition, cell.compression, cell.spec.budget)
         return self.model, {**facts, "factorize_seconds": manifest["seconds"]}
 
     def _compressed_again(self, cell: Cell) -> tuple[nn.Module, dict[str, Any]]:

@@ -103,7 +103,9 @@ class DecompositionStep:
     def _decompose(self, runner: Runner, method: MatrixMethod) -> None:
         matrix = self.prepared.matrix(self.checkpoint, runner)
         facts = row_facts(self.checkpoint, runner, self.spec.needs, len(matrix))
-        decomposition, manifest = decompose(matrix, method, self.compression, facts)
+        decomposition, manifest = decompose(
+            matrix, method, self.compression, facts, self.spec.budget
+        )
         tensors = {
             name: tensor.cpu().contiguous() for name, tensor in decomposition.tensors().items()
         }
@@ -134,7 +136,7 @@ def read_problem(
 ) -> NetworkProblem:
     """Return a checkpoint's network as methods for whole networks see it."""
     loaded = load_checkpoint(checkpoint, runner)
-    calibration, budget = spec.settings["calibration"], spec.settings["budget"]
+    calibration, budget = spec.settings["calibration"], spec.budget
     return network_problem(
         loaded.modality,
         loaded.model,

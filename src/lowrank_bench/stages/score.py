@@ -94,7 +94,7 @@ def _scored(
         "label": spec.label,
         "data_used": data_used(spec.needs),
         "target": spec.target,
-        "budget": spec.settings.get("budget", "parameters"),
+        "budget": spec.budget,
         "compression": cell.compression,
         "seed": checkpoint.seed,
         "finetune_epochs": cell.finetune_epochs,

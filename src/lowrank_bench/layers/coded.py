@@ -1,0 +1,138 @@
+"""An embedding stored as a code: integers of few bits, with scales in half precision."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.layers.base import CompressedEmbedding
+from lowrank_bench.linalg.factors import Approximation, restore
+
+Layout = dict[str, tuple[str, list[int]]]  # type and shape of each tensor, by name
+
+
+class CodedEmbedding(CompressedEmbedding[Approximation]):
+    """An embedding whose rows are decoded when they are looked up.
+
+    Integers are buffers. Scales, bases and codebooks are parameters in the network's precision,
+    which training may change. They are rounded to the type that the code stores, such as float16,
+    whenever they are used or saved: a saved layer computes what it did before. Gradients pass the
+    rounding as if it were not there.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim
+        n and d.
+    tensors
+        Name, type and shape of each tensor of the code.
+    padding_idx
+        Index that contributes no gradient; a negative one counts from the end.
+    sparse
+        Not honoured: gradients of scales are dense.
+    device, dtype
+        Of the parameters, whose values are undefined until they are set or loaded.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        tensors: Layout,
+        padding_idx: int | None = None,
+        sparse: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
+        self.layout = {name: (kind, list(shape)) for name, (kind, shape) in tensors.items()}
+        for name, (kind, shape) in self.layout.items():
+            of_tensor = getattr(torch, kind)
+            if of_tensor.is_floating_point:
+                value = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                self.register_parameter(_attribute(name), value)
+            else:
+                value = torch.empty(shape, device=device, dtype=of_tensor)
+                self.register_buffer(_attribute(name), value)
+        self._kept: tuple[tuple[Any, ...], Approximation] | None = None
+
+    @classmethod
+    def empty(cls, factors: Approximation, **options: Any) -> Self:
+        """Return a layer that fits the code, on the meta device, with `options` of `__init__`."""
+        layout: Layout = {
+            name: (str(value.dtype).removeprefix("torch."), list(value.shape))
+            for name, value in factors.tensors().items()
+        }
+        return cls(*factors.shape, layout, device="meta", **options)
+
+    def set_value(self, name: str, value: Tensor) -> None:
+        """Store one tensor of the code under the name that it has there."""
+        super().set_value(_attribute(name), value)
+
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Return the rows of the table at `indices`, shape of `indices` × d."""
+        rows = self.approximation().rows(indices.reshape(-1))
+        return rows.to(self._precision).reshape(*indices.shape, self.embedding_dim)
+
+    def approximation(self) -> Approximation:
+        """Return the code with the current values."""
+        values = {name: getattr(self, _attribute(name)) for name in self.layout}
+        if torch.is_grad_enabled() and any(value.requires_grad for value in values.values()):
+            return self._restored(values)
+        # What a code derives from its tensors is kept until one of them is replaced or written to.
+        state = tuple((id(value), value._version) for value in values.values())
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, self._restored(values)
+        return self._kept[1]
+
+    def _restored(self, values: dict[str, Tensor]) -> Approximation:
+        kinds = {name: getattr(torch, kind) for name, (kind, _) in self.layout.items()}
+        return restore({name: rounded(value, kinds[name]) for name, value in values.items()})
+
+    @property
+    def _precision(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def stored_types(self) -> dict[str, torch.dtype]:
+        """Return the type on disk of each parameter, by its name in the layer."""
+        return {
+            _attribute(name): getattr(torch, kind)
+            for name, (kind, _) in self.layout.items()
+            if getattr(torch, kind).is_floating_point
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments of `__init__` that build this layer empty, as JSON values."""
+        tensors = {name: [kind, shape] for name, (kind, shape) in self.layout.items()}
+        return {**self.common_spec(), "tensors": tensors}
+
+    def extra_repr(self) -> str:
+        """Return the size shown by `print`."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, bytes={self.approximation().n_bytes}"
+
+
+def rounded(value: Tensor, kind: torch.dtype) -> Tensor:
+    """Return a tensor with the values that `kind` can hold, in its own type.
+
+    Its gradient is that of the tensor itself.
+    """
+    if not value.is_floating_point() or value.dtype == kind:
+        return value
+    near = value.detach().to(kind).to(value.dtype)
+    if torch.is_grad_enabled() and value.requires_grad:
+        return value + (near - value.detach())
+    return near
+
+
+def _attribute(name: str) -> str:
+    """Return the name of a tensor as an attribute, which holds no dots."""
+    return name.replace(".", "__")
+
+
+def stored_types(model: nn.Module) -> dict[str, torch.dtype]:
+    """Return the type on disk of parameters that have another one in memory, by full name."""
+    return {
+        f"{path}.{name}" if path else name: kind
+        for path, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, CodedEmbedding)
+        for name, kind in layer.stored_types().items()
+    }

@@ -1,0 +1,1 @@
+"""Tables in integers of few bits: packing, quantizers, the allocation of bits, and codes."""
