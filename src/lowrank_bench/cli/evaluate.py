@@ -8,6 +8,8 @@ import yaml
 
 from lowrank_bench.errors import LowRankError
 
+SIMILARITY = "similarity"
+
 
 def evaluate_network(options: Namespace) -> None:
     """Predict on a task with a network of a folder and print the metrics, in points."""
@@ -29,9 +31,11 @@ def _any_model(conf: Path, task: str) -> list[str]:
 
 
 def _modality(file: Path) -> str:
+    """Return the modality of a network, or of the networks that a task runs on."""
     if not file.is_file():  # composing the configuration will report it
         return "text"
-    return str((yaml.safe_load(file.read_text()) or {}).get("modality", "text"))
+    modality = str((yaml.safe_load(file.read_text()) or {}).get("modality", "text"))
+    return "text" if modality == SIMILARITY else modality
 
 
 def _print_scores(options: Namespace, config: Any) -> None:
@@ -42,7 +46,6 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from lowrank_bench.inputs.rows import read_split
     from lowrank_bench.inputs.splits import split_and_range
     from lowrank_bench.plan.checkpoints import task_data
-    from lowrank_bench.score.metrics import Kind, compute, predict_labels
     from lowrank_bench.stages.download import DataStep
     from lowrank_bench.stages.runner import Runner
     from lowrank_bench.store.store import Store
@@ -50,27 +53,64 @@ def _print_scores(options: Namespace, config: Any) -> None:
     task, runner = config.task[options.task], Runner(Store(options.store))
     # What is wrong with the network is said before anything is downloaded for it.
     model = _load(options.model, options.trust_remote_code)
-    _check_classifies(model, options)
+    order, dense = None, None
+    if task.modality == SIMILARITY:
+        model, dense = _encoders(model, task, options)
+    else:
+        _check_classifies(model, options)
+        order = _output_order(model.config, task.labels, options.model)
     processor = _processor(model, task, options.model, options.trust_remote_code)
-    order = _output_order(model.config, task.labels, options.model)
     data = runner.ensure(DataStep(task_data(config, options.task)))
     missing = data.manifest["missing"]
     device = best_device(config.evaluation.device)
     model = model.to(device)
     inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
-    inputs["max_length"] = options.max_length
-    kind: Kind = "classification" if task.labels else "regression"
+    inputs |= {"max_length": options.max_length, "pooling": task.pooling or "mean"}
     modality = modality_of(task.modality)
     for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
         if (whole := split_and_range(entry.split)[0]) in missing:
             print(f"{options.task} {entry.split}: skipped: {missing[whole]}")
             continue
         encoded = modality.encode(read_split(data.folder, entry.split), processor, inputs)
-        budget = config.evaluation.max_tokens
-        logits = modality.predict(model, processor, encoded, budget, device, order)
-        values = compute(entry.metrics, predict_labels(logits, kind), encoded.labels)
-        for metric, value in values.items():
-            print(f"{options.task} {entry.split} {metric} {100 * value:.2f} (n={len(encoded)})")
+        settings = (config.evaluation.max_tokens, device)
+        if dense is not None:
+            encoded = modality.with_dense(dense.to(device), processor, encoded, *settings)
+        logits = modality.predict(model, processor, encoded, *settings, order)
+        for metric, said in _values(entry.metrics, logits, encoded.labels).items():
+            print(f"{options.task} {entry.split} {metric} {said} (n={len(encoded)})")
+
+
+def _values(metrics: list[Any], logits: Any, labels: Any) -> dict[str, str]:
+    """Return what is printed of each metric: its value in points, or why it has none."""
+    import numpy as np
+
+    from lowrank_bench.score.metrics import METRICS, compute, predict_labels
+
+    said = {}
+    for metric in metrics:
+        guess = predict_labels(logits, METRICS[metric].kind)
+        if METRICS[metric].kind == "agreement" and np.isnan(guess).all():
+            said[metric] = "skipped: name the dense network with --dense"
+        else:
+            said[metric] = f"{100 * compute([metric], guess, labels)[metric]:.2f}"
+    return said
+
+
+def _encoders(model: Any, task: Any, options: Namespace) -> tuple[Any, Any]:
+    """Return a network as an encoder of sentences, and the dense one if it is named."""
+    from lowrank_bench.cli.load import load_network
+    from lowrank_bench.inputs.similarity.encoder import encoder_of
+
+    if set(task.evaluation[0].metrics) == {"cosine_to_dense"} and not options.dense:
+        raise LowRankError(
+            f"{options.task} compares vectors with those of the dense network alone; name it with "
+            "--dense"
+        )
+    dense = None
+    if options.dense:
+        loaded, _ = load_network(options.dense, trust=options.trust_remote_code)
+        dense = encoder_of(loaded.float(), options.dense)
+    return encoder_of(model.float(), str(options.model)), dense
 
 
 def _check_classifies(model: Any, options: Namespace) -> None:
@@ -79,18 +119,18 @@ def _check_classifies(model: Any, options: Namespace) -> None:
     if kind.__module__.startswith("transformers.") and "Classification" not in kind.__name__:
         raise LowRankError(
             f"{options.model} is a {kind.__name__}, which has no classifier for {options.task}; "
-            "compress and evaluate a network that was fine-tuned on the task, or run an experiment "
-            "that fine-tunes it first, such as minilm_glue"
+            "evaluate it as an encoder of sentences (--task stsb_zero_shot), or a network that was "
+            "fine-tuned on the task, as in an experiment such as minilm_glue"
         )
 
 
 def _processor(model: Any, task: Any, folder: Path, trust: bool) -> Any:
     """Return the tokenizer of a folder, or how the task's images are prepared."""
     takes = {"input_ids": "text", "pixel_values": "image"}.get(model.main_input_name)
-    if takes != task.modality:
+    if takes != task.network_modality:
         raise LowRankError(
             f"{folder} is a {type(model).__name__}, which takes {takes or 'other inputs'}; the "
-            f"task gives {task.modality}"
+            f"task gives {task.network_modality}"
         )
     if task.modality == "image":
         from lowrank_bench.inputs.vision.settings import ImageSettings

@@ -142,6 +142,12 @@ def _add_evaluate(group: "Commands") -> None:
     )
     command.add_argument("model", metavar="MODEL", type=Path, help="folder of the network")
     command.add_argument("--task", required=True, help="name of a task in conf/task")
+    command.add_argument(
+        "--dense",
+        metavar="MODEL",
+        help="for tasks of similarity: folder or hub repository of the network before compression, "
+        "whose sentence vectors are compared",
+    )
     command.add_argument("--conf", type=Path, default=Path("conf"), help="configuration folder")
     command.add_argument("--store", type=Path, default=Path("results/store"), help="artifact store")
     command.add_argument(

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lowrank_bench.config.heads import head_fault, similarity_fault
 from lowrank_bench.config.values import (
     MOST_ENTRIES,
     MOST_LABELS,
@@ -32,7 +33,9 @@ from lowrank_bench.config.values import (
     Title,
 )
 
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearmanr"]
+Metric = Literal[
+    "accuracy", "f1", "matthews_correlation", "pearson", "spearmanr", "cosine_to_dense"
+]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Architecture = Literal["bert", "distilbert", "roberta", "xlnet"]
 VisionArchitecture = Literal[
@@ -45,9 +48,11 @@ VisionArchitecture = Literal[
     "densenet22",
     "wrn16_8",
 ]
-Modality = Literal["text", "image"]
+Modality = Literal["text", "image"]  # of networks
+Kind = Literal["text", "image", "similarity"]  # of tasks
 Target = Literal["embedding", "linear", "conv"]
 ImageEncoding = Literal["png", "jpeg"]
+Pooling = Literal["mean", "cls"]
 Glue = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 Sizes = Annotated[dict[Name, LayerSize], Field(max_length=20)]
 Checksums = Annotated[dict[InnerPath, Sha256], Field(max_length=100)]
@@ -250,20 +255,38 @@ class Task(Strict):
     """Classification of texts or images, or, if `labels` is empty, regression of texts.
 
     An integer as `labels` stands for that many labels, named "0", "1", and so on.
+
+    With `modality: similarity` networks of texts are used as they are, as encoders of sentences:
+    the prediction is the cosine of the vectors of two sentences, and `label` names the column of
+    human scores, or is null where there are none. `pooling` says how hidden states become a vector:
+    `mean` or `cls`.
     """
 
     title: Title
-    modality: Modality = "text"
+    modality: Kind = "text"
     glue: Glue | None = None
     note: Prose = ""
     source: HubSource | SyntheticTask | DigitsTask | FolderTask = Field(discriminator="kind")
     image: ImageInput | None = None
     columns: Annotated[list[Title], Field(min_length=1, max_length=2), Distinct]
-    label: Title = "label"
+    label: Title | None = "label"
     labels: Labels
+    pooling: Pooling | None = None
     train: TrainSplit
     evaluation: list[EvaluationSplit] = Field(min_length=1, max_length=MOST_ENTRIES)
     recipe: RecipePatch = RecipePatch()
+
+    @property
+    def network_modality(self) -> Modality:
+        """Return the modality of the networks that the task runs on."""
+        return "text" if self.modality == "similarity" else self.modality
+
+    @model_validator(mode="before")
+    @classmethod
+    def _similarity_has_no_labels(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("modality") == "similarity":
+            return {"labels": [], **values}
+        return values
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -299,6 +322,13 @@ class Task(Strict):
                 f"columns = {self.columns} holds {self.label!r}, the column of the labels; take "
                 "it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_modality(self) -> "Task":
+        check = similarity_fault if self.modality == "similarity" else head_fault
+        if fault := check(self):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

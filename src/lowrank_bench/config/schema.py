@@ -173,7 +173,7 @@ class Config(Strict):
                 f"most {MOST_SPECS:,} are planned; shorten the lists in method.<name>.grid"
             )
         pairs = sum(
-            model.modality == task.modality
+            model.modality == task.network_modality
             for model in self.model.values()
             for task in self.task.values()
         )
@@ -213,7 +213,7 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _has_pairs(self) -> "Config":
-        kinds = {task.modality for task in self.task.values()}
+        kinds = {task.network_modality for task in self.task.values()}
         for name, model in self.model.items():
             if model.modality not in kinds:
                 raise ValueError(
@@ -262,9 +262,21 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _similarity_trains_nothing(self) -> "Config":
+        for name, task in self.task.items():
+            if task.modality == "similarity" and self.finetune_epochs != [0]:
+                raise ValueError(
+                    f"finetune_epochs = {self.finetune_epochs} trains after compression, and "
+                    f"task.{name} takes networks as they are (modality similarity); set it to [0], "
+                    "or run that task in an experiment of its own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _published_exist(self) -> "Config":
         if self.checkpoints == "published":
             for name, model in self.model.items():
+                # A task of similarity takes the network itself, which is published.
                 pairs = [t for t, task in self.task.items() if task.modality == model.modality]
                 missing = [task for task in pairs if task not in model.published]
                 if missing:

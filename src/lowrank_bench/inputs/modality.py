@@ -1,7 +1,8 @@
-"""What the pipeline needs from a kind of input. There are two: `text` and `image`.
+"""What the pipeline needs from a kind of input: `text`, `image` or `similarity`.
 
 A modality is a module with the functions of `Modality`. All code above it (checkpoints,
-evaluation, training after compression, calibration) is the same for texts and images.
+evaluation, training after compression, calibration) is the same for all of them. Tasks of
+`similarity` run on networks of texts, as encoders of sentences.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from lowrank_bench.inputs.similarity import similarity
+    from lowrank_bench.inputs.similarity.sentences import Encoded as EncodedSentences
     from lowrank_bench.inputs.sources import InputSources
     from lowrank_bench.inputs.text import text
     from lowrank_bench.inputs.text.encode import Encoded as EncodedTexts
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 PACKAGES = {
     "text": ("lowrank_bench.inputs.text", "text"),
     "image": ("lowrank_bench.inputs.vision", "image"),
+    "similarity": ("lowrank_bench.inputs.similarity", "similarity"),
 }
 
 
@@ -118,7 +122,15 @@ class ModalityOf(Protocol[Rows]):
         output_order: Sequence[int] | None = None,
         /,
     ) -> NDArray[np.float32]:
-        """Return the logits of every row, n×labels float32, in the order of the labels."""
+        """Return the logits of every row, n×labels float32, in the order of the labels.
+
+        Of sentences, the cosines of their vectors (`similarity.vectors.predict`).
+        """
+
+    def with_dense(
+        self, model: "nn.Module", processor: Any, encoded: Rows, max_tokens: int, device: str, /
+    ) -> Rows:
+        """Return the rows with what the dense network says of them, where that is compared."""
 
     def train(
         self,
@@ -141,13 +153,14 @@ class ModalityOf(Protocol[Rows]):
 
 Modality = ModalityOf[Encoded]
 
-if TYPE_CHECKING:  # both modules have the functions of a modality
+if TYPE_CHECKING:  # all modules have the functions of a modality
     _TEXT: ModalityOf[EncodedTexts] = text
     _IMAGE: ModalityOf[EncodedImages] = image
+    _SIMILARITY: ModalityOf[EncodedSentences] = similarity
 
 
 def modality_of(name: str) -> Modality:
-    """Return the module of the modality `text` or `image`."""
+    """Return the module of the modality `text`, `image` or `similarity`."""
     return cast(Modality, import_module(".".join(PACKAGES[name])))
 
 

@@ -21,13 +21,20 @@ def fetch_batches(sources: Collection[Source]) -> Iterator[tuple[str, tuple[Sour
 def checkpoint_batches(
     config: Config, checkpoints: Checkpoints, size: int
 ) -> Iterator[tuple[str, tuple[Checkpoint, ...]]]:
-    """Yield the checkpoints of each network, `size` tasks at a time, with a name."""
-    for name, model in config.model.items():
-        tasks = [task for task, entry in config.task.items() if entry.modality == model.modality]
-        for start in range(0, len(tasks), size):
-            chunk = tasks[start : start + size]
-            batch = (checkpoint for task in chunk for checkpoint in checkpoints[name, task])
-            yield f"{name}.{_span(chunk)}", tuple(batch)
+    """Yield the checkpoints of each network, `size` tasks at a time, with a name.
+
+    The tasks of a batch have one modality, and so one code that evaluates them.
+    """
+    for name in config.model:
+        groups: dict[str, list[str]] = {}
+        for task, entry in config.task.items():
+            if (name, task) in checkpoints:
+                groups.setdefault(entry.modality, []).append(task)
+        for tasks in groups.values():
+            for start in range(0, len(tasks), size):
+                chunk = tasks[start : start + size]
+                batch = (checkpoint for task in chunk for checkpoint in checkpoints[name, task])
+                yield f"{name}.{_span(chunk)}", tuple(batch)
 
 
 def method_batches(

@@ -61,11 +61,12 @@ class Checkpoint:
         How rows become features and labels: `columns`, `label`, `labels`, and what the modality
         needs in addition (`max_length` of texts).
     recipe
-        Training settings; for a published checkpoint, its label map instead.
+        Training settings; for a published checkpoint, its label map instead. Without `epochs` the
+        network is taken as it is.
     evaluation
         Names of the splits on which the network is evaluated, or of a part (`rows_of`).
     modality
-        `text` or `image`: what its inputs are (`inputs.modality`).
+        `text`, `image` or `similarity`: what its inputs are (`inputs.modality`).
     code, encoding
         Digests of the code that makes it, and of the code that encodes its rows.
     """

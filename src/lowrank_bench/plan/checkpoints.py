@@ -15,14 +15,19 @@ OFFICIAL = {"rows", "sha256", "encoding"}  # facts about the official file of a 
 def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Checkpoint]:
     """Return the checkpoints of a network on a task, one for each seed.
 
+    A task of similarity has one, with the seed 0: the network as it is, whatever the seeds.
+
     Raises
     ------
     LowRankError
         When the recipe needs held-out rows and the task holds none out.
     """
     model, task = config.model[model_name], config.task[task_name]
-    published = config.checkpoints == "published"
-    if published:
+    as_it_is = task.modality == "similarity"
+    published = config.checkpoints == "published" and not as_it_is
+    if as_it_is:
+        network, recipe = _network(model, model_name, config), _rows(task)
+    elif published:
         network = _published(model, model_name, task_name, config)
         recipe = _published_recipe(model, task_name) | {"after": _recipe(config, model, task)}
     else:
@@ -42,7 +47,7 @@ def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Chec
             modality=task.modality,
             encoding=encoding_code(task.modality),
         )
-        for seed in config.seeds
+        for seed in (config.seeds if not as_it_is else [0])
     ]
 
 
@@ -51,6 +56,8 @@ def _inputs(config: Config, task: Task) -> dict[str, Any]:
     inputs: dict[str, Any] = {"columns": task.columns, "label": task.label, "labels": task.labels}
     if task.image:
         return inputs | {"image": task.image.model_dump()}
+    if task.modality == "similarity":
+        inputs["pooling"] = task.pooling or "mean"
     return inputs | {"max_length": config.evaluation.max_length}
 
 
@@ -78,7 +85,12 @@ def _recipe(config: Config, model: Model, task: Task) -> dict[str, Any]:
     kept = {key: value for key, value in merged.items() if value is not None}
     if kept.get("patience"):
         kept["held_out_split"] = _held_out(task)
-    return kept | {"train_split": _train_split(task), "train_limit": task.train.limit}
+    return kept | _rows(task)
+
+
+def _rows(task: Task) -> dict[str, Any]:
+    """Return which rows are trained on, and counted by methods that look at text."""
+    return {"train_split": _train_split(task), "train_limit": task.train.limit}
 
 
 def _held_out(task: Task) -> str:
@@ -118,7 +130,7 @@ def task_data(config: Config, name: str) -> Source:
             for split in reversed(splits)
         },
         "train": task.train.split,
-        "columns": [*task.columns, task.label],
+        "columns": [*task.columns, *([task.label] if task.label else [])],
         "unofficial": config.hub.unofficial,
     }
     return _source("data", name, task.source.model_dump(), checks, config)

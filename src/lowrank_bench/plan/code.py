@@ -28,8 +28,10 @@ def source_code(kind: str, origin: str) -> str:
 
 
 def checkpoint_code(modality: str, published: bool) -> str:
-    """Return the digest behind a checkpoint that is fine-tuned here, or published by others."""
+    """Return the digest behind a checkpoint: fine-tuned here, published by others, or as it is."""
     inputs = sources_of(modality)
+    if not inputs.training:
+        return (inputs.starting + inputs.batching).digest()
     if published:
         return (inputs.published + inputs.encoding).digest()
     return (checkpoint.TRAINING + inputs.starting + inputs.encoding + inputs.training).digest()

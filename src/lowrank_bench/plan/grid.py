@@ -69,7 +69,7 @@ def make_plan(config: Config) -> Plan:
         (network, name): checkpoints_of(config, network, name)
         for network, model in config.model.items()
         for name, task in config.task.items()
-        if model.modality == task.modality
+        if model.modality == task.network_modality
     }
     specs = specs_by_target(config)
     _check_bounded(config, checkpoints, specs)
@@ -148,7 +148,7 @@ def _retrained(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Spe
 
 def _epochs(config: Config, checkpoint: Checkpoint) -> tuple[int, ...]:
     """Return the numbers of epochs for which networks are trained after compression."""
-    whole = checkpoint.recipe.get("after", checkpoint.recipe)["epochs"]
+    whole = checkpoint.training_recipe.get("epochs", 0)  # none for networks as they are
     asked = (whole if number == "all" else number for number in config.finetune_epochs)
     return tuple(dict.fromkeys(number for number in asked if number))
 
@@ -162,7 +162,7 @@ def _dense(config: Config, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _evaluation_code(config: Config, checkpoint: Checkpoint) -> str:
     evaluation = config.evaluation
-    length = evaluation.max_length if checkpoint.modality == "text" else None
+    length = None if checkpoint.modality == "image" else evaluation.max_length
     target = config.target_of(config.model[checkpoint.model])
     return evaluation_code(checkpoint.modality, target, length, evaluation.precision)
 

@@ -24,6 +24,7 @@ METRICS = {
     "f1": "F1",
     "spearmanr": "Spearman",
     "pearson": "Pearson",
+    "cosine_to_dense": "cosine to dense",
 }
 LAYERS = {"embedding": "the embedding", "linear": "the linear layers", "conv": "the convolutions"}
 # What a compression is a share of, where it is not parameters.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank_bench.score.metrics import compute, kind_of, predict_labels
+from lowrank_bench.score.metrics import METRICS, compute, predict_labels
 from lowrank_bench.score.scored_cell import IDENTITY, ScoredCell
 from lowrank_bench.store.digest import canonical
 
@@ -75,7 +75,7 @@ def _training_metric(
     tasks: Mapping[str, Mapping[str, Any]],
 ) -> float:
     task = tasks[cell.meta["task"]]
-    metric, kind = task["evaluation"][0]["metrics"][0], kind_of(len(task["labels"]))
+    metric = task["evaluation"][0]["metrics"][0]
     split = _training_split(cell)
-    labels = predict_labels(cell.predictions[split], kind)
+    labels = predict_labels(cell.predictions[split], METRICS[metric].kind)
     return compute([metric], labels, references[cell.meta["task"], split])[metric]

@@ -52,7 +52,7 @@ def note_on_data(
     Parameters
     ----------
     task
-        The task's configuration: `note`, `train`, `evaluation`.
+        The task's configuration: `note`, `train`, `evaluation`, `modality`.
     splits
         For each split at hand its `rows`, `sha256` and `encoding`.
     precision
@@ -70,5 +70,6 @@ def note_on_data(
             notes.append(f"{split['split']} split not official: {fault}")
     rows = splits.get(train["split"], {}).get("rows", 0)
     if train["limit"] and train["limit"] < rows:
-        notes.append(f"trained on {train['limit']:,} of {rows:,} rows")
+        used = "training text:" if task.get("modality") == "similarity" else "trained on"
+        notes.append(f"{used} {train['limit']:,} of {rows:,} rows")
     return "; ".join(notes)

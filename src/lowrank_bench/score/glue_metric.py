@@ -1,9 +1,10 @@
-"""Metrics of classification and regression, a metric module of Hugging Face `evaluate`.
+"""Metrics of classification, regression and agreement, a metric module of Hugging Face `evaluate`.
 
-Load it by its path: `evaluate.load(path, "classification")` for labels, `"regression"` for scores.
-The configurations `classification-rows` and `regression-rows` take one vector per system instead of
-one number per example, and return a list for each metric: `evaluate` needs some ten milliseconds
-for each call and some microseconds for each number, so one call serves many systems.
+Load it by its path: `evaluate.load(path, "classification")` for labels, `"regression"` for scores,
+`"agreement"` for cosines. The configurations with `-rows` after these names take one vector per
+system instead of one number per example, and return a list for each metric: `evaluate` needs some
+ten milliseconds for each call and some microseconds for each number, so one call serves many
+systems.
 
 `evaluate` copies this file into HF_MODULES_CACHE, in a folder named by a digest of the source and
 behind a file lock, so that processes that load it at the same time share one copy. It also reads
@@ -21,12 +22,14 @@ import numpy as np
 import scipy.stats
 import sklearn.metrics
 
-DESCRIPTION = "Accuracy, F1, Matthews, Pearson and Spearman correlation, with degenerate cases as 0"
+DESCRIPTION = (
+    "Accuracy, F1, Matthews, Pearson and Spearman correlation, mean cosine; degenerate cases: 0"
+)
 USAGE = """
 Args:
     predictions: predicted labels or scores; with `-rows` one vector of them per system.
     references: true labels or scores, in the same shape.
-    metrics: names among accuracy, f1, matthews_correlation, pearson, spearmanr.
+    metrics: names among accuracy, f1, matthews_correlation, pearson, spearmanr, cosine_to_dense.
 Returns:
     A dictionary from name to value, in [-1, 1]; with `-rows` to one value per system.
 """
@@ -51,21 +54,27 @@ def spearmanr(references: np.ndarray, predictions: np.ndarray) -> float:
     return float(scipy.stats.spearmanr(references, predictions).statistic)
 
 
+def cosine_to_dense(references: np.ndarray, predictions: np.ndarray) -> float:
+    """Return the mean of the predictions, cosines with the dense network; there is no truth."""
+    return float(np.mean(predictions))
+
+
 FUNCTIONS = {
     "accuracy": sklearn.metrics.accuracy_score,
     "f1": f1,
     "matthews_correlation": sklearn.metrics.matthews_corrcoef,
     "pearson": pearson,
     "spearmanr": spearmanr,
+    "cosine_to_dense": cosine_to_dense,
 }
 
 
 class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # `evaluate` ships no types
-    """The metrics of GLUE by name, of labels (`classification`) or scores (`regression`)."""
+    """Metrics by name, of labels (`classification`) or of numbers (all other configurations)."""
 
     def _info(self) -> evaluate.MetricInfo:
         kind, _, shape = self.config_name.partition("-")
-        scalar = datasets.Value("float64" if kind == "regression" else "int64")
+        scalar = datasets.Value("int64" if kind == "classification" else "float64")
         feature = datasets.Sequence(scalar) if shape == "rows" else scalar
         return evaluate.MetricInfo(
             description=DESCRIPTION,

@@ -1,7 +1,8 @@
 """Metrics of many cells on blocks of resamples or swaps, each by the module that computes it.
 
 Accuracy, F1 and Matthews correlation follow from `counts`, the correlations from the modules of
-their names. All work on whole blocks (see `draws`), so that one matrix product serves many cells.
+their names, the mean cosine from `means`. All work on whole blocks (see `draws`), so that one
+matrix product serves many cells.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank_bench.score import counts, pearson, spearman
+from lowrank_bench.score import counts, means, pearson, spearman
 from lowrank_bench.score.draws import chunks
 from lowrank_bench.score.metrics import METRICS
 
-RESAMPLED = {"pearson": pearson.resampled, "spearmanr": spearman.resampled}
-SWAPPED = {"pearson": pearson.swapped, "spearmanr": spearman.swapped}
+RESAMPLED = {
+    "pearson": pearson.resampled,
+    "spearmanr": spearman.resampled,
+    "cosine_to_dense": means.resampled,
+}
+SWAPPED = {
+    "pearson": pearson.swapped,
+    "spearmanr": spearman.swapped,
+    "cosine_to_dense": means.swapped,
+}
 
 
 def resampled(

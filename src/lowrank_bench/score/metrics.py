@@ -5,6 +5,9 @@ Degenerate cases have a value, so that even a network ruined by compression gets
 - a constant prediction, or constant labels: Matthews, Pearson and Spearman correlation 0;
 - no example labelled or predicted 1: F1 0;
 - a single example: Pearson and Spearman correlation 0.
+
+`cosine_to_dense` needs no labels: it is the mean cosine of the sentence vectors of a network and of
+the dense one.
 """
 
 import sys
@@ -22,7 +25,7 @@ from lowrank_bench.errors import LowRankError
 if TYPE_CHECKING:
     import evaluate
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "agreement"]
 # Most numbers in one call; `evaluate` makes a Python object of each.
 CALL_ELEMENTS = 1 << 20
 
@@ -41,6 +44,7 @@ METRICS = {
     "matthews_correlation": Metric("classification"),
     "pearson": Metric("regression"),
     "spearmanr": Metric("regression"),
+    "cosine_to_dense": Metric("agreement"),
 }
 
 
@@ -49,8 +53,13 @@ def kind_of(n_labels: int) -> Kind:
     return "classification" if n_labels else "regression"
 
 
-def check_metrics(metric_names: Sequence[str], n_labels: int) -> None:
+def check_metrics(metric_names: Sequence[str], n_labels: int, vectors: int = 0) -> None:
     """Check that these metrics fit a task with `n_labels` labels (0: regression).
+
+    Parameters
+    ----------
+    vectors
+        Sentence vectors for each example, where a task compares them: 2, or 1 without a score.
 
     Raises
     ------
@@ -61,7 +70,9 @@ def check_metrics(metric_names: Sequence[str], n_labels: int) -> None:
         if name not in METRICS:
             raise LowRankError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
         kind = kind_of(n_labels)
-        if METRICS[name].kind != kind:
+        if METRICS[name].kind == "agreement" and vectors:
+            continue
+        if METRICS[name].kind != kind or vectors == 1:
             raise LowRankError(f"metric {name!r} is for {METRICS[name].kind}, the task is {kind}")
         if name == "f1" and n_labels != 2:
             raise LowRankError(f"metric 'f1' needs two labels, the task has {n_labels}")
@@ -75,19 +86,26 @@ def predict_labels(
     Parameters
     ----------
     logits
-        Finite outputs, n×labels for classification, n×1 or n for regression.
+        Finite outputs, n×labels for classification, n×1 or n for regression; cosines of sentence
+        vectors n×3 or n×1, as `inputs.similarity.vectors.predict` returns them.
     kind
-        `classification` or `regression`.
+        `classification`, `regression` or `agreement`.
 
     Returns
     -------
     numpy.ndarray
-        n labels, int64, the lowest where logits are equal; or n scores, float64.
+        n labels, int64, the lowest where logits are equal; or n scores, float64, for agreement
+        the mean cosine of an example with the dense network.
     """
     if kind == "classification":
         labels: NDArray[np.int64] = logits.argmax(axis=1)
         return labels
-    return logits.reshape(len(logits)).astype(np.float64)
+    columns = logits.reshape(len(logits), -1).astype(np.float64)
+    if kind == "regression":
+        return columns[:, 0]
+    # Of pairs the first column is their own cosine; the others are those with the dense network.
+    mean: NDArray[np.float64] = columns[:, columns.shape[1] > 1 :].mean(axis=1)
+    return mean
 
 
 def compute(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.score.draws import generator, swap_blocks
 from lowrank_bench.score.kernels import on_blocks, swapped
-from lowrank_bench.score.metrics import check_metrics
+from lowrank_bench.score.metrics import METRICS, check_metrics
 
 # Differences that would be equal in exact arithmetic count as equal.
 TOLERANCE = 1e-10
@@ -68,7 +68,8 @@ def paired_test(
     LowRankError
         If the metric does not fit the task, or without a pair.
     """
-    check_metrics([metric], n_labels)
+    agreement = metric in METRICS and METRICS[metric].kind == "agreement"
+    check_metrics([metric], n_labels, vectors=2 * agreement)
     if not pairs:
         raise LowRankError("a paired test needs at least one pair of predictions")
     first, second = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))

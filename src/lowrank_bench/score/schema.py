@@ -16,7 +16,7 @@ SCORES = {
     "achieved_compression": "the same as achieved; 32 index bits count as one parameter",
     "seed": "seed of the checkpoint",
     "finetune_epochs": "epochs of training after compression",
-    "metric": "accuracy, f1, matthews_correlation, pearson, spearmanr; average for the averages",
+    "metric": "accuracy, f1, matthews_correlation, pearson, spearmanr, cosine_to_dense; or average",
     "value": "metric of the compressed network, points",
     "dense_value": "metric of the dense network, points",
     "drop": "dense_value - value, points",

@@ -38,7 +38,8 @@ class ScoredCell:
         keys are ignored. `params` is canonical JSON. The dense network has method `dense` and
         compression 0.
     predictions
-        From split to logits: n×labels, or n×1 for a regression.
+        From split to logits: n×labels, or n×1 for a regression; for sentence vectors their cosines,
+        n×3 for pairs and n×1 for single sentences.
     status
         `ok`, `skipped` or `failed`.
     reason

@@ -58,7 +58,8 @@ def build_scores(
         The cells of one experiment, dense networks and failed cells included.
     tasks
         From name to task: `labels` (names, empty for a regression), `evaluation` (a list of
-        `split` and its `metrics`), and optionally `glue`, the GLUE task that it stands for.
+        `split` and its `metrics`), and optionally `glue`, the GLUE task that it stands for, and
+        `modality`: one of `similarity` also has its `columns` of sentences.
     references
         From (task, split) to n labels (0, 1, …) or n scores.
     missing
@@ -107,9 +108,10 @@ def _splits(
 ) -> list[Split]:
     splits = []
     for name, task in tasks.items():
+        vectors = len(task["columns"]) if task.get("modality") == "similarity" else 0
         for part in task["evaluation"]:
             place = (name, part["split"])
-            check_metrics(part["metrics"], len(task["labels"]))
+            check_metrics(part["metrics"], len(task["labels"]), vectors)
             labels = references.get(place)
             splits.append(
                 Split(
@@ -118,6 +120,7 @@ def _splits(
                     n_labels=len(task["labels"]),
                     references=None if labels is None else np.asarray(labels),
                     missing=missing.get(place, ""),
+                    vectors=vectors,
                 )
             )
     return splits

@@ -1,7 +1,7 @@
 """Score all cells of one task on one split: metrics, bootstrap and paired tests at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lowrank_bench.score.bootstrap import bootstrap
 from lowrank_bench.score.comparison import Comparison, Sample, Versus
 from lowrank_bench.score.draws import generator
-from lowrank_bench.score.metrics import compute_rows, kind_of, predict_labels
+from lowrank_bench.score.metrics import METRICS, Kind, compute_rows, predict_labels
 from lowrank_bench.score.paired_test import permute
 from lowrank_bench.score.scored_cell import ScoredCell
 
@@ -36,6 +36,8 @@ class Split:
         Labels 0 … n_labels − 1, or scores; None when the split is missing.
     missing
         Why the split is missing.
+    vectors
+        Sentence vectors for each example, 1 or 2; 0 for a task that compares none.
     """
 
     task: str
@@ -44,6 +46,14 @@ class Split:
     n_labels: int
     references: NDArray[np.number[Any]] | None
     missing: str = ""
+    vectors: int = 0
+
+    def by_kind(self) -> dict[Kind, list[str]]:
+        """Return the metrics of each kind: those computed from the same predictions."""
+        groups: dict[Kind, list[str]] = {}
+        for name in self.metrics:
+            groups.setdefault(METRICS[name].kind, []).append(name)
+        return groups
 
     def problem(self, cell: ScoredCell) -> tuple[str, str] | None:
         """Return why a cell cannot be scored on this split (status, reason); None if it can."""
@@ -56,7 +66,9 @@ class Split:
         if self.name not in cell.predictions:
             return "skipped", self.missing or f"no predictions for split {self.name}"
         logits = self.logits(cell)
-        wanted = (len(self.references), self.n_labels or 1)
+        # A pair has its own cosine, and two with the dense network.
+        columns = 3 if self.vectors == 2 else 1
+        wanted = (len(self.references), self.n_labels or columns)
         if logits.shape != wanted:
             shapes = " not ".join(f"{rows}x{columns}" for rows, columns in (logits.shape, wanted))
             return "failed", f"predictions of split {self.name} are {shapes}"
@@ -104,24 +116,17 @@ def score_split(
     list of dict
         For each cell, from metric to comparison.
     """
-    kind, references = kind_of(split.n_labels), np.asarray(split.references)
-    references = references.astype(np.int64 if kind == "classification" else np.float64)
-    predictions = np.stack([predict_labels(split.logits(cell), kind) for cell in cells])
-    # Exact values first; then all cells under the same resamples, so that pairs are paired.
-    values = compute_rows(split.metrics, predictions, references)
-    draws = bootstrap(
-        split.metrics,
-        predictions,
-        references,
-        split.n_labels,
-        resamples=statistics.resamples,
-        rng=generator(statistics.seed, "bootstrap", split.task, split.name),
-    )
-    samples = [
-        {name: Sample(float(values[name][place]), draws[name][place]) for name in split.metrics}
-        for place in range(len(cells))
-    ]
-    null = _null(predictions, baseline, references, split, statistics)
+    references = np.asarray(split.references)
+    references = references.astype(np.int64 if split.n_labels else np.float64)
+    samples: list[dict[str, Sample]] = [{} for _ in cells]
+    null: dict[int, dict[str, NDArray[np.float64]]] = {place: {} for place in range(len(cells))}
+    for kind, metrics in split.by_kind().items():
+        predictions = np.stack([predict_labels(split.logits(cell), kind) for cell in cells])
+        part = replace(split, metrics=metrics)
+        for place, sample in enumerate(_samples(predictions, references, part, statistics)):
+            samples[place] |= sample
+        for place, drawn in _null(predictions, baseline, references, part, statistics).items():
+            null[place] |= drawn
     comparisons = []
     for place, (sample, dense_place, baseline_place) in enumerate(
         zip(samples, dense, baseline, strict=True)
@@ -135,6 +140,29 @@ def score_split(
             }
         )
     return comparisons
+
+
+def _samples(
+    predictions: NDArray[np.number[Any]],
+    references: NDArray[np.number[Any]],
+    split: Split,
+    statistics: Statistics,
+) -> list[dict[str, Sample]]:
+    """Return each cell's metrics, all of one kind, with their bootstrap draws."""
+    # Exact values first; then all cells under the same resamples, so that pairs are paired.
+    values = compute_rows(split.metrics, predictions, references)
+    draws = bootstrap(
+        split.metrics,
+        predictions,
+        references,
+        split.n_labels,
+        resamples=statistics.resamples,
+        rng=generator(statistics.seed, "bootstrap", split.task, split.name),
+    )
+    return [
+        {name: Sample(float(values[name][place]), draws[name][place]) for name in split.metrics}
+        for place in range(len(predictions))
+    ]
 
 
 def _versus(baseline: dict[str, Sample], null: dict[str, NDArray[np.float64]]) -> dict[str, Versus]:

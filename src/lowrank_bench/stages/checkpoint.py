@@ -1,4 +1,4 @@
-"""The checkpoint stage: networks trained on one task, or published ones."""
+"""The checkpoint stage: networks trained on one task, published ones, or networks as they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class CheckpointStep:
         return store.artifact("checkpoint", self.checkpoint.key)
 
     def make(self, runner: Runner) -> None:
-        """Train the network, or take the published one.
+        """Train the network, or take the published one, or the network as it is.
 
         Raises
         ------
@@ -57,8 +57,10 @@ class CheckpointStep:
                 spec, folder, inputs, checkpoint.recipe, title
             )
             facts["output_order"] = order
-        else:
+        elif "epochs" in checkpoint.recipe:
             model, processor = self._trained(runner, folder, facts)
+        else:
+            model, processor = self._initial(folder)
         facts |= modality.check_network(model, title) | provenance()
         with runner.store.new_folder("checkpoint", checkpoint.key, facts) as fresh:
             modality.save_network(model.to("cpu"), processor, fresh)
@@ -67,14 +69,18 @@ class CheckpointStep:
         """Return a short name for messages."""
         return self.checkpoint.title()
 
+    def _initial(self, folder: Path | None) -> tuple[nn.Module, Any]:
+        """Return the network before any training, and its processor."""
+        checkpoint = self.checkpoint
+        modality, spec = modality_of(checkpoint.modality), checkpoint.network.spec
+        return modality.initial_network(spec, folder, checkpoint.inputs, checkpoint.seed)
+
     def _trained(
         self, runner: Runner, folder: Path | None, facts: dict[str, Any]
     ) -> tuple[nn.Module, Any]:
         checkpoint = self.checkpoint
         modality, seed = modality_of(checkpoint.modality), checkpoint.seed
-        model, processor = modality.initial_network(
-            checkpoint.network.spec, folder, checkpoint.inputs, seed
-        )
+        model, processor = self._initial(folder)
         rows = training_rows(checkpoint, runner, modality, processor)
         watch = watch_for(checkpoint, runner, (modality, processor), checkpoint.key, self.on_step)
         settings = (checkpoint.recipe, seed, best_device(), watch)

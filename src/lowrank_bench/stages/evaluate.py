@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lowrank_bench.artifact import load, save
-from lowrank_bench.device import best_device, device_of
+from lowrank_bench.device import best_device, device_of, in_precision
 from lowrank_bench.evaluate.compressed import SwappedEmbedding
 from lowrank_bench.evaluate.predictions import predict_splits
 from lowrank_bench.evaluate.retrain import retrain
@@ -51,7 +51,7 @@ class CheckpointEvaluator:
         self.modality = loaded.modality
         self.device = best_device(runner.settings.device)
         self.model: nn.Module = loaded.model.to(self.device)
-        self.splits = self._splits()
+        self._rows: dict[str, Encoded] | None = None
         self._table: SwappedEmbedding | None = None
         self._decomposition: tuple[str, Decomposition, dict[str, Any]] | None = None
         self._training_rows: Encoded | None = None
@@ -64,6 +64,7 @@ class CheckpointEvaluator:
         LowRankError
             When the method refuses the network or the budget, or training diverges.
         """
+        splits = self._splits()  # before the dense network's table is swapped
         model, facts = self._compressed_again(cell) if cell.path else self.network(cell)
         if cell.finetune_epochs:
             model = self._retrained(model, cell, facts)
@@ -71,7 +72,7 @@ class CheckpointEvaluator:
             self.modality,
             model,
             self.loaded.processor,
-            self.splits,
+            splits,
             self.runner.settings.max_tokens,
             self.device,
             self.loaded.output_order,
@@ -150,6 +151,18 @@ class CheckpointEvaluator:
         return trained
 
     def _splits(self) -> dict[str, Encoded]:
+        """Return the rows of each split, read once, with what the dense network says of them."""
+        if self._rows is None:
+            settings = self.runner.settings
+            dense = in_precision(self.model, settings.precision)
+            network = (dense, self.loaded.processor)
+            self._rows = {
+                name: self.modality.with_dense(*network, rows, settings.max_tokens, self.device)
+                for name, rows in self._encoded().items()
+            }
+        return self._rows
+
+    def _encoded(self) -> dict[str, Encoded]:
         checkpoint, runner = self.checkpoint, self.runner
         missing = runner.ensure(DataStep(checkpoint.data, check=False)).manifest["missing"]
         network = (checkpoint, self.loaded.modality, self.loaded.processor)

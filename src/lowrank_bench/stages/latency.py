@@ -56,7 +56,7 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
     evaluator = CheckpointEvaluator(checkpoint, runner) if cells else None
     for cell in cells:
         assert evaluator is not None
-        for length in wanted.lengths if checkpoint.modality == "text" else [0]:
+        for length in [0] if checkpoint.modality == "image" else wanted.lengths:
             example = loaded.modality.example(loaded.processor, length)
             example = {name: value.to(device) for name, value in example.items()}
             for batch in wanted.batches:

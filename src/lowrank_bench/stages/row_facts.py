@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lowrank_bench.device import best_device
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.modality import modality_of
 from lowrank_bench.plan.cells import Checkpoint
 from lowrank_bench.plan.code import fact_sources
@@ -75,6 +76,11 @@ class FactStep:
         return token_counts([encoded.tokens["input_ids"]], self.rows)
 
     def _fisher(self, runner: Runner) -> Tensor:
+        if self.checkpoint.modality == "similarity":
+            raise LowRankError(
+                f"the Fisher information is that of a loss, and {self.checkpoint.task} has none: "
+                "its networks are used as they are; leave out methods that need it"
+            )
         from lowrank_bench.factorize.fisher import fisher_information
 
         loaded = load_checkpoint(self.checkpoint, runner)

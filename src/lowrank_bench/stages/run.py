@@ -28,7 +28,8 @@ from lowrank_bench.store.store import Store
 Outcome = dict[str, str]  # of one piece of work: key, status, reason
 
 # Imported anyway by a process that makes or loads networks, in addition to the modality.
-LIBRARIES = {"text": ("transformers.modeling_utils",), "image": ()}
+_TEXT = ("transformers.modeling_utils",)
+LIBRARIES = {"text": _TEXT, "image": (), "similarity": _TEXT}
 
 
 def run_download(job: Job, store: Store, settings: Settings) -> list[Outcome]:

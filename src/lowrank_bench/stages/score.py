@@ -131,6 +131,8 @@ def _record(cell: Cell, runner: Runner, failures: Mapping[str, str]) -> Record |
 
 
 def _labels(checkpoint: Checkpoint, split: str, folder: Path) -> NDArray[Any]:
+    """Return the labels of a split; zeros for a task without any, n either way."""
     from lowrank_bench.inputs.rows import read_split
 
-    return np.asarray(read_split(folder, split)[checkpoint.inputs["label"]].to_numpy())
+    rows, label = read_split(folder, split), checkpoint.inputs["label"]
+    return np.asarray(rows[label].to_numpy()) if label else np.zeros(len(rows))

@@ -1,0 +1,52 @@
+"""What fits a task: one for networks with a head, or one for networks as encoders of sentences."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lowrank_bench.config.entries import Task
+
+COSINE = "cosine_to_dense"  # the metric of sentence vectors
+
+
+def head_fault(task: "Task") -> str:
+    """Return what a task for networks with a head may not have; empty where nothing is wrong."""
+    if task.label is None:
+        return "label = None leaves nothing to learn; name the column of labels"
+    if task.pooling:
+        return (
+            f"pooling = {task.pooling!r} is for sentence vectors; remove it, or set modality to "
+            "similarity"
+        )
+    if COSINE in _metrics(task):
+        return (
+            f"metrics = {COSINE!r} compares sentence vectors, which a task of modality "
+            f"{task.modality!r} has none of; take it out, or set modality to similarity"
+        )
+    return ""
+
+
+def similarity_fault(task: "Task") -> str:
+    """Return what is wrong with a task of similarity; empty where nothing is."""
+    if task.labels:
+        return (
+            f"labels = {task.labels} are for classifiers; a task of modality 'similarity' has the "
+            "scores of the column that label names, or label: null, and labels: []"
+        )
+    if any(value is not None for value in task.recipe.model_dump().values()):
+        return "recipe = is for training, and modality 'similarity' trains nothing; remove it"
+    scores = sorted(_metrics(task) - {COSINE})
+    if wrong := sorted(set(scores) - {"pearson", "spearmanr"}):
+        return (
+            f"metrics = {wrong[0]!r} is for classification; similarity is measured by spearmanr, "
+            f"pearson and {COSINE}"
+        )
+    if scores and (task.label is None or len(task.columns) == 1):
+        return (
+            f"metrics = {scores[0]!r} compares the cosine of two sentences with a human score; "
+            f"name two columns and the label, or measure {COSINE} alone"
+        )
+    return ""
+
+
+def _metrics(task: "Task") -> set[str]:
+    return {metric for entry in task.evaluation for metric in entry.metrics}
