@@ -8,8 +8,10 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.blocks import BlockEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
+from lowrank_bench.layers.coded import CodedEmbedding
 from lowrank_bench.layers.factorized import FactorizedEmbedding
 from lowrank_bench.layers.sparse import SparseEmbedding
+from lowrank_bench.linalg.coding.kinds import CODES
 from lowrank_bench.linalg.factors import (
     Approximation,
     BlockFactors,
@@ -23,6 +25,7 @@ KINDS: dict[type[Approximation], type[CompressedEmbedding[Any]]] = {
     ClusteredFactors: ClusteredEmbedding,
     BlockFactors: BlockEmbedding,
     SparseFactors: SparseEmbedding,
+    **dict.fromkeys(CODES, CodedEmbedding),
 }
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.coding.kinds import CODES
 from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.linalg.factors import Approximation, restore
 
@@ -25,6 +26,8 @@ class SingleCode(Decomposition):
     info
         Facts about the computation.
     """
+
+    kinds = CODES
 
     def __init__(
         self, code: Approximation, n_bytes: int, info: dict[str, Any] | None = None
