@@ -10,9 +10,11 @@ from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import check_request
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
+from lowrank_bench.layers.plain import refuse_uncopied
 from lowrank_bench.methods import Method, NetworkMethod, as_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
+from lowrank_bench.network.coverage import coverage
 from lowrank_bench.network.forward import example_of
 from lowrank_bench.network.problem import Batches, CompressedNetwork, Inputs, NetworkProblem
 from lowrank_bench.problem import data_used
@@ -77,7 +79,7 @@ def compress_network(
     problem = _problem(model, target, budget, example, batches, "labels" in chosen.needs)
     start = time.perf_counter()
     compressed = compress_within(problem, network_method(chosen, target), float(compression))
-    report = _report(chosen, target, compressed, time.perf_counter() - start)
+    report = _report(chosen, problem, compressed, time.perf_counter() - start)
     take_modes(compressed.model, model)
     return cast(Network, compressed.model), report
 
@@ -100,29 +102,32 @@ def _problem(
 
 
 def _report(
-    method: Method, target: NetworkTarget, compressed: CompressedNetwork, seconds: float
+    method: Method, problem: NetworkProblem, compressed: CompressedNetwork, seconds: float
 ) -> CompressionReport:
-    info = dict(compressed.info)
+    info, names = dict(compressed.info), [layer.name for layer in problem.layers]
     counts = {name: info.pop(name) for name in COUNTED}
     return CompressionReport(
         method=method.name,
         params=method.model_dump(mode="json"),
-        target=target,
+        target=problem.target,
         layers=compressed.layers,
         compression=info.pop("achieved_compression"),
         data_used=data_used(method.needs),
         seconds=seconds,
         info=info,
         **counts,
+        **coverage(problem.model, problem.target, names, info.get("left_dense")).facts(),
     )
 
 
 def _copied(model: Network) -> Network:
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(
             f"{type(model).__name__} cannot be copied ({fault}); undo an old weight_norm with "
             "torch.nn.utils.remove_weight_norm"
         ) from None
+    refuse_uncopied(model, copied)
+    return copied

@@ -9,6 +9,7 @@ from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.blocks import BlockEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
 from lowrank_bench.layers.factorized import FactorizedEmbedding
+from lowrank_bench.layers.plain import tied_by
 from lowrank_bench.layers.sparse import SparseEmbedding
 from lowrank_bench.linalg.factors import (
     Approximation,
@@ -127,16 +128,18 @@ def _only_embedding(model: nn.Module) -> tuple[str, nn.Module]:
         raise LowRankError(f"{type(model).__name__} has no nn.Embedding to compress")
     if len(embeddings) > 1:
         names = ", ".join(repr(name) for name, _ in embeddings)
-        raise LowRankError(f"the network has several embeddings: {names}; choose one with layer=")
+        raise LowRankError(
+            f"the network has several embeddings: {names}; choose one with layer=, or let its "
+            "get_input_embeddings return one"
+        )
     return embeddings[0]
 
 
 def _refuse_tied(model: nn.Module, name: str, embedding: nn.Embedding) -> None:
     for other, module in model.named_modules():
-        if module is not embedding and any(
-            p is embedding.weight for p in module._parameters.values()
-        ):
-            raise LowRankError(
-                f"layer {name!r} shares its table with {other!r}; give {other!r} a copy of its own "
-                "first, because compression would untie them"
-            )
+        for local, parameter in module._parameters.items():
+            if parameter is embedding.weight and module is not embedding:
+                raise LowRankError(
+                    f"layer {name!r} shares its table with {other or local!r}{tied_by(model)}; "
+                    "tied tables cannot be compressed yet"
+                )
