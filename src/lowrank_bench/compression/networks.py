@@ -16,6 +16,7 @@ from lowrank_bench.network.check import check_example, checked_batches, take_mod
 from lowrank_bench.network.compress import COUNTED, compress_within
 from lowrank_bench.network.coverage import coverage
 from lowrank_bench.network.forward import example_of
+from lowrank_bench.network.layers import refuse_shared
 from lowrank_bench.network.problem import Batches, CompressedNetwork, Inputs, NetworkProblem
 from lowrank_bench.problem import data_used
 
@@ -77,8 +78,10 @@ def compress_network(
         raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
     chosen = as_method(method, params)
     problem = _problem(model, target, budget, example, batches, "labels" in chosen.needs)
+    whole = network_method(chosen, target)
+    refuse_shared(model, [model.get_submodule(layer.name) for layer in problem.layers])
     start = time.perf_counter()
-    compressed = compress_within(problem, network_method(chosen, target), float(compression))
+    compressed = compress_within(problem, whole, float(compression))
     report = _report(chosen, problem, compressed, time.perf_counter() - start)
     take_modes(compressed.model, model)
     return cast(Network, compressed.model), report

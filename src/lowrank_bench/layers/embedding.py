@@ -115,7 +115,7 @@ def _input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
         return None
     try:
         embedding = get_embedding()
-    except NotImplementedError:
+    except Exception:  # networks of several inputs have none to name, and say so in many ways
         return None
     named = ((name, module) for name, module in model.named_modules() if module is embedding)
     return next(named, None)
@@ -136,9 +136,10 @@ def _only_embedding(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def _refuse_tied(model: nn.Module, name: str, embedding: nn.Embedding) -> None:
+    inside = set(embedding.modules())  # a parametrization is refused by what it is
     for other, module in model.named_modules():
         for local, parameter in module._parameters.items():
-            if parameter is embedding.weight and module is not embedding:
+            if parameter is embedding.weight and module not in inside:
                 raise LowRankError(
                     f"layer {name!r} shares its table with {other or local!r}{tied_by(model)}; "
                     "tied tables cannot be compressed yet"

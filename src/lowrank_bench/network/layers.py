@@ -102,7 +102,7 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
             refuse_unusual(model, name, module)
         else:
             _refuse_odd(name, module)
-    _refuse_shared(model, modules)
+    refuse_shared(model, modules.values())
     return tuple(_describe(name, module, positions[name]) for name, module in modules.items())
 
 
@@ -241,13 +241,18 @@ def _refuse_odd(name: str, module: nn.Module) -> None:
         )
 
 
-def _refuse_shared(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    """Check that the layers share memory with no other parameter of the network."""
-    targeted = {id(module): name for name, module in modules.items()}
+def refuse_shared(model: nn.Module, layers: Collection[nn.Module]) -> None:
+    """Check that layers share memory with no other tensor of their network.
+
+    Raises
+    ------
+    LowRankError
+        When one does. A copy of a network no longer shows it, where the tensors differ.
+    """
     for group in overlapping(model):
         for owner, full in group:
             others = [other for _, other in group if other != full]
-            if id(owner) in targeted and others:
+            if others and any(owner is layer for layer in layers):
                 raise LowRankError(
                     f"{full!r} shares its memory with {others[0]!r}{tied_by(model)}; tied weights "
                     "cannot be compressed yet"
