@@ -406,3 +406,48 @@ def test_hooks_of_other_modules_stay():
     model.lstm.register_forward_hook(lambda _, args, out: (out[0] * 2, out[1]))
     _, small, _ = run(Recurrent, "linear", 0.01, model=model)
     assert len(small.lstm._forward_hooks) == 1
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that centres its weight, as BiT's do."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+class Typed(nn.Linear):
+    """A linear layer with a forward of its class's own, as timm's are."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "words"),
+    [
+        ("first", Standardized(3, 8, 3, padding=1), "Standardized, which does more than a Conv2d"),
+        ("head", Typed(5, 4), "Typed, which does more than a Linear"),
+    ],
+)
+def test_a_layer_of_another_class_is_refused_by_name(name, layer, words):
+    model = Cnn()
+    setattr(model, name, layer)
+    with pytest.raises(LowRankError, match=f"layer '{name}' is a .*{words}"):
+        run(Cnn, "conv", model=model)
+
+
+@pytest.mark.parametrize("fault", [AttributeError, NotImplementedError, TypeError])
+def test_a_network_that_cannot_name_its_embedding_has_the_only_one_taken(fault):
+    class Asked(Recurrent):
+        def get_input_embeddings(self):
+            raise fault("no single embedding")
+
+    _, _, report = run(Asked, "linear")
+    assert report.layers[0]["name"] == "words"
+
+
+def test_layers_without_a_shape_yet_count_nothing():
+    net = nn.ModuleDict({"words": nn.Embedding(40, 8), "head": nn.LazyLinear(3)})
+    _, report = compress(net, "svd", 0.4)
+    assert report.network_parameters_dense == 320
+    assert [(module["name"], module["parameters"]) for module in report.skipped] == [("head", 0)]

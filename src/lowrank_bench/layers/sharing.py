@@ -151,7 +151,9 @@ def _has_memory(value: Tensor) -> bool:
     """Return whether a tensor's numbers lie at an address: not on meta, not in other tensors."""
     if is_lazy(value) or hasattr(value, "__tensor_flatten__"):
         return False
-    return value.layout is torch.strided and value.device.type != "meta"
+    if value.layout is not torch.strided or value.device.type == "meta":
+        return False
+    return value.data_ptr() != 0  # as that of memory which was set free
 
 
 def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
