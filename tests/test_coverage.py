@@ -401,11 +401,19 @@ def test_a_function_that_calls_the_dense_network_is_refused(target):
     torch.testing.assert_close(one, Recurrent.forward(small, IDS))
 
 
-def test_hooks_of_other_modules_stay():
+def test_hooks_and_offloading_of_other_modules_stay():
     model = Recurrent().eval()
     model.lstm.register_forward_hook(lambda _, args, out: (out[0] * 2, out[1]))
-    _, small, _ = run(Recurrent, "linear", 0.01, model=model)
-    assert len(small.lstm._forward_hooks) == 1
+    _offload(model.lstm)
+    _, small, _ = run(Recurrent, "linear", model=model)
+    plain = copy.deepcopy(small)
+    plain.lstm._forward_hooks.clear()
+    with torch.no_grad():
+        before = small(IDS)
+        for parameter in model.parameters():
+            parameter.zero_()
+        assert torch.equal(small(IDS), before)  # the copy runs its own LSTM
+        assert not torch.equal(plain(IDS), before)
 
 
 class Standardized(nn.Conv2d):
