@@ -303,6 +303,40 @@ def test_whatever_holds_the_weight_of_a_layer_is_named(tie):
         run(Recurrent, "linear", model=net)
 
 
+def _in_a_list(net):
+    net.kept = [net.words.weight, net.inner.weight]
+
+
+def _view(net):
+    net.kept = {"tables": (net.words.weight.detach().T, net.inner.weight.detach()[2:])}
+
+
+@pytest.mark.parametrize("target", ["embedding", "linear"])
+@pytest.mark.parametrize("hold", [_in_a_list, _view])
+def test_a_weight_that_an_attribute_holds_is_refused(hold, target):
+    net = Recurrent().eval()
+    hold(net)
+    with pytest.raises(LowRankError, match="something besides layer 'words' holds its weight"):
+        run(Recurrent, target, model=net)
+
+
+def test_attributes_that_hold_a_layer_are_right():
+    class Listed(Recurrent):
+        def __init__(self):
+            super().__init__()
+            self.order = [self.words, self.inner]
+
+        def forward(self, input_ids):
+            hidden = self.order[1](self.order[0](input_ids))
+            return self.head(self.cell(self.lstm(hidden)[0][:, -1]))
+
+    for target in ("embedding", "linear"):
+        _, small, _ = run(Listed, target)
+        assert small.order == [small.words, small.inner]
+        with torch.no_grad():
+            torch.testing.assert_close(small(IDS), Recurrent.forward(small, IDS))
+
+
 def test_what_ties_a_head_is_said():
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2))

@@ -14,7 +14,7 @@ from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, chec
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
-from lowrank_bench.layers.plain import refuse_uncopied, refuse_unusual
+from lowrank_bench.layers.plain import refuse_held, refuse_uncopied, refuse_unusual
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
 from lowrank_bench.linalg.factors import Approximation
 from lowrank_bench.methods import MatrixMethod, as_method
@@ -82,7 +82,9 @@ def compress_embedding(
     factors = factorize(matrix, chosen, rank, facts)
     seconds = time.perf_counter() - start
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
-    compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
+    memo: dict[Any, Any] = {id(embedding): compressed_embedding(embedding, factors)}
+    compressed = copy.deepcopy(model, memo)
+    refuse_held(name, embedding, memo)
     refuse_uncopied(model, compressed)
     # Errors are those of the table in the network's precision.
     errors = certificate_columns(certify(matrix, factors, thorough=True)) if certificate else {}

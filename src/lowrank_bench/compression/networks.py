@@ -10,7 +10,7 @@ from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import check_request
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
-from lowrank_bench.layers.plain import refuse_uncopied
+from lowrank_bench.layers.plain import refuse_held, refuse_uncopied
 from lowrank_bench.methods import Method, NetworkMethod, as_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
@@ -77,9 +77,12 @@ def compress_network(
         known = ", ".join(get_args(NetworkTarget))
         raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
     chosen = as_method(method, params)
-    problem = _problem(model, target, budget, example, batches, "labels" in chosen.needs)
+    memo: dict[Any, Any] = {}
+    network = _copied(model, memo).eval()
+    inputs = example_of(model) if example is None else example
+    problem = _problem(network, target, budget, inputs, batches, "labels" in chosen.needs)
     whole = network_method(chosen, target)
-    refuse_shared(model, [model.get_submodule(layer.name) for layer in problem.layers])
+    _refuse_shared(model, problem, memo)
     start = time.perf_counter()
     compressed = compress_within(problem, whole, float(compression))
     report = _report(chosen, problem, compressed, time.perf_counter() - start)
@@ -88,20 +91,26 @@ def compress_network(
 
 
 def _problem(
-    model: nn.Module,
+    network: nn.Module,
     target: NetworkTarget,
     budget: Budget,
-    example: Inputs | None,
+    inputs: Inputs,
     batches: Batches | None,
     labelled: bool,
 ) -> NetworkProblem:
-    """Return a copy of the network with checked inputs, with labels where they are needed."""
-    network = _copied(model).eval()
-    inputs = example_of(model) if example is None else example
+    """Return the problem with checked inputs, with labels where they are needed."""
     check_example(network, inputs)
     if batches is not None:
         batches = checked_batches(network, batches, labelled)
     return NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
+
+
+def _refuse_shared(model: nn.Module, problem: NetworkProblem, memo: dict[Any, Any]) -> None:
+    """Refuse layers whose weights something else in the user's network holds as well."""
+    layers = {layer.name: model.get_submodule(layer.name) for layer in problem.layers}
+    refuse_shared(model, layers.values())
+    for name, layer in layers.items():
+        refuse_held(name, layer, memo, copied=True)
 
 
 def _report(
@@ -123,9 +132,10 @@ def _report(
     )
 
 
-def _copied(model: Network) -> Network:
+def _copied(model: Network, memo: dict[Any, Any]) -> Network:
+    """Return a copy of a network; `memo` is that of `copy.deepcopy`."""
     try:
-        copied = copy.deepcopy(model)
+        copied = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(

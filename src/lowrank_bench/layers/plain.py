@@ -1,5 +1,6 @@
 """Refuse layers that do more than their class says, or that share their weight with another."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -86,6 +87,36 @@ def refuse_uncopied(model: nn.Module, copied: nn.Module) -> None:
                 f"{f'module {name!r}' if name else 'the network'} has a function as its forward, "
                 "which a copy would share with the dense network; set a method "
                 "(types.MethodType), or undo it"
+            )
+
+
+def refuse_held(
+    name: str, layer: nn.Module, memo: Mapping[int | str, Any], copied: bool = False
+) -> None:
+    """Check that nothing but its layer holds a weight, by what copying the network has met.
+
+    Parameters
+    ----------
+    name, layer
+        A layer of the network; replaced while the network was copied, so that copying did not
+        pass through it, unless it was `copied` too.
+    memo
+        Of `copy.deepcopy`, afterwards: it has each object that was copied, and under `torch` each
+        memory.
+
+    Raises
+    ------
+    LowRankError
+        When a parameter of the layer, or a view of it, was copied.
+    """
+    memories = memo.get("torch", {})
+    for parameter in layer.parameters():
+        seen = id(parameter) in memo and not copied  # parameters are copied without their memory
+        if seen or parameter.untyped_storage()._cdata in memories:
+            raise LowRankError(
+                f"something besides layer {name!r} holds its weight, such as a list or a tensor "
+                "that is no parameter, and would keep the dense one; take it out of the network "
+                "first"
             )
 
 

@@ -14,6 +14,7 @@ from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.layers.plain import (
     refuse_attached,
+    refuse_held,
     refuse_quantized,
     refuse_unusual,
     tied_by,
@@ -152,9 +153,18 @@ def skipped_layers(
 
 
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
-    """Return a copy of a network with the named layers replaced; the old ones are not copied."""
-    memo = {id(model.get_submodule(name)): module for name, module in new.items()}
-    return copy.deepcopy(model, memo).eval()
+    """Return a copy of a network with the named layers replaced; the old ones are not copied.
+
+    Raises
+    ------
+    LowRankError
+        When something else in the network holds the weight of one (`layers.plain.refuse_held`).
+    """
+    memo: dict[Any, Any] = {id(model.get_submodule(name)): new[name] for name in new}
+    copied = copy.deepcopy(model, memo).eval()
+    for name in new:
+        refuse_held(name, model.get_submodule(name), memo)
+    return copied
 
 
 def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
