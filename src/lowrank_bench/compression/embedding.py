@@ -81,15 +81,23 @@ def compress_embedding(
     start = time.perf_counter()
     factors = factorize(matrix, chosen, rank, facts)
     seconds = time.perf_counter() - start
+    compressed = _replaced(model, name, embedding, factors)
+    # Errors are those of the table in the network's precision.
+    errors = certificate_columns(certify(matrix, factors, thorough=True)) if certificate else {}
+    report = _report(chosen, name, matrix, factors, seconds)
+    return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+
+
+def _replaced(
+    model: Network, name: str, embedding: nn.Embedding, factors: Approximation
+) -> Network:
+    """Return a copy of a network with its embedding replaced by factors."""
     # The copy meets the new layer where the old one stood, so the dense table is never copied.
     memo: dict[Any, Any] = {id(embedding): compressed_embedding(embedding, factors)}
     compressed = copy.deepcopy(model, memo)
     refuse_held(name, embedding, memo)
     refuse_uncopied(model, compressed)
-    # Errors are those of the table in the network's precision.
-    errors = certificate_columns(certify(matrix, factors, thorough=True)) if certificate else {}
-    report = _report(chosen, name, matrix, factors, seconds)
-    return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+    return compressed
 
 
 def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> MatrixMethod:

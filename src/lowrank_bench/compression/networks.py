@@ -73,14 +73,11 @@ def compress_network(
         layer cannot be handled, data are needed and absent, or the method refuses.
     """
     check_request(model, compression)
-    if target not in get_args(NetworkTarget):
-        known = ", ".join(get_args(NetworkTarget))
-        raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
+    _check_target(target)
     chosen = as_method(method, params)
     memo: dict[Any, Any] = {}
     network = _copied(model, memo).eval()
-    inputs = example_of(model) if example is None else example
-    problem = _problem(network, target, budget, inputs, batches, "labels" in chosen.needs)
+    problem = _problem(network, target, budget, example, batches, "labels" in chosen.needs)
     whole = network_method(chosen, target)
     _refuse_shared(model, problem, memo)
     start = time.perf_counter()
@@ -90,15 +87,22 @@ def compress_network(
     return cast(Network, compressed.model), report
 
 
+def _check_target(target: str) -> None:
+    if target not in get_args(NetworkTarget):
+        known = ", ".join(get_args(NetworkTarget))
+        raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
+
+
 def _problem(
     network: nn.Module,
     target: NetworkTarget,
     budget: Budget,
-    inputs: Inputs,
+    example: Inputs | None,
     batches: Batches | None,
     labelled: bool,
 ) -> NetworkProblem:
     """Return the problem with checked inputs, with labels where they are needed."""
+    inputs = example_of(network) if example is None else example
     check_example(network, inputs)
     if batches is not None:
         batches = checked_batches(network, batches, labelled)
