@@ -76,16 +76,16 @@ KINDS = [
 
 
 def small(kind, head):
-    """Return a small network of a kind; None where it has no such head."""
+    """Return a small network of a kind; None where it cannot be built."""
     config = AutoConfig.for_model(kind)
     for name, size in SIZES.items():
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError, AttributeError):
             if isinstance(getattr(config, name, ""), int | None):
                 setattr(config, name, size)
     try:
         torch.manual_seed(0)
         return head.from_config(config).eval()
-    except ValueError:
+    except Exception:  # no such head, or sizes that its class does not take
         return None
 
 
