@@ -243,3 +243,51 @@ def test_a_report_without_its_certificate(network, tmp_path, capsys):
     words = ["compress", str(network), str(tmp_path / "out"), "--method", "svd"]
     assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
     assert json.loads(capsys.readouterr().out)["within_fro"] is None
+
+
+def test_what_the_target_leaves_out_is_said(network, tmp_path, capsys):
+    words = ["compress", str(network), str(tmp_path / "out"), "--method", "svd"]
+    assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert report["skipped_share"] > 0.25
+    count, share = len(report["skipped"]), report["skipped_share"]
+    line = f"left out by target embedding: {count} modules with {share:.1%} of the network's"
+    assert line in said.err
+    assert "(Linear " in said.err
+    assert "sentence-transformers" not in said.err
+
+
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    {"idx": 3, "name": "3", "path": "", "type": "sentence_transformers.models.Normalize"},
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (json.dumps(MODULES), "Pooling (1_Pooling), Dense (2_Dense), Normalize"),
+        (json.dumps(MODULES[:1]), "modules.json"),
+        ("{", "whatever modules.json lists, which cannot be read"),
+        ("[1, 2]", "whatever modules.json lists, which cannot be read"),
+    ],
+)
+def test_parts_of_a_sentence_encoder_that_are_not_written_are_named(
+    network, tmp_path, capsys, content, parts
+):
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    for file in network.iterdir():
+        (encoder / file.name).write_bytes(file.read_bytes())
+    (encoder / "modules.json").write_text(content)
+    words = ["compress", str(encoder), str(tmp_path / "out"), "--method", "svd"]
+    assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    [line] = [line for line in lines if "sentence-transformers" in line]
+    assert f"OUT holds the transformer alone, without {parts}: open it with" in line
+    assert "lowrank_bench.load" in line
+    assert not (tmp_path / "out" / "modules.json").exists()
+    load(tmp_path / "out")

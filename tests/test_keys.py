@@ -64,6 +64,8 @@ TABLE = {
     "prune.draw": ["pfp on *"],
     "prune.uniform": UNIFORM,
     "network.restore": ["iterate *"],
+    "network.coverage": ["* on linear*", "* on conv*", "iterate *"],
+    "network.idle": [],
     # Budgets of time alone rest on what measures.
     "latency.tables": ["* by latency"],
     "latency.promise": ["* by latency"],

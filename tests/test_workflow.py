@@ -250,7 +250,7 @@ def test_a_truncated_cell_is_computed_again_with_a_warning(finished):
     )
     assert "Nothing to be done" in snakemake(finished, SCORES, "--dry-run")
     victim.unlink()  # as `lowrank store verify` removes a damaged one
-    text = snakemake(finished, SCORES, "--dry-run")
+    text = snakemake(finished, "--dry-run")
     assert "1 jobs are open again" in text
     stages = "download|checkpoint|factorize|evaluate|score"
     listed = dict(re.findall(rf"^({stages}) +(\d+)$", text, re.M))

@@ -1,16 +1,21 @@
 """The commands `lowrank methods` and `lowrank compress`."""
 
 import json
+import sys
 from argparse import Namespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lowrank_bench.cli.out import check_out
+from lowrank_bench.cli.out import check_out, left_out, not_written
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names, register_folders
 from lowrank_bench.methods.registry import origin_of
 from lowrank_bench.problem import data_used
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.report import CompressionReport
 
 
 def list_methods(options: Namespace) -> None:
@@ -89,7 +94,16 @@ def compress_network(options: Namespace) -> None:
         if tokenizer is not None:
             tokenizer.save_pretrained(options.out)
         bar.update()
+    _say_what_is_missing(model, options, report)
     print(json.dumps(report.to_dict(), indent=2))
+
+
+def _say_what_is_missing(model: Any, options: Namespace, report: "CompressionReport") -> None:
+    """Print on stderr what the target left out, and which parts of the folder were not written."""
+    folder = Path(getattr(model.config, "_name_or_path", "") or options.model)
+    for line in (left_out(report), not_written(folder)):
+        if line:
+            print(line, file=sys.stderr)
 
 
 def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:

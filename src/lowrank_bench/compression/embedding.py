@@ -14,10 +14,13 @@ from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, chec
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
-from lowrank_bench.layers.plain import refuse_unusual
+from lowrank_bench.layers.plain import refuse_held, refuse_uncopied, refuse_unusual
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
 from lowrank_bench.linalg.factors import Approximation
 from lowrank_bench.methods import MatrixMethod, as_method
+from lowrank_bench.network.count import count_parameters
+from lowrank_bench.network.coverage import check_saved, coverage
+from lowrank_bench.network.idle import refuse_idle
 from lowrank_bench.problem import data_used
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -63,12 +66,14 @@ def compress_embedding(
     Raises
     ------
     LowRankError
-        When the layer is absent or shares its table, no rank is left, or the method refuses.
+        When the layer is absent, shares its table or does not run, no rank is left, the method
+        refuses, or the network does not become smaller by what the table saves.
     """
     check_request(model, compression)
     chosen = _matrix_method(method, params)
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
+    refuse_idle(model, name, embedding)
     matrix = as_matrix(embedding.weight)
     rank = chosen.rank_for(len(matrix), matrix.shape[1], float(compression))
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
@@ -76,11 +81,23 @@ def compress_embedding(
     start = time.perf_counter()
     factors = factorize(matrix, chosen, rank, facts)
     seconds = time.perf_counter() - start
-    # The copy meets the new layer where the old one stood, so the dense table is never copied.
-    compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
+    compressed = _replaced(model, name, embedding, factors)
     # Errors are those of the table in the network's precision.
     errors = certificate_columns(certify(matrix, factors, thorough=True)) if certificate else {}
-    return compressed, replace(_report(chosen, name, matrix, factors, seconds), **errors)
+    report = _report(chosen, name, matrix, factors, seconds)
+    return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+
+
+def _replaced(
+    model: Network, name: str, embedding: nn.Embedding, factors: Approximation
+) -> Network:
+    """Return a copy of a network with its embedding replaced by factors."""
+    # The copy meets the new layer where the old one stood, so the dense table is never copied.
+    memo: dict[Any, Any] = {id(embedding): compressed_embedding(embedding, factors)}
+    compressed = copy.deepcopy(model, memo)
+    refuse_held(name, embedding, memo)
+    refuse_uncopied(model, compressed)
+    return compressed
 
 
 def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> MatrixMethod:
@@ -131,3 +148,14 @@ def _report(
         data_used=data_used(method.needs),
         seconds=seconds,
     )
+
+
+def _network_facts(
+    model: nn.Module, compressed: nn.Module, report: CompressionReport
+) -> dict[str, Any]:
+    """Return the sizes of the whole network, and what was left out of it."""
+    dense, kept = count_parameters(model), count_parameters(compressed)
+    check_saved(compressed, dense, kept, report.parameters_dense - report.parameters_kept)
+    names = [layer["name"] for layer in report.layers]
+    sizes = {"network_parameters_dense": dense, "network_parameters_kept": kept}
+    return {**sizes, **coverage(model, report.target, names).facts()}

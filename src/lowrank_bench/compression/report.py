@@ -29,10 +29,20 @@ class CompressionReport:
         where no bound is known (`linalg.certificates.certificate`).
     seconds
         Wall time of the factorization.
-    network_parameters_dense, network_parameters_kept, macs_dense, macs_kept
-        Parameters of the whole network and multiply-adds of one example, before and after. These
-        and `info`, the method's own facts, are for whole networks only; the six errors above are
-        for embeddings only.
+    network_parameters_dense, network_parameters_kept
+        Parameters of the whole network before and after, counted on the two networks, shared ones
+        once; what is saved there is at least what is saved in the layers.
+    macs_dense, macs_kept
+        Multiply-adds of one example, before and after. These and `info`, the method's own facts,
+        are for whole networks only; the six errors above are for embeddings only.
+    skipped
+        The modules with weights that the target left out: `name`, `kind`, `parameters` and one
+        `reason` each.
+    skipped_share
+        Their share of the network's parameters.
+    other_parameters
+        Parameters of normalisations and of vectors that stand alone. With those of the targeted
+        layers and of the skipped modules they are all parameters of the dense network.
     """
 
     method: str
@@ -55,6 +65,9 @@ class CompressionReport:
     network_parameters_kept: int | None = None
     macs_dense: int | None = None
     macs_kept: int | None = None
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    skipped_share: float = 0.0
+    other_parameters: int = 0
     info: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
