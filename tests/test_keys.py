@@ -62,6 +62,7 @@ TABLE = {
     "layerwise.spectra": LAYERWISE,
     "prune.graph": PRUNERS,
     "prune.draw": ["pfp on *"],
+    "prune.shortage": ["pfp on *"],
     "prune.uniform": UNIFORM,
     "network.restore": ["iterate *"],
     # Budgets of time alone rest on what measures.

@@ -123,9 +123,17 @@ def _add_compress(group: "Commands") -> None:
         help="for whole networks: the cost that --compression reduces",
     )
     command.add_argument(
+        "--certificate",
+        default=True,
+        choices=["full"],
+        help="for embeddings: the tightest bounds on how far the errors are from optimal, which "
+        "take several times as long as the factors of a large table",
+    )
+    command.add_argument(
         "--no-certificate",
         dest="certificate",
-        action="store_false",
+        action="store_const",
+        const=False,
         help="for embeddings: leave the errors, and their bounds, out of the report; saves time",
     )
     command.add_argument("--layer", help="dotted name of the embedding, where there are several")
