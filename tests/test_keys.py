@@ -56,13 +56,14 @@ TABLE = {
         "finetune embedding",
         "iterate embedding",
     ],
+    "linalg.certificates.quick": [],  # of `compress` alone; the workflow's are thorough
     "alds.search": ["alds on *"],
     "alds.curves": ["alds on *"],
     "layerwise.approximators": LAYERWISE,
     "layerwise.spectra": LAYERWISE,
     "prune.graph": PRUNERS,
     "prune.draw": ["pfp on *"],
-    "prune.shortage": ["pfp on *"],
+    "prune.shortage": PRUNERS,
     "prune.uniform": UNIFORM,
     "network.restore": ["iterate *"],
     # Budgets of time alone rest on what measures.
