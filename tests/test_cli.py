@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lowrank_bench import load
 from lowrank_bench.cli import main
+from lowrank_bench.errors import LowRankWarning
 from lowrank_bench.synthetic.networks import build_network
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -243,6 +245,24 @@ def test_a_report_without_its_certificate(network, tmp_path, capsys):
     words = ["compress", str(network), str(tmp_path / "out"), "--method", "svd"]
     assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
     assert json.loads(capsys.readouterr().out)["within_fro"] is None
+    assert main([*words, "--compression", "0.5", "--certificate", "full"]) == 0
+    assert json.loads(capsys.readouterr().out)["within_l21"] >= 1
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--compression", "0.5", "--certificate", "half"])
+    assert caught.value.code == 2
+
+
+def test_a_warning_of_the_project_is_one_line(monkeypatch, capsys):
+    def warn(_):
+        for _ in range(2):  # each is printed, even from one place
+            warnings.warn("1 image is too few; give 150", LowRankWarning, stacklevel=1)
+
+    monkeypatch.setattr("lowrank_bench.cli.commands.list_methods", warn)
+    before = warnings.showwarning
+    assert main(["methods"]) == 0
+    line = "lowrank methods: warning: 1 image is too few; give 150\n"
+    assert capsys.readouterr().err == 2 * line
+    assert warnings.showwarning is before
 
 
 def test_what_the_target_leaves_out_is_said(network, tmp_path, capsys):

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import nn
 
-from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.compression.embedding import Certificate, compress_embedding
 from lowrank_bench.compression.networks import Budget, NetworkTarget, compress_network
 from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import Numbers
@@ -31,7 +31,7 @@ def compress(
     frequency: Numbers | None = None,
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
-    certificate: bool = True,
+    certificate: Certificate = True,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress the embedding: `compress_embedding`."""
