@@ -1,43 +1,32 @@
 """Transform coding: rotate a table, and give every (band, direction) the bits that it earns."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.coding.bits import Allocation, allocate, rate_distortion_bound
+from lowrank_bench.linalg.coding.bands import banded, cut, encode_rows
+from lowrank_bench.linalg.coding.bits import allocate, rate_distortion_bound
 from lowrank_bench.linalg.coding.coded import relative_error
-from lowrank_bench.linalg.coding.gaussian import distortions, lloyd_max
-from lowrank_bench.linalg.coding.packing import MOST, pack
-from lowrank_bench.linalg.coding.transform import (
-    NIBBLE,
-    TransformCodes,
+from lowrank_bench.linalg.coding.flat import (
     logarithmic,
     pack_basis,
     pack_flat,
     to_logarithmic,
     unpack_basis,
 )
+from lowrank_bench.linalg.coding.packing import pack
+from lowrank_bench.linalg.coding.sizes import NIBBLE, Sizes, choose_sizes, header_bytes
+from lowrank_bench.linalg.coding.transform import TransformCodes
+from lowrank_bench.linalg.coding.trellis import error_curve
 from lowrank_bench.linalg.gram import gram, largest_entry, power_of_two
 
 Basis = Literal["weighted", "plain", "none"]
-BANDS = 32
-GAIN_BITS = 8
+BANDS = 16
+GAIN_BITS = 4  # of a row in a transform code; `waterfill` has 8
 SCALE_BITS = 8
-HEADER = 4 * 6 + 2 * 4  # bytes of `transform` and `ranges`
-
-
-@dataclass
-class Plan:
-    """Sizes that are chosen together: directions, bits of the basis, bits of the rows."""
-
-    directions: int
-    basis_bits: Tensor
-    allocation: Allocation
-    error: float
 
 
 def transform_code(
@@ -48,124 +37,189 @@ def transform_code(
     bands: int = BANDS,
     basis: Basis = "weighted",
     gains: bool = True,
-    gain_bits: int = GAIN_BITS,
-    **hooks: Any,
+    trellis: bool = True,
 ) -> tuple[TransformCodes, dict[str, Any]]:
-    n, d = matrix.shape
-    weights = weights.double() / weights.double().mean()
-    peak = largest_entry(matrix)
-    unit = power_of_two(peak) if peak > 0 else 1.0
-    rows = matrix.double() / unit
+    """Return the transform code of least weighted error Σ w_i ‖a_i − b_i‖² in a budget of bytes.
+
+    The rows minus their mean are turned into the eigenvectors of their weighted covariance, sorted
+    by weight and cut into bands. The energy of each (band, direction) decides its bits, exactly
+    (`bits.allocate`); how many directions are kept, and the bits of each basis vector, are the
+    ones that promise the least error. The basis counts like the rest.
+
+    Parameters
+    ----------
+    matrix
+        Tensor A, n×d, finite, n ≥ 1.
+    weights
+        Tensor w, n, ≥ 0 with a positive sum.
+    n_bytes
+        `TransformCodes.n_bytes` is at most this, and misses it by less than one step of the
+        allocation, or everything has its most bits.
+    bands
+        Most bands of rows.
+    basis
+        `weighted` and `plain`: eigenvectors of the covariance with and without weights; `none`.
+    gains
+        Whether each row is divided by its length, stored in 4 bits.
+    trellis
+        Whether codes are chosen by `trellis.search`; otherwise by Lloyd–Max quantizers.
+
+    Returns
+    -------
+    code
+        The table.
+    info
+        See `_facts`.
+
+    Raises
+    ------
+    LowRankError
+        If the budget does not hold even an empty code, or the input is not as said above.
+    """
+    rows, weights, unit = _checked(matrix, weights)
+    n, d = rows.shape
     mean = ((weights @ rows) / weights.sum()).half()
     rows = rows - mean.double()
     labels, counts = cut(weights, bands)
-    if basis == "none":
-        vectors = None
-        turned = rows
-    else:
+    vectors = None
+    if basis != "none":
         square = gram(rows, weights.sqrt() if basis == "weighted" else None)
-        vectors = torch.linalg.eigh(square)[1].flip(1)
-        turned = rows @ vectors
-    size = rows.square().mean(1).sqrt() if gains else torch.ones(n, dtype=torch.float64)
-    gain_codes, gain_grid = to_logarithmic(size, gain_bits)
-    if gains:
-        size = logarithmic(gain_codes, gain_grid).double()
+        vectors = torch.linalg.eigh(square)[1].T.flip(0)
+    turned = rows if vectors is None else rows @ vectors.T
     energy = banded(turned, weights, labels, len(counts))
-    heavy = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, labels, weights * size.square())
-    label_bits = max(1, (len(counts) - 1).bit_length())
-    fixed = HEADER + 2 * d + (n * label_bits + 7) // 8 + ((n * gain_bits + 7) // 8 if gains else 0)
-    plan = choose(energy, counts, n_bytes - fixed, d, vectors is not None)
-    r, bits = plan.directions, plan.allocation.bits
-    parts = {}
+    depth = GAIN_BITS if gains else 0
+    fixed = header_bytes(n, len(counts), depth) + 2 * d
+    curve = error_curve(trellis)
+    sizes = choose_sizes(energy, counts, curve, n_bytes - fixed, vectors is not None)
+    parts: dict[str, Any] = {"mean": mean}
     if vectors is not None:
-        stored, scales = pack_basis(vectors.T[:r], plan.basis_bits)
-        parts = dict(basis=stored, basis_scales=scales, basis_bits=pack_flat(plan.basis_bits, NIBBLE))
-        used = unpack_basis(stored, plan.basis_bits, scales, d).double()
-        turned = torch.linalg.solve(used @ used.T, used @ rows.T).T
-        energy = banded(turned, weights, labels, len(counts))
-    turned = turned[:, :r] / size.unsqueeze(1).clamp(min=1e-300)
-    spread = (energy[:, :r] / heavy.unsqueeze(1).clamp(min=1e-300)).sqrt()
-    scale_codes, scale_grid = to_logarithmic(torch.where(bits > 0, spread, 0.0), SCALE_BITS)
-    grid_scales = logarithmic(scale_codes, scale_grid)
-    codes = encode_rows(turned.float(), labels, bits, grid_scales)
-    table = pack(bits, torch.full((r,), NIBBLE))
-    head = torch.tensor([n, d, r, label_bits, gain_bits if gains else 0, math.frexp(unit)[1] - 1])
-    code = TransformCodes(
-        head.int(), pack_flat(labels, label_bits), table, scale_codes,
-        torch.stack([scale_grid, gain_grid]), codes,
-        gains=pack_flat(gain_codes, gain_bits) if gains else None,
-        mean=torch.ldexp(mean, torch.tensor(0)), **parts)
-    info = dict(r=r, basis_bits=plan.basis_bits.tolist() if vectors is not None else None, predicted=plan.error, lp=plan.allocation.lp_bound, total=float(energy.sum()),
-       rd=rate_distortion_bound(energy, counts, 8*plan.allocation.spent), payload=plan.allocation.spent)
-    return code, info
+        codes, scales = pack_basis(vectors[: sizes.directions], sizes.basis_bits)
+        used = unpack_basis(codes, sizes.basis_bits, scales, d).double()
+        packed = pack_flat(sizes.basis_bits, NIBBLE)
+        parts |= {"basis": codes, "basis_scales": scales, "basis_bits": packed}
+        # Least squares for the rounded basis, which is no longer orthonormal.
+        turned = rows @ torch.linalg.pinv(used)
+    code = _assemble(turned, weights, labels, sizes.bits, (d, depth, trellis, unit), parts)
+    return code.to(device=matrix.device), _facts(matrix, code, weights, energy, counts, sizes, unit)
 
 
-def cut(weights: Tensor, bands: int) -> tuple[Tensor, Tensor]:
-    """Return the band of each row, and the rows of each band: sorted by weight, growing sizes."""
-    n = len(weights)
-    first = min(n, 16)
-    ends = torch.logspace(math.log10(first), math.log10(n), bands, dtype=torch.float64).round().long().unique()
-    order = torch.argsort(weights, descending=True, stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(n)
-    labels = torch.searchsorted(ends, place, right=True)
-    return labels, torch.bincount(labels, minlength=len(ends))
+def waterfill(
+    matrix: Tensor, weights: Tensor, n_bytes: int, *, bands: int = 64, trellis: bool = False
+) -> tuple[TransformCodes, dict[str, Any]]:
+    """Return rows rounded to bits that depend on their weight alone: no basis, one scale a row.
+
+    Parameters, results and errors are those of `transform_code`.
+    """
+    rows, weights, unit = _checked(matrix, weights)
+    n, d = rows.shape
+    labels, counts = cut(weights, bands)
+    energy = banded(rows, weights, labels, len(counts))
+    curve = error_curve(trellis)
+    left = n_bytes - header_bytes(n, len(counts), 8) - 2 * len(counts)
+    if left < 0:
+        raise LowRankError(f"{n_bytes} bytes hold no code of {n} rows: allow {-left} more")
+    # One more bit for a row of a band costs ⌈d / 8⌉ bytes.
+    chosen = allocate(energy.sum(1, keepdim=True), counts * -(-d // 8), curve, left, unit=1)
+    sizes = Sizes(d, torch.zeros(0, dtype=torch.long), chosen, chosen.error)
+    code = _assemble(rows, weights, labels, sizes.bits, (d, 8, trellis, unit), {})
+    return code.to(device=matrix.device), _facts(matrix, code, weights, energy, counts, sizes, unit)
 
 
-def banded(turned: Tensor, weights: Tensor, labels: Tensor, bands: int) -> Tensor:
-    """Return Σ_{i in g} w_i c_ij², G×r."""
-    total = turned.new_zeros(bands, turned.shape[1])
-    return total.index_add_(0, labels, turned.square() * weights.unsqueeze(1))
+def _checked(matrix: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return rows of entries up to one, weights of mean one, and the unit of the rows."""
+    if matrix.ndim != 2 or min(matrix.shape) < 1:
+        raise LowRankError(f"a table has rows and columns, not the shape {tuple(matrix.shape)}")
+    peak = largest_entry(matrix)
+    if not peak < math.inf:
+        raise LowRankError("the matrix has entries that are not finite; remove them first")
+    weights = weights.double().cpu()
+    total = float(weights.sum())
+    if len(weights) != len(matrix) or not 0 < total < math.inf or float(weights.min()) < 0:
+        raise LowRankError("weights must be one number >= 0 for each row, and not all zero")
+    unit = power_of_two(peak) if peak > 0 else 1.0
+    return matrix.double().cpu() / unit, weights / total * len(weights), unit
 
 
-def choose(energy: Tensor, counts: Tensor, budget: int, d: int, rotated: bool) -> Plan:
-    curve = distortions()
-    bands, width = energy.shape
-    whole = float(energy.sum())
-    if not rotated:
-        side = bands * (width + (width + 1) // 2)
-        if budget < side: raise LowRankError("too small")
-        a = allocate(energy, counts, curve, budget - side)
-        return Plan(width, torch.zeros(0), a, a.error)
-    best = None
-    for r in sorted({max(1, round(width * k / 24)) for k in range(1, 25)}):
-        part = energy[:, :r]
-        depth = torch.full((r,), 6)
-        plan = None
-        for _ in range(3):
-            side = bands * (r + (r + 1) // 2) + 2 * r + (r + 1) // 2 + int(((d * depth + 7) // 8).sum())
-            if budget <= side: break
-            a = allocate(part, counts, curve, budget - side)
-            kept = (part * (1 - curve[a.bits])).sum(0)
-            error = a.error + whole - float(part.sum()) + float((kept * 1.15 * curve[depth]).sum())
-            if plan is None or error < plan.error:
-                plan = Plan(r, depth, a, error)
-            price = a.rate / 8  # error that a bit saves
-            gain = kept.unsqueeze(1) * 1.15 * (curve[:-1] - curve[1:]) / d
-            depth = (gain > price).sum(1).clamp(min=1, max=8)
-        if plan is not None and (best is None or plan.error < best.error):
-            best = plan
-    if best is None: raise LowRankError("too small")
-    return best
+def _assemble(
+    turned: Tensor,
+    weights: Tensor,
+    labels: Tensor,
+    bits: Tensor,
+    form: tuple[int, int, bool, float],
+    parts: dict[str, Any],
+) -> TransformCodes:
+    """Encode coefficients n×r with G×r bits (or G×1 for all directions of a band)."""
+    width, depth, trellis, unit = form
+    n, r = turned.shape
+    gain_grid = torch.zeros(2, dtype=torch.float16)
+    if depth:
+        codes, gain_grid = to_logarithmic(turned.square().mean(1).sqrt(), depth)
+        size = logarithmic(codes, gain_grid).double()
+        turned, weights = turned / size.unsqueeze(1), weights * size.square()
+        parts = parts | {"gains": pack_flat(codes, depth)}
+    # Scales are root mean squares over the rows of a band, which count as their error does.
+    energy = banded(turned, weights, labels, len(bits))
+    if bits.shape[1] < r:
+        energy = energy.mean(1, keepdim=True)
+    mass = torch.zeros(len(bits), dtype=torch.float64).index_add_(0, labels, weights)
+    spread = (energy / mass.clamp(min=1e-300).unsqueeze(1)).sqrt()
+    scales, grid = to_logarithmic(torch.where(bits > 0, spread, 0.0), SCALE_BITS)
+    wide = bits.expand(-1, r)
+    stream = encode_rows(turned, labels, wide, logarithmic(scales, grid).expand(-1, r), trellis)
+    label_bits = (len(bits) - 1).bit_length()
+    head = [n, width, r, label_bits, depth, int(trellis), math.frexp(unit)[1] - 1]
+    return TransformCodes(
+        transform=torch.tensor(head, dtype=torch.int32),
+        labels=pack_flat(labels, label_bits),
+        table=pack(bits, torch.full((bits.shape[1],), NIBBLE)),
+        scales=scales,
+        ranges=torch.stack([grid, gain_grid]),
+        codes=stream,
+        **parts,
+    )
 
 
-def encode_rows(turned: Tensor, labels: Tensor, bits: Tensor, scales: Tensor) -> Tensor:
-    """Return the packed codes of all rows in the order of the rows."""
-    strides = (bits.sum(1) + 7) // 8
-    lengths = strides[labels]
-    starts = lengths.cumsum(0) - lengths
-    stream = torch.zeros(int(lengths.sum()), dtype=torch.uint8)
-    for band in range(len(bits)):
-        ids = (labels == band).nonzero().flatten()
-        if int(strides[band]) == 0: continue
-        part = turned[ids] / torch.where(bits[band] > 0, scales[band], 1.0)
-        codes = torch.zeros(part.shape, dtype=torch.uint8)
-        for b in bits[band].unique().tolist():
-            if b == 0: continue
-            cols = (bits[band] == b).nonzero().flatten()
-            levels = lloyd_max(b).float()
-            cuts = (levels[1:] + levels[:-1]) / 2
-            codes[:, cols] = torch.bucketize(part[:, cols].contiguous(), cuts, out_int32=True).to(torch.uint8)
-        packed = pack(codes, bits[band])
-        stream[starts[ids].unsqueeze(1) + torch.arange(int(strides[band]))] = packed
-    return stream
+def _facts(
+    matrix: Tensor,
+    code: TransformCodes,
+    weights: Tensor,
+    energy: Tensor,
+    counts: Tensor,
+    sizes: Sizes,
+    unit: float,
+) -> dict[str, Any]:
+    """Return what is known of a code; errors are relative, √(Σ w‖a − b‖² / Σ w‖a‖²).
+
+    `weighted_error` is exact. `predicted_error` is that of the allocation's model, `lp_bound` the
+    least of any allocation over the same grid (bands, directions and bits of the basis) in that
+    model, and `rate_distortion_bound` the least of any code of as many bits, were the rows of each
+    band Gaussian with their covariance. `row_bounds`: the largest ‖a_i − b_i‖ in each band.
+    """
+    whole = matrix.double().cpu() / unit
+    total = float((weights * whole.square().sum(1)).sum())
+    worst = torch.zeros(len(counts), dtype=torch.float64)
+    plain = code.with_exponent(code.exponent - (math.frexp(unit)[1] - 1))
+    labels = plain.reading.labels
+    for start in range(0, len(whole), 4096):
+        part = slice(start, start + 4096)
+        error = (whole[part] - plain.dense(start, start + 4096).double()).norm(dim=1)
+        worst.scatter_reduce_(0, labels[part], error, "amax")
+    payload = 8 * code.codes.numel()
+    bound = rate_distortion_bound(energy, counts, payload)
+    discarded = sizes.error - sizes.allocation.error
+
+    def relative(error: float) -> float:
+        return math.sqrt(max(error, 0.0) / total) if total > 0 else 0.0
+
+    return {
+        "weighted_error": relative_error(whole, plain, weights),
+        "predicted_error": relative(sizes.error),
+        "lp_bound": relative(sizes.allocation.lp_bound + discarded),
+        "rate_distortion_bound": relative(bound),
+        "row_bounds": [float(value) * unit for value in worst],
+        "band_rows": counts.tolist(),
+        "directions": sizes.directions,
+        "bits_per_entry": payload / whole.numel(),
+        "basis_bits": float(sizes.basis_bits.double().mean()) if len(sizes.basis_bits) else 0.0,
+        "n_bytes": code.n_bytes,
+    }

@@ -61,11 +61,10 @@ def places(widths: Tensor) -> Places:
     return Places(last // 8 + 1, shift, ((1 << wide) - 1).int(), stride_of(wide))
 
 
-def words(packed: Tensor) -> Tensor:
-    """Return the 16-bit word that ends with each byte, k×(s + 1) int32; entry 0 is zero."""
-    wide = packed.new_zeros(len(packed), packed.shape[1] + 1, dtype=torch.int32)
-    wide[:, 1:] = packed
-    wide[:, 1:] |= wide[:, :-1] << 8 & 0xFF00
+def words(packed: Tensor, before: int = 0) -> Tensor:
+    """Return the 16-bit word that ends with each byte, k×(s + 1) int32; entry 0 is `before`."""
+    wide = torch.nn.functional.pad(packed, (1, 0), value=before).int()
+    wide[:, 1:] |= wide[:, :-1] << 8
     return wide
 
 

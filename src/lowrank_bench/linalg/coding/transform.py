@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.coding.coded import Coded, power
-from lowrank_bench.linalg.coding.gaussian import lloyd_max
-from lowrank_bench.linalg.coding.packing import MOST, places, stride_of, unpack, words
+from lowrank_bench.linalg.coding.flat import logarithmic, unpack_basis, unpack_flat
+from lowrank_bench.linalg.coding.packing import places, unpack, words
+from lowrank_bench.linalg.coding.trellis import BEFORE, WINDOW, level_table
 
-WINDOW = 8  # bits of a stream that decide a value
 NIBBLE = 4  # bits that store a number of bits
-LEVELS = 255  # steps of a scale on a logarithmic grid
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class TransformCodes(Coded, mark="transform"):
     Attributes
     ----------
     transform
-        Tensor int32: n, d, r directions, bits of a label, bits of a gain (0: none), and a power
-        of two for all rows.
+        Tensor int32: n, d, r directions, bits of a label, bits of a gain (0: none),
+        whether a trellis was used, and a power of two for all rows.
     labels
         Tensor uint8: the band of each row, packed.
     table
@@ -117,7 +116,7 @@ class TransformCodes(Coded, mark="transform"):
         """What decoding needs, computed at the first look-up; not stored."""
         n, _, r, label_bits, *_ = (int(value) for value in self.transform.tolist())
         labels = unpack_flat(self.labels, n, label_bits).long()
-        bits = unpack(self.table, _fours(self.table, r)).long().expand(-1, r)
+        bits = unpack(self.table, _fours(self.scales, r)).long().expand(-1, r)
         where = [places(row) for row in bits]
         strides = torch.tensor([place.stride for place in where], device=labels.device)
         lengths = strides[labels]
@@ -135,7 +134,7 @@ class TransformCodes(Coded, mark="transform"):
     @cached_property
     def levels(self) -> Tensor:
         """The value of each window, for each number of bits in turn: 9·256 float32."""
-        return level_table().to(self.codes.device)
+        return level_table(bool(self.transform[5])).flatten().to(self.codes.device)
 
     @cached_property
     def directions(self) -> Tensor | None:
@@ -164,7 +163,7 @@ class TransformCodes(Coded, mark="transform"):
         # The bytes of a row, and perhaps some of the next, which no field of this row ends in.
         index = read.starts[ids].unsqueeze(1) + torch.arange(reach, device=ids.device)
         rows = self.codes[index.clamp_(max=len(self.codes) - 1)]
-        fields = words(rows).gather(1, read.byte.index_select(0, bands))
+        fields = words(rows, BEFORE).gather(1, read.byte.index_select(0, bands))
         fields >>= read.shift.index_select(0, bands)
         fields &= (1 << WINDOW) - 1
         fields |= read.base.index_select(0, bands)
@@ -184,74 +183,6 @@ class TransformCodes(Coded, mark="transform"):
 NAMES = tuple(TransformCodes.__dataclass_fields__)
 
 
-def _fours(table: Tensor, directions: int) -> Tensor:
+def _fours(scales: Tensor, directions: int) -> Tensor:
     """Return the widths of the fields of a table of bits: one, or one a direction."""
-    return torch.full((1 if table.shape[1] == 1 else directions,), NIBBLE)
-
-
-def level_table() -> Tensor:
-    """Return the level of every window of eight bits, of which the last b count: 9·256 float32."""
-    window = torch.arange(1 << WINDOW)
-    rows = [lloyd_max(bits)[window % (1 << bits)] for bits in range(MOST + 1)]
-    return torch.stack(rows).flatten().float()
-
-
-def logarithmic(codes: Tensor, grid: Tensor) -> Tensor:
-    """Return 2^(low + step·code), float32, for a grid of (low, step)."""
-    low, step = grid.double()
-    return (low + step * codes.double()).exp2().float()
-
-
-def to_logarithmic(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return the nearest codes of positive values on a logarithmic grid, and the grid (2 float16).
-
-    Values of zero become the least code; callers give them no bits.
-    """
-    positive = values > 0
-    logs = torch.where(positive, values, 1.0).double().log2()
-    if not bool(positive.any()):
-        return torch.zeros_like(values, dtype=torch.uint8), torch.zeros(2, dtype=torch.float16)
-    low = max(float(logs[positive].min()), float(logs[positive].max()) - 24)
-    top = (1 << bits) - 1
-    grid = torch.tensor([low, max(float(logs[positive].max()) - low, 1e-3) / top]).half()
-    codes = ((logs - float(grid[0])) / float(grid[1])).round().clamp(0, top)
-    return torch.where(positive, codes, 0).to(torch.uint8), grid
-
-
-def pack_flat(codes: Tensor, bits: int) -> Tensor:
-    """Return integers of one width packed in sequence."""
-    from lowrank_bench.linalg.coding.packing import pack
-
-    eights = torch.nn.functional.pad(codes.flatten(), (0, -codes.numel() % 8)).view(-1, 8)
-    packed = pack(eights, torch.full((8,), bits)).flatten()
-    return packed[: (codes.numel() * bits + 7) // 8].clone()
-
-
-def unpack_flat(packed: Tensor, count: int, bits: int) -> Tensor:
-    """Return the first `count` integers of `pack_flat`, uint8."""
-    padded = torch.nn.functional.pad(packed, (0, -(-count // 8) * bits - len(packed)))
-    eights = unpack(padded.view(-(-count // 8), bits), torch.full((8,), bits))
-    return eights.flatten()[:count]
-
-
-def pack_basis(basis: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the codes (uint8) and scales (r float16) of the rows of a basis, r×d."""
-    from lowrank_bench.linalg.coding.rounding import round_to_nearest
-
-    codes, scales = [], torch.zeros(len(basis), dtype=torch.float16)
-    for row, width in enumerate(bits.tolist()):
-        rounded = round_to_nearest(basis[row : row + 1], width)
-        codes.append(rounded.codes.flatten())
-        scales[row] = rounded.scales[0, 0].float() * power(rounded.exponent)
-    return torch.cat(codes), scales
-
-
-def unpack_basis(packed: Tensor, bits: Tensor, scales: Tensor, width: int) -> Tensor:
-    """Return the rows of a packed basis, r×d float32."""
-    rows = torch.empty(len(bits), width, device=packed.device)
-    start = 0
-    for row, depth in enumerate(bits.tolist()):
-        widths = torch.full((width,), depth)
-        part = packed[start : (start := start + stride_of(widths))]
-        rows[row] = unpack(part.unsqueeze(0), widths)[0].float() - (2**depth - 1) / 2
-    return rows * scales.float().unsqueeze(1)
+    return torch.full((1 if scales.shape[1] == 1 else directions,), NIBBLE)
