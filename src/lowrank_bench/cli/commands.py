@@ -60,8 +60,7 @@ def compress_network(options: Namespace) -> None:
     method = make_method(options.method, **params)
     texts = _texts(options, method.needs)
     _check_images(options, method.needs)
-    if not 0 < options.compression < 1:
-        raise LowRankError(f"--compression {options.compression:g} is not between 0 and 1")
+    _check_share(options)
     check_out(options.out)
     from tqdm import tqdm
 
@@ -79,6 +78,7 @@ def compress_network(options: Namespace) -> None:
             options.method,
             options.compression,
             target=options.target,
+            saved_bytes=options.saved_bytes,
             layer=options.layer,
             tokenizer=tokenizer,
             texts=texts,
@@ -104,6 +104,19 @@ def _say_what_is_missing(model: Any, options: Namespace, report: "CompressionRep
     for line in (left_out(report), not_written(folder)):
         if line:
             print(line, file=sys.stderr)
+
+
+def _check_share(options: Namespace) -> None:
+    """Refuse a budget that nothing can keep, before the network is read."""
+    name = "--compression" if options.saved_bytes is None else "--saved-bytes"
+    share = options.compression if options.saved_bytes is None else options.saved_bytes
+    if not 0 < share < 1:
+        raise LowRankError(f"{name} {share:g} is not between 0 and 1")
+    if options.saved_bytes is not None and options.target != "embedding":
+        raise LowRankError(
+            f"--saved-bytes is for embeddings, not for the target {options.target!r}; give "
+            "--compression"
+        )
 
 
 def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:

@@ -126,12 +126,18 @@ def _add_compress(group: "Commands") -> None:
         metavar="NAME=VALUE",
         help="a parameter of the method, such as p=1; may be repeated",
     )
-    command.add_argument(
+    size = command.add_mutually_exclusive_group(required=True)
+    size.add_argument(
         "--compression",
         type=float,
-        required=True,
         metavar="C",
         help="share of the targeted layers' parameters to save, between 0 and 1",
+    )
+    size.add_argument(
+        "--saved-bytes",
+        type=float,
+        metavar="C",
+        help="for embeddings: share of the table's bytes in float32 to save instead",
     )
     _add_training_data(command)
     command.add_argument(

@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.matrix import Factorized, factorize
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, check_request
+from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, checked_budget
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
@@ -19,11 +20,11 @@ from lowrank_bench.linalg.certificates.certificate import certificate_columns, c
 from lowrank_bench.linalg.certificates.lower_bounds import LARGE
 from lowrank_bench.linalg.certificates.quick import quick_certificate
 from lowrank_bench.linalg.factors import Approximation, Factors
-from lowrank_bench.methods import MatrixMethod, as_method
+from lowrank_bench.methods import CodingMethod, MatrixMethod, as_method
 from lowrank_bench.network.count import count_parameters
 from lowrank_bench.network.coverage import check_saved, coverage
 from lowrank_bench.network.idle import refuse_idle
-from lowrank_bench.problem import data_used
+from lowrank_bench.problem import FLOAT_BYTES, data_used
 
 Network = TypeVar("Network", bound=nn.Module)
 Certificate = bool | Literal["full"]
@@ -32,8 +33,9 @@ Certificate = bool | Literal["full"]
 def compress_embedding(
     model: Network,
     method: str | MatrixMethod,
-    compression: float,
+    compression: float | None = None,
     *,
+    saved_bytes: float | None = None,
     layer: str | None = None,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
@@ -54,6 +56,10 @@ def compress_embedding(
     compression
         Share of the table's parameters to save, between 0 and 1, met or slightly exceeded. The
         labels of `messi` and `partition_svd` come on top, as in the paper; the report counts them.
+    saved_bytes
+        Instead of `compression`: share of the table's bytes in float32 to save, all that the
+        folder of the saved network holds for it counted. Methods that code, such as `rtn` and
+        `transform_code`, have no other budget.
     layer
         Dotted name of the embedding, where there are several.
     tokenizer, texts
@@ -73,7 +79,7 @@ def compress_embedding(
         When the layer is absent, shares its table or does not run, no rank is left, the method
         refuses, or the network does not become smaller by what the table saves.
     """
-    check_request(model, compression)
+    share, budget = checked_budget(model, compression, saved_bytes)
     if certificate not in (True, False, "full"):
         raise LowRankError(f"certificate is True, False or 'full', not {certificate!r}")
     chosen = _matrix_method(method, params)
@@ -81,11 +87,11 @@ def compress_embedding(
     refuse_unusual(model, name, embedding)
     refuse_idle(model, name, embedding)
     matrix = as_matrix(embedding.weight)
-    rank = chosen.rank_for(len(matrix), matrix.shape[1], float(compression))
+    size = chosen.size_for(len(matrix), matrix.shape[1], share, budget)
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
     facts |= _read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
-    factorized = factorize(matrix, chosen, rank, facts)
+    factorized = factorize(matrix, chosen, size, facts)
     factors = factorized.factors
     seconds = time.perf_counter() - start
     compressed = _replaced(model, name, embedding, factors)
@@ -152,6 +158,8 @@ def _report(
     method: MatrixMethod, name: str, matrix: Tensor, factors: Approximation, seconds: float
 ) -> CompressionReport:
     kept, dense = factors.n_parameters, matrix.numel()
+    coded = isinstance(method, CodingMethod)
+    saved = 1 - factors.n_bytes / (FLOAT_BYTES * dense)
     return CompressionReport(
         method=method.name,
         params=method.model_dump(mode="json"),
@@ -159,7 +167,7 @@ def _report(
         layers=[{"name": name, "shape": list(matrix.shape), "rank": factors.rank}],
         parameters_dense=dense,
         parameters_kept=kept,
-        compression=compression_of(kept, factors.index_bits, dense),
+        compression=saved if coded else compression_of(kept, factors.index_bits, dense),
         index_bits=factors.index_bits,
         data_used=data_used(method.needs),
         seconds=seconds,
@@ -173,5 +181,6 @@ def _network_facts(
     dense, kept = count_parameters(model), count_parameters(compressed)
     check_saved(compressed, dense, kept, report.parameters_dense - report.parameters_kept)
     names = [layer["name"] for layer in report.layers]
-    sizes = {"network_parameters_dense": dense, "network_parameters_kept": kept}
+    sizes: dict[str, Any] = {"network_parameters_dense": dense, "network_parameters_kept": kept}
+    sizes |= byte_facts(model, compressed, names)
     return {**sizes, **coverage(model, report.target, names).facts()}

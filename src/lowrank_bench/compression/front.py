@@ -22,10 +22,11 @@ TARGETS = ("embedding", "linear", "conv")
 def compress(
     model: Network,
     method: str | MatrixMethod,
-    compression: float,
+    compression: float | None = None,
     target: Literal["embedding"] = "embedding",
     layer: str | None = None,
     *,
+    saved_bytes: float | None = None,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
     frequency: Numbers | None = None,
@@ -55,7 +56,7 @@ def compress(
 def compress(
     model: Network,
     method: Any,
-    compression: float,
+    compression: float | None = None,
     target: Any = "embedding",
     layer: str | None = None,
     **options: Any,
@@ -69,7 +70,8 @@ def compress(
     method
         Name of a method, its parameters among the options, or an object such as `Lp(p=1.5)`.
     compression
-        Share of the targeted layers' parameters to save, between 0 and 1.
+        Share of the targeted layers' parameters to save, between 0 and 1; for an embedding, the
+        option `saved_bytes` in its place is a share of its bytes.
     target
         `embedding`, `linear` (linear layers and embedding of a transformer) or `conv`
         (convolutions and linear layers of a CNN).
@@ -94,6 +96,8 @@ def compress(
         options = _without(compress_network, options, target)
         return compress_embedding(model, method, compression, layer=layer, **options)
     options = _without(compress_embedding, {"layer": layer, **options}, target)
+    if compression is None:
+        raise LowRankError(f"target {target!r} needs compression, the share to save")
     return compress_network(model, method, compression, target=target, **options)
 
 

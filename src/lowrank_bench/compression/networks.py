@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from torch import nn
 
+from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import check_request
 from lowrank_bench.errors import LowRankError
@@ -132,6 +133,7 @@ def _report(
         seconds=seconds,
         info=info,
         **counts,
+        **byte_facts(problem.model, compressed.model, names),
         **coverage(problem.model, problem.target, names, info.get("left_dense")).facts(),
     )
 

@@ -26,6 +26,30 @@ def check_request(model: nn.Module, compression: float) -> None:
         raise LowRankError(f"expected a torch module, not {type(model).__name__}")
 
 
+def checked_budget(
+    model: nn.Module, compression: float | None, saved_bytes: float | None
+) -> tuple[float, str]:
+    """Return the share to save and its unit, `parameters` or `bytes`.
+
+    Raises
+    ------
+    LowRankError
+        Unless one of the two is given, between 0 and 1, and the model is a module.
+    """
+    if (compression is None) == (saved_bytes is None):
+        raise LowRankError(
+            "give either compression, a share of the parameters to save, or saved_bytes, a share "
+            "of the bytes"
+        )
+    if compression is not None:
+        check_request(model, compression)
+        return float(compression), "parameters"
+    if not isinstance(saved_bytes, Real) or not 0 < saved_bytes < 1:
+        raise LowRankError(f"saved_bytes must lie between 0 and 1, not {saved_bytes!r}")
+    check_request(model, saved_bytes)
+    return float(saved_bytes), "bytes"
+
+
 def check_rank(rank: int, matrix: Tensor) -> None:
     """Raise a `LowRankError` unless the rank is a whole number that the matrix can have."""
     limit = min(matrix.shape)
