@@ -2,7 +2,6 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -61,8 +60,7 @@ class Coded(Approximation):
         distinct, places = torch.unique(ids, return_inverse=True)
         if len(distinct) and not 0 <= int(distinct[0]) <= int(distinct[-1]) < self.shape[0]:
             raise LowRankError(f"rows are numbered 0 to {self.shape[0] - 1}; an id is outside")
-        decoded = self.decode(distinct)
-        return decoded.index_select(0, places.flatten()) if len(distinct) < len(ids) else decoded[places]
+        return self.decode(distinct)[places]
 
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Return rows `start` to `stop`, by default all of them, in float32."""
@@ -101,8 +99,3 @@ def relative_error(matrix: Tensor, coded: Approximation, weights: Tensor | None 
         error += float((weight * left.square().sum(1)).sum())
         total += float((weight * part.square().sum(1)).sum())
     return math.sqrt(error / total) if total > 0 else 0.0
-
-
-def sizes(tensors: Mapping[str, Tensor], mark: str) -> list[int]:
-    """Return the integers of the tensor that marks a kind."""
-    return [int(value) for value in tensors[mark].tolist()]

@@ -12,8 +12,9 @@ OCTAVES = 24  # numbers smaller than the largest by more are stored as if they w
 
 def logarithmic(codes: Tensor, grid: Tensor) -> Tensor:
     """Return 2^(low + step·code), float32, for a grid of (low, step)."""
-    low, step = grid.double()
-    return (low + step * codes.double()).exp2().float()
+    wide: Tensor = grid.double()
+    values: Tensor = (wide[0] + wide[1] * codes.double()).exp2()
+    return values.float()
 
 
 def to_logarithmic(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:

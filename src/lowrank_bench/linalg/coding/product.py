@@ -1,4 +1,4 @@
-"""Product quantization: each row is cut into m parts, each replaced by the nearest of 2^b vectors."""
+"""Product quantization: a row is cut into parts, each replaced by the nearest of 2^b vectors."""
 
 import math
 from dataclasses import dataclass, replace
@@ -132,7 +132,9 @@ def parts_for(shape: tuple[int, int], n_bytes: int, bits: int = 8) -> int:
     raise LowRankError(f"{n_bytes} bytes do not hold product codes of {n} rows; allow more bytes")
 
 
-def weighted_means(points: Tensor, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def weighted_means(
+    points: Tensor, weights: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
     """Return `count` centres, K×p, of weighted k-means (Lloyd's steps on a sample of the points).
 
     The start draws distinct rows in proportion to their weight, and the sample likewise, so that
@@ -151,7 +153,9 @@ def weighted_means(points: Tensor, weights: Tensor, count: int, generator: torch
         mass = torch.zeros(count).index_add_(0, labels, weights)
         sums = torch.zeros_like(centres).index_add_(0, labels, points * weights.unsqueeze(1))
         empty = mass == 0
-        centres = torch.where(empty.unsqueeze(1), centres, sums / mass.clamp(min=1e-30).unsqueeze(1))
+        centres = torch.where(
+            empty.unsqueeze(1), centres, sums / mass.clamp(min=1e-30).unsqueeze(1)
+        )
         if bool(empty.any()):
             error = weights * (points - centres[labels]).square().sum(1)
             worst = error.topk(int(empty.sum())).indices

@@ -166,5 +166,3 @@ def _levels(rows: Tensor, size: Tensor, bits: int) -> Tensor:
 def _error(rows: Tensor, size: Tensor, bits: int, real: Tensor) -> Tensor:
     left = _levels(rows, size, bits).mul_(size.unsqueeze(2)).sub_(rows).mul_(real)
     return left.square_().sum(2)
-
-

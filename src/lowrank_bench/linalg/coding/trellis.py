@@ -30,12 +30,14 @@ STATES = 1 << HISTORY
 CHUNK = 1024  # rows that are searched at a time
 # For b = 1, 2, …: the multiplier a_b, the spread σ_b, and the error on a unit Gaussian.
 SCRAMBLED: tuple[tuple[int, float, float], ...] = (
-    (61, 0.901, 0.288),
-    (35, 1.065, 0.0755),
-    (49, 1.151, 0.0203),
-    (27, 1.218, 0.0055),
+    (61, 0.953, 0.2864),
+    (35, 1.065, 0.0754),
+    (49, 1.151, 0.02022),
+    (9, 1.218, 0.00549),
+    (47, 1.34, 0.001535),
+    (31, 1.5, 0.000486),
 )
-BEFORE = 27  # the window before a row: of all, the one from which the first fields lose least
+BEFORE = 25  # the window before a row: of all, the one from which the first fields lose least
 
 
 @lru_cache(maxsize=2)
