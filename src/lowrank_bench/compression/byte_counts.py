@@ -1,6 +1,7 @@
 """What a network and its compressed copy take on disk."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -9,9 +10,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.problem import FLOAT_BYTES
 
 
-def byte_facts(
-    dense: nn.Module, compressed: nn.Module, layers: Sequence[str]
-) -> dict[str, int | None]:
+def byte_facts(dense: nn.Module, compressed: nn.Module, layers: Sequence[str]) -> dict[str, Any]:
     """Return the bytes of some layers and of the whole network, before and after.
 
     Parameters
