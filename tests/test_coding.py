@@ -146,7 +146,7 @@ def decoded(codes, bits):
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
 def test_the_trellis_loses_what_its_curve_says(bits):
     sample = torch.randn(72, 3000, generator=GENERATOR).clamp(-4, 4)  # no single outlier decides
-    depths = torch.full((120,), bits)
+    depths = torch.full((72,), bits)
     error = (decoded(search(sample, depths), depths) - sample)[12:].square().mean()
     assert float(error) == pytest.approx(float(error_curve(True)[bits]), rel=0.05)
 
