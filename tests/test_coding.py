@@ -10,7 +10,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.bands import cut
 from lowrank_bench.linalg.coding.bits import allocate
 from lowrank_bench.linalg.coding.coded import relative_error
-from lowrank_bench.linalg.coding.encode import transform_code, waterfill
+from lowrank_bench.linalg.coding.coder import transform_code, waterfill
 from lowrank_bench.linalg.coding.gaussian import distortions, lloyd_max
 from lowrank_bench.linalg.coding.product import parts_for, product_code
 from lowrank_bench.linalg.coding.rounding import round_to_nearest

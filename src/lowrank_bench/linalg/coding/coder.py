@@ -24,8 +24,8 @@ from lowrank_bench.linalg.coding.trellis import error_curve
 from lowrank_bench.linalg.gram import gram, largest_entry, power_of_two
 
 Basis = Literal["weighted", "plain", "none"]
-# Use is turned into weights by this power. Chosen on training pairs of STS-B and MRPC at 95
-# and 98 % saved, by cosines to the dense network's vectors: 0.4 to 0.5 are alike there, 0.3 is behind.
+# Use is turned into weights by this power. Chosen on training pairs of STS-B and MRPC at 95 and
+# 98 % saved, by cosines to the dense network's vectors: 0.4 to 0.5 are alike, 0.3 is behind.
 POWER = 0.45
 BANDS = 16
 GAIN_BITS = 4  # of a row in a transform code; `waterfill` has 8
