@@ -10,7 +10,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.bands import cut
 from lowrank_bench.linalg.coding.bits import allocate
 from lowrank_bench.linalg.coding.coded import relative_error
-from lowrank_bench.linalg.coding.encode import transform_code, waterfill
+from lowrank_bench.linalg.coding.coder import transform_code, waterfill
 from lowrank_bench.linalg.coding.gaussian import distortions, lloyd_max
 from lowrank_bench.linalg.coding.product import parts_for, product_code
 from lowrank_bench.linalg.coding.rounding import round_to_nearest
@@ -146,7 +146,7 @@ def decoded(codes, bits):
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
 def test_the_trellis_loses_what_its_curve_says(bits):
     sample = torch.randn(72, 3000, generator=GENERATOR).clamp(-4, 4)  # no single outlier decides
-    depths = torch.full((120,), bits)
+    depths = torch.full((72,), bits)
     error = (decoded(search(sample, depths), depths) - sample)[12:].square().mean()
     assert float(error) == pytest.approx(float(error_curve(True)[bits]), rel=0.05)
 

@@ -146,6 +146,11 @@ class TransformCodes(Coded, mark="transform"):
         return unpack_basis(self.basis, bits, self.basis_scales, width)
 
     @cached_property
+    def offset(self) -> Tensor | None:
+        """The mean in the units of the rows, d float32, or None."""
+        return None if self.mean is None else self.mean.float() * power(self.exponent)
+
+    @cached_property
     def row_gains(self) -> Tensor | None:
         """The gain of each row, n float32."""
         if self.gains is None:
@@ -175,9 +180,10 @@ class TransformCodes(Coded, mark="transform"):
         rows = self.coefficients(ids)
         if self.row_gains is not None:
             rows.mul_(self.row_gains[ids].unsqueeze(1))
-        if self.directions is not None:
-            rows = rows @ self.directions
-        return rows if self.mean is None else rows.add_(self.mean.float() * power(self.exponent))
+        mean, basis = self.offset, self.directions
+        if basis is None:
+            return rows if mean is None else rows.add_(mean)
+        return rows @ basis if mean is None else torch.addmm(mean, rows, basis)
 
 
 NAMES = tuple(TransformCodes.__dataclass_fields__)

@@ -24,8 +24,8 @@ from lowrank_bench.linalg.coding.trellis import error_curve
 from lowrank_bench.linalg.gram import gram, largest_entry, power_of_two
 
 Basis = Literal["weighted", "plain", "none"]
-# Use is turned into weights by this power. Chosen on training pairs of STS-B and MRPC at 95 and 98 %
-# saved, by cosines to the vectors of the dense network: 0.4 to 0.5 are alike there, 0.3 is behind.
+# Use is turned into weights by this power. Chosen on training pairs of STS-B and MRPC at 95 and
+# 98 % saved, by cosines to the dense network's vectors: 0.4 to 0.5 are alike, 0.3 is behind.
 POWER = 0.45
 BANDS = 16
 GAIN_BITS = 4  # of a row in a transform code; `waterfill` has 8
@@ -44,10 +44,9 @@ def transform_code(
 ) -> tuple[TransformCodes, dict[str, Any]]:
     """Return the transform code of least weighted error Σ w_i ‖a_i − b_i‖² in a budget of bytes.
 
-    The rows minus their mean are turned into the eigenvectors of their weighted covariance, sorted
-    by weight and cut into bands. The energy of each (band, direction) decides its bits, exactly
-    (`bits.allocate`); how many directions are kept, and the bits of each basis vector, are the
-    ones that promise the least error. The basis counts like the rest.
+    Rows minus their mean are turned into eigenvectors of their covariance and cut into bands by
+    weight. The energy of each (band, direction) decides its bits, exactly (`bits.allocate`); the
+    number of directions and the bits of each basis vector are those that promise least error.
 
     Parameters
     ----------
@@ -84,10 +83,7 @@ def transform_code(
     mean = ((weights @ rows) / weights.sum()).half()
     rows = rows - mean.double()
     labels, counts = cut(weights, bands)
-    vectors = None
-    if basis != "none":
-        square = gram(rows, weights.sqrt() if basis == "weighted" else None)
-        vectors = torch.linalg.eigh(square)[1].T.flip(0)
+    vectors = None if basis == "none" else _eigenvectors(rows, weights, basis)
     turned = rows if vectors is None else rows @ vectors.T
     energy = banded(turned, weights, labels, len(counts))
     depth = GAIN_BITS if gains else 0
@@ -96,14 +92,25 @@ def transform_code(
     sizes = choose_sizes(energy, counts, curve, n_bytes - fixed, vectors is not None)
     parts: dict[str, Any] = {"mean": mean}
     if vectors is not None:
-        codes, scales = pack_basis(vectors[: sizes.directions], sizes.basis_bits)
-        used = unpack_basis(codes, sizes.basis_bits, scales, d).double()
-        packed = pack_flat(sizes.basis_bits, NIBBLE)
-        parts |= {"basis": codes, "basis_scales": scales, "basis_bits": packed}
-        # Least squares for the rounded basis, which is no longer orthonormal.
-        turned = rows @ torch.linalg.pinv(used)
+        turned, stored = _rounded_basis(rows, vectors[: sizes.directions], sizes.basis_bits)
+        parts |= stored
     code = _assemble(turned, weights, labels, sizes.bits, (d, depth, trellis, unit), parts)
     return code.to(device=matrix.device), _facts(matrix, code, weights, energy, counts, sizes, unit)
+
+
+def _eigenvectors(rows: Tensor, weights: Tensor, basis: Basis) -> Tensor:
+    """Return the eigenvectors of the covariance as rows, d×d, the largest eigenvalue first."""
+    square = gram(rows, weights.sqrt() if basis == "weighted" else None)
+    return torch.linalg.eigh(square)[1].T.flip(0)
+
+
+def _rounded_basis(rows: Tensor, vectors: Tensor, bits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the coefficients of rows along the rounded vectors, and what is stored of these."""
+    codes, scales = pack_basis(vectors, bits)
+    used = unpack_basis(codes, bits, scales, rows.shape[1]).double()
+    stored = {"basis": codes, "basis_scales": scales, "basis_bits": pack_flat(bits, NIBBLE)}
+    # Least squares: rounded vectors are no longer orthonormal.
+    return rows @ torch.linalg.pinv(used), stored
 
 
 def use_weights(use: Tensor, power: float = POWER) -> Tensor:
