@@ -66,7 +66,7 @@ class TransformCode(CodingMethod, UseWeighted):
         LowRankError
             When the budget does not hold the tables of the code.
         """
-        from lowrank_bench.linalg.coding.encode import transform_code
+        from lowrank_bench.linalg.coding.coder import transform_code
         from lowrank_bench.linalg.frequency.row_use import row_use
 
         use = row_use(problem, self.weights) ** self.alpha

@@ -53,7 +53,7 @@ class Waterfill(CodingMethod, UseWeighted):
         LowRankError
             When the budget does not hold the tables of the code.
         """
-        from lowrank_bench.linalg.coding.encode import waterfill
+        from lowrank_bench.linalg.coding.coder import waterfill
         from lowrank_bench.linalg.frequency.row_use import row_use
 
         use = row_use(problem, self.weights) ** self.alpha
