@@ -55,8 +55,7 @@ def transform_code(
     weights
         Tensor w, n, ≥ 0 with a positive sum.
     n_bytes
-        `TransformCodes.n_bytes` is at most this, and misses it by less than one step of the
-        allocation, or everything has its most bits.
+        Most bytes; less than one step of the allocation is left, or all have their most bits.
     bands
         Most bands of rows.
     basis
@@ -68,10 +67,8 @@ def transform_code(
 
     Returns
     -------
-    code
-        The table.
-    info
-        See `_facts`.
+    tuple
+        The table, and what `_facts` says of it.
 
     Raises
     ------
@@ -87,9 +84,8 @@ def transform_code(
     turned = rows if vectors is None else rows @ vectors.T
     energy = banded(turned, weights, labels, len(counts))
     depth = GAIN_BITS if gains else 0
-    fixed = header_bytes(n, len(counts), depth) + 2 * d
-    curve = error_curve(trellis)
-    sizes = choose_sizes(energy, counts, curve, n_bytes - fixed, vectors is not None)
+    left = n_bytes - header_bytes(n, len(counts), depth) - 2 * d
+    sizes = choose_sizes(energy, counts, error_curve(trellis), left, vectors is not None)
     parts: dict[str, Any] = {"mean": mean}
     if vectors is not None:
         turned, stored = _rounded_basis(rows, vectors[: sizes.directions], sizes.basis_bits)
@@ -101,7 +97,8 @@ def transform_code(
 def _eigenvectors(rows: Tensor, weights: Tensor, basis: Basis) -> Tensor:
     """Return the eigenvectors of the covariance as rows, d×d, the largest eigenvalue first."""
     square = gram(rows, weights.sqrt() if basis == "weighted" else None)
-    return torch.linalg.eigh(square)[1].T.flip(0)
+    vectors: Tensor = torch.linalg.eigh(square)[1]
+    return vectors.T.flip(0)
 
 
 def _rounded_basis(rows: Tensor, vectors: Tensor, bits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
