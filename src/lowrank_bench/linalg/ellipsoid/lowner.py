@@ -154,9 +154,8 @@ def _enclose(body: _Body, limit: int) -> tuple[Tensor, Tensor, int, int]:
     identity = torch.eye(dimension, dtype=body.basis.dtype, device=body.basis.device)
     outer, cuts = identity * body.radius(), 0
     for tests in range(1, limit + 1):
-        # F = D·diag(l)·Vᵀ: the axes of E are the columns of D times l.
-        directions, lengths, _ = torch.linalg.svd(outer)
-        norms, gradients = body.support(directions * lengths)
+        # The columns of F are conjugate: E is the image of the unit ball, they of its axes.
+        norms, gradients = body.support(outer)
         if float(norms.max()) <= math.sqrt(dimension + 1) * (1 + 1e-12):
             return outer, norms, cuts, tests
         for axis in norms.argsort(descending=True).tolist():
