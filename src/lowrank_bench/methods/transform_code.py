@@ -52,8 +52,8 @@ class TransformCode(CodingMethod, UseWeighted):
     source: ClassVar[str] = "this suite; after Goyal, IEEE SPM 2001"
     quiet: ClassVar[tuple[str, ...]] = ("alpha", "bands", "basis")
 
-    alpha: float = Field(default=0.35, ge=0, le=1, description="exponent of the use, 0 to 1")
-    bands: int = Field(default=32, ge=1, le=256, description="groups of rows of similar use")
+    alpha: float = Field(default=0.45, ge=0, le=1, description="exponent of the use, 0 to 1")
+    bands: int = Field(default=16, ge=1, le=256, description="groups of rows of similar use")
     basis: Literal["weighted", "plain", "none"] = Field(
         default="weighted", description="weighted, plain or none"
     )
@@ -66,8 +66,8 @@ class TransformCode(CodingMethod, UseWeighted):
         LowRankError
             When the budget does not hold the tables of the code.
         """
-        from lowrank_bench.linalg.coding.coder import transform_code
+        from lowrank_bench.linalg.coding.coder import transform_code, use_weights
         from lowrank_bench.linalg.frequency.row_use import row_use
 
-        use = row_use(problem, self.weights) ** self.alpha
+        use = use_weights(row_use(problem, self.weights), self.alpha)
         return transform_code(problem.matrix, use, n_bytes, bands=self.bands, basis=self.basis)

@@ -43,7 +43,7 @@ class Waterfill(CodingMethod, UseWeighted):
     source: ClassVar[str] = "Cover and Thomas, Elements of Information Theory, section 10.3.3"
     quiet: ClassVar[tuple[str, ...]] = ("alpha",)
 
-    alpha: float = Field(default=0.35, ge=0, le=1, description="exponent of the use, 0 to 1")
+    alpha: float = Field(default=0.45, ge=0, le=1, description="exponent of the use, 0 to 1")
 
     def code(self, problem: Problem, n_bytes: int) -> tuple[Approximation, dict[str, Any]]:
         """Return the code, of at most `n_bytes`.
@@ -53,8 +53,8 @@ class Waterfill(CodingMethod, UseWeighted):
         LowRankError
             When the budget does not hold the tables of the code.
         """
-        from lowrank_bench.linalg.coding.coder import waterfill
+        from lowrank_bench.linalg.coding.coder import use_weights, waterfill
         from lowrank_bench.linalg.frequency.row_use import row_use
 
-        use = row_use(problem, self.weights) ** self.alpha
+        use = use_weights(row_use(problem, self.weights), self.alpha)
         return waterfill(problem.matrix, use, n_bytes)
