@@ -13,7 +13,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.certificates.quick import Spectrum
 from lowrank_bench.linalg.decomposition import Decomposition, Projection
 from lowrank_bench.linalg.factors import Approximation, scaled
-from lowrank_bench.linalg.gram import largest_entry, unit_of
+from lowrank_bench.linalg.units import largest_entry, unit_of
 from lowrank_bench.methods import MatrixMethod, as_method
 from lowrank_bench.problem import Problem
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.gram import largest_entry
+from lowrank_bench.linalg.units import largest_entry
 
 Numbers = Tensor | NDArray[Any]
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")

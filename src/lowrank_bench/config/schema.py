@@ -149,7 +149,7 @@ class Config(Strict):
     description: Prose = ""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES), Distinct]
     compressions: Annotated[list[Compression], Field(min_length=1, max_length=100), Distinct]
-    saved_bytes: Annotated[list[Compression], Field(max_length=100), Distinct] = []
+    saved_bytes: Annotated[list[Compression], Distinct] = Field([], max_length=100)
     target: Target
     budget: Literal["parameters", "macs", "latency", "bytes"]
     calibration: Calibration

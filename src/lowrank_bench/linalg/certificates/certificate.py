@@ -11,7 +11,7 @@ from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds, slack
 from lowrank_bench.linalg.certificates.rounding import gamma
 from lowrank_bench.linalg.ellipsoid.lewis import LewisWeights
 from lowrank_bench.linalg.factors import Approximation, ClusteredFactors, Factors
-from lowrank_bench.linalg.gram import largest_entry, unit_of
+from lowrank_bench.linalg.units import largest_entry, unit_of
 
 CHUNK = 2048  # rows per block
 _norm = torch.linalg.vector_norm

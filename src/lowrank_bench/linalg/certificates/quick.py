@@ -16,7 +16,8 @@ from torch import Tensor
 from lowrank_bench.linalg.certificates.certificate import NORMS, rank_limit, report_norm
 from lowrank_bench.linalg.certificates.rounding import UNIT, gamma, smallest_sum
 from lowrank_bench.linalg.factors import Factors
-from lowrank_bench.linalg.gram import gram, unit_of
+from lowrank_bench.linalg.gram import gram
+from lowrank_bench.linalg.units import unit_of
 
 CHUNK = 1024  # rows per block
 RANGE = (1e-6, 1e6)  # largest entries between which squares of all that matter fit float32

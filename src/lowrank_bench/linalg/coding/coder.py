@@ -21,7 +21,8 @@ from lowrank_bench.linalg.coding.packing import pack
 from lowrank_bench.linalg.coding.sizes import NIBBLE, Sizes, choose_sizes, header_bytes
 from lowrank_bench.linalg.coding.transform import TransformCodes
 from lowrank_bench.linalg.coding.trellis import error_curve
-from lowrank_bench.linalg.gram import gram, largest_entry, power_of_two
+from lowrank_bench.linalg.gram import gram
+from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 Basis = Literal["weighted", "plain", "none"]
 # Use is turned into weights by this power. Chosen on training pairs of STS-B and MRPC at 95 and

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.coding.coded import Coded, power
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 Kind = Literal["fp16", "bf16"]
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

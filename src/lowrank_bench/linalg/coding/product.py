@@ -10,7 +10,7 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.coded import Coded, power, relative_error
 from lowrank_bench.linalg.coding.packing import MOST, pack, unpack
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 SAMPLE = 64  # rows for each codebook vector that the iterations see
 ITERATIONS = 8

@@ -15,7 +15,7 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.coded import Coded, power
 from lowrank_bench.linalg.coding.packing import MOST, pack, unpack
-from lowrank_bench.linalg.gram import largest_entry, power_of_two
+from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 Scale = Literal["absmax", "least_squares"]
 CHUNK = 1 << 21  # entries that are rounded at a time

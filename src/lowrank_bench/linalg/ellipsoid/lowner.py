@@ -71,8 +71,9 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     3. Separation oracle: for a z that fails, the subgradient g = Uᵀ(sign(Uz)|Uz|^{p−1}) divided by
        ‖Uz‖_p^{p−1} has g·z = ‖Uz‖_p and g·y ≤ ‖Uy‖_p, so L lies between g·y ≤ 1 and g·y ≥ −1.
     4. Shallow cut: E becomes the smallest ellipsoid around its part between the two planes. All
-       failing columns cut in turn, the worst first. The first cut after a test multiplies the volume
-       by about 1 − 1/(4r²) or less, which bounds the tests by O(r³ log n); far fewer are needed.
+       failing columns cut in turn, the worst first. The first cut after a test multiplies the
+       volume by about 1 − 1/(4r²) or less, which bounds the tests by O(r³ log n); far fewer are
+       needed.
 
     Parameters
     ----------
