@@ -98,6 +98,8 @@ def compress_embedding(
     # Errors are those of the table in the network's precision.
     errors = _errors(matrix, factorized, certificate == "full") if certificate else {}
     report = _report(chosen, name, matrix, factors, seconds)
+    if isinstance(chosen, CodingMethod):
+        report = replace(report, info=factorized.info)
     return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
 
 

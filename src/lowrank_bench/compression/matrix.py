@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -88,11 +88,14 @@ class Factorized:
         The matrix's singular values and vectors, where the method computed them.
     projected
         Whether the left factor is the matrix times the right one transposed, rounded once.
+    info
+        What the method says of its work, in types that JSON can hold.
     """
 
     factors: Approximation
     spectrum: Spectrum | None = None
     projected: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 def factorize(
@@ -121,7 +124,7 @@ def factorize(
         raise LowRankError(
             f"the factors of {method.name} do not fit into {matrix.dtype}; scale the matrix down"
         )
-    return Factorized(factors, spectrum, projected)
+    return Factorized(factors, spectrum, projected, decomposition.info)
 
 
 def _decompose(

@@ -39,8 +39,8 @@ class CompressionReport:
     network_bytes_dense, network_bytes_checkpoint, network_bytes_kept
         The same of the whole network.
     macs_dense, macs_kept
-        Multiply-adds of one example, before and after. These and `info`, the method's own facts,
-        are for whole networks only; the six errors above are for embeddings only.
+        Multiply-adds of one example, before and after. They are for whole networks only, and
+        the six errors above for embeddings only.
     skipped
         The modules with weights that the target left out: `name`, `kind`, `parameters` and one
         `reason` each.
@@ -49,6 +49,8 @@ class CompressionReport:
     other_parameters
         Parameters of normalisations and of vectors that stand alone. With those of the targeted
         layers and of the skipped modules they are all parameters of the dense network.
+    info
+        The method's own facts, for whole networks and for codes.
     """
 
     method: str

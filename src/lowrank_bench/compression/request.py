@@ -18,7 +18,7 @@ Numbers = Tensor | NDArray[Any]
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
-def check_request(model: nn.Module, compression: float) -> None:
+def check_request(model: nn.Module, compression: float | None) -> None:
     """Raise a `LowRankError` unless the model is a module and the share lies between 0 and 1."""
     if not isinstance(compression, Real) or not 0 < compression < 1:
         raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
@@ -36,13 +36,11 @@ def checked_budget(
     LowRankError
         Unless one of the two is given, between 0 and 1, and the model is a module.
     """
-    if (compression is None) == (saved_bytes is None):
-        raise LowRankError(
-            "give either compression, a share of the parameters to save, or saved_bytes, a share "
-            "of the bytes"
-        )
-    if compression is not None:
+    if compression is not None and saved_bytes is not None:
+        raise LowRankError("give either compression or saved_bytes, not both")
+    if saved_bytes is None:
         check_request(model, compression)
+        assert compression is not None
         return float(compression), "parameters"
     if not isinstance(saved_bytes, Real) or not 0 < saved_bytes < 1:
         raise LowRankError(f"saved_bytes must lie between 0 and 1, not {saved_bytes!r}")
