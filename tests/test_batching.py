@@ -63,7 +63,7 @@ def test_progress_counts_what_appears_in_the_store(tmp_path, capsys):
     shown = []
     for cell in job.cells()[:3]:
         place = store.place("cell", cell.key, ".safetensors")
-        place.parent.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
         progress.show(cell.title()) if shown else progress.finished(cell.title())
         shown.append(capsys.readouterr().err.split(" cells")[0])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lowrank_bench import load
 from lowrank_bench.cli import main
+from lowrank_bench.errors import LowRankWarning
 from lowrank_bench.synthetic.networks import build_network
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -243,3 +245,69 @@ def test_a_report_without_its_certificate(network, tmp_path, capsys):
     words = ["compress", str(network), str(tmp_path / "out"), "--method", "svd"]
     assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
     assert json.loads(capsys.readouterr().out)["within_fro"] is None
+    assert main([*words, "--compression", "0.5", "--certificate", "full"]) == 0
+    assert json.loads(capsys.readouterr().out)["within_l21"] >= 1
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--compression", "0.5", "--certificate", "half"])
+    assert caught.value.code == 2
+
+
+def test_a_warning_of_the_project_is_one_line(monkeypatch, capsys):
+    def warn(_):
+        for _ in range(2):  # each is printed, even from one place
+            warnings.warn("1 image is too few; give 150", LowRankWarning, stacklevel=1)
+
+    monkeypatch.setattr("lowrank_bench.cli.commands.list_methods", warn)
+    before = warnings.showwarning
+    assert main(["methods"]) == 0
+    line = "lowrank methods: warning: 1 image is too few; give 150\n"
+    assert capsys.readouterr().err == 2 * line
+    assert warnings.showwarning is before
+
+
+def test_what_the_target_leaves_out_is_said(network, tmp_path, capsys):
+    words = ["compress", str(network), str(tmp_path / "out"), "--method", "svd"]
+    assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert report["skipped_share"] > 0.25
+    count, share = len(report["skipped"]), report["skipped_share"]
+    line = f"left out by target embedding: {count} modules with {share:.1%} of the network's"
+    assert line in said.err
+    assert "(Linear " in said.err
+    assert "sentence-transformers" not in said.err
+
+
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    {"idx": 3, "name": "3", "path": "", "type": "sentence_transformers.models.Normalize"},
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (json.dumps(MODULES), "Pooling (1_Pooling), Dense (2_Dense), Normalize"),
+        (json.dumps(MODULES[:1]), "modules.json"),
+        ("{", "whatever modules.json lists, which cannot be read"),
+        ("[1, 2]", "whatever modules.json lists, which cannot be read"),
+    ],
+)
+def test_parts_of_a_sentence_encoder_that_are_not_written_are_named(
+    network, tmp_path, capsys, content, parts
+):
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    for file in network.iterdir():
+        (encoder / file.name).write_bytes(file.read_bytes())
+    (encoder / "modules.json").write_text(content)
+    words = ["compress", str(encoder), str(tmp_path / "out"), "--method", "svd"]
+    assert main([*words, "--compression", "0.5", "--no-certificate"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    [line] = [line for line in lines if "sentence-transformers" in line]
+    assert f"OUT holds the transformer alone, without {parts}: open it with" in line
+    assert "lowrank_bench.load" in line
+    assert not (tmp_path / "out" / "modules.json").exists()
+    load(tmp_path / "out")

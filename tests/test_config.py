@@ -38,9 +38,12 @@ def test_every_experiment_composes_and_plans(name):
         tasks = sum(task.modality == model.modality for task in config.task.values())
         known = methods_for(config.target_of(model))
         entries = [entry for entry in config.method.values() if entry.name in known]
-        specs = sum(prod(map(len, entry.grid.values())) for entry in entries)
+        cells = sum(
+            prod(map(len, entry.grid.values())) * len(entry.compressions or config.compressions)
+            for entry in entries
+        )
         networks += tasks * len(config.seeds)
-        grid += tasks * len(config.seeds) * specs * len(config.compressions)
+        grid += tasks * len(config.seeds) * cells
     cells = [cell for job in plan.evaluate for cell in job.cells()]
     assert len(cells) == grid * (0 in config.finetune_epochs)
     after = [cell for job in plan.finetune for cell in job.cells()]

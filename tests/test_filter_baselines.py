@@ -1,11 +1,13 @@
 """FT, SoftNet and ThiNet: their definitions, the largest share that fits, and real budgets."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import LowRankError, LowRankWarning
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.count import count
@@ -172,3 +174,19 @@ def test_thinet_needs_data():
     assert make_method("thinet").needs == ("inputs",)
     same = [make_method("thinet", samples=30).compress(problem(), 0.5).layers for _ in range(2)]
     assert same[0] == same[1]
+
+
+def test_thinet_says_where_few_images_rank_nothing():
+    torch.manual_seed(0)
+    model, pixels = Chain().eval(), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        model.one.weight[:4], model.one.bias[:4] = 0, 0  # four silent filters of seven
+    batches = [({"pixel_values": pixels}, None)]
+    given = NetworkProblem(model, "conv", {"pixel_values": pixels[:1]}, lambda: batches)
+    with pytest.warns(LowRankWarning, match=r"2 images are too few .* one \(4\).*; give 50"):
+        result = make_method("thinet", samples=50).compress(given, 0.3)
+    assert result.info["unseen_filters"]["one"] == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LowRankWarning)
+        make_method("thinet", samples=50).compress(given, 0.9)  # all four go, and others
+        make_method("thinet", samples=2).compress(given, 0.3)  # as many images as asked

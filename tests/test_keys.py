@@ -19,6 +19,7 @@ FACTS = ("frequency", "counts", "fisher")
 
 LAYERWISE = [f"{name} on *" for name in ("layerwise", "lrank", "pca", "svd_energy")]
 LAYERWISE += ["svd on linear*", "svd on conv*"]
+BY_USE = [f"{name} on embedding" for name in ("pq", "transform_code", "waterfill")]
 PRUNERS = [f"{name} on *" for name in ("filter_threshold", "pfp", "softnet", "thinet")]
 UNIFORM = [f"{name} on *" for name in ("filter_threshold", "softnet", "thinet")]
 PREDICTED = ["evaluate *", "finetune *", "iterate *"]
@@ -36,6 +37,7 @@ TABLE = {
     "methods.lp": ["lp on embedding"],
     "methods.messi": ["messi on embedding"],
     "methods.frequency_sparse": ["frequency_sparse on embedding"],
+    "methods.transform_code": ["transform_code on embedding"],
     "methods.fwsvd": ["fwsvd on embedding"],
     "methods.svd": ["svd on *"],
     "methods.alds": ["alds on *"],
@@ -50,20 +52,24 @@ TABLE = {
     "linalg.robust.irls": ["irls on embedding"],
     "linalg.robust.starts": ["irls on embedding", "l21 on embedding"],
     "linalg.frequency.pursuit": ["frequency_sparse on embedding"],
-    "linalg.frequency.row_use": ["frequency_* on embedding"],
+    "linalg.frequency.row_use": ["frequency_* on embedding", *BY_USE],
     "linalg.certificates.certificate": [
         "evaluate embedding",
         "finetune embedding",
         "iterate embedding",
     ],
+    "linalg.certificates.quick": [],  # of `compress` alone; the workflow's are thorough
     "alds.search": ["alds on *"],
     "alds.curves": ["alds on *"],
     "layerwise.approximators": LAYERWISE,
     "layerwise.spectra": LAYERWISE,
     "prune.graph": PRUNERS,
     "prune.draw": ["pfp on *"],
+    "prune.shortage": PRUNERS,
     "prune.uniform": UNIFORM,
     "network.restore": ["iterate *"],
+    "network.coverage": ["* on linear*", "* on conv*", "iterate *"],
+    "network.idle": [],
     # Budgets of time alone rest on what measures.
     "latency.tables": ["* by latency"],
     "latency.promise": ["* by latency"],
@@ -100,7 +106,7 @@ TABLE = {
         "iterate linear",
     ],
     "inputs.text.predict": TEXT,
-    "inputs.text.vocabulary": ["frequency_* on embedding", "fact frequency"],
+    "inputs.text.vocabulary": ["frequency_* on embedding", "fact frequency", *BY_USE],
     "inputs.text.counts": ["fact counts"],
     "inputs.labels": ["published text"],
     "inputs.training_loop": ["checkpoint *", "finetune *", "iterate *"],

@@ -154,6 +154,25 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     return skeleton.eval()
 
 
+def stored_bytes(model: nn.Module, number: int | None = None) -> int:
+    """Return the bytes of all tensors that `save` would write, shared ones once.
+
+    Parameters
+    ----------
+    number
+        Bytes of a real number; by default those of its type on disk.
+    """
+    state, types = state_of(model), stored_types(model)
+    shared = sharing_of(state).shared
+    sizes = {
+        name: types.get(name, value.dtype).itemsize if number is None else number
+        for name, value in state.items()
+        if value.is_floating_point()
+    }
+    kept = (name for name in state if name not in shared)
+    return sum(state[name].numel() * sizes.get(name, state[name].element_size()) for name in kept)
+
+
 def _is_ours(place: Path) -> bool:
     return (place / MANIFEST).is_file() or not any(place.iterdir())
 

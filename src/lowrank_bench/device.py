@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 
@@ -27,14 +27,47 @@ def best_device(asked: str | None = None, key: str = "evaluation.device") -> str
 
 
 def autocast(device: str | torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return the context for a training step in `fp32` or `bf16`.
+    """Return the context for a training step in `fp32`, `bf16` or `fp64`.
 
     In `bf16`, the operands of products are rounded to bfloat16; weights, sums, softmax and
     normalisation stay float32 (torch's automatic mixed precision).
     """
-    if precision == "fp32":
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def trained_in(model: nn.Module, precision: str, device: str | torch.device) -> Iterator[None]:
+    """For `fp64`, hold a float32 network in float64 inside the block; on leaving, round it once.
+
+    The last bits of a sum depend on the processor and its number of threads. Training may amplify
+    them until other weights result; in float64 they stay far below what the rounding at the end
+    takes away, so that machines agree (`tests/test_travel.py`).
+
+    Raises
+    ------
+    LowRankError
+        For `fp64` on a device that has no float64.
+    """
+    if precision != "fp64":
+        yield
+        return
+    if torch.device(device).type == "mps":
+        raise LowRankError(
+            "recipe.precision = 'fp64', but mps has no float64; use recipe.precision=fp32 or "
+            "evaluation.device=cpu"
+        )
+    model.double()
+    try:
+        yield
+    finally:
+        model.float()
+
+
+def loss_precision(logits: Tensor) -> Tensor:
+    """Return logits in the precision of the loss: float32, or float64 if they have it."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def in_precision(model: nn.Module, precision: str) -> nn.Module:
@@ -45,6 +78,11 @@ def in_precision(model: nn.Module, precision: str) -> nn.Module:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a network's first parameter; the CPU if it has no parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Return the type of a network's first parameter; float32 if it has no parameters."""
+    return next((parameter.dtype for parameter in model.parameters()), torch.float32)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The exceptions that users see as a single line."""
+"""The exceptions and the warning that users see as a single line."""
 
 
 class LowRankError(ValueError):
@@ -14,4 +14,11 @@ class TransientError(LowRankError):
 
     A full disk, a hub that does not answer, too little memory. It is never the result of an
     experiment: the job ends with its one line, and the next run tries again.
+    """
+
+
+class LowRankWarning(UserWarning):
+    """A result that is as asked, but rests on less than it needs, such as too few images.
+
+    The message is one line that names the cause and the mend. The command line prints it.
     """

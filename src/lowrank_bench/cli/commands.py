@@ -1,16 +1,21 @@
 """The commands `lowrank methods` and `lowrank compress`."""
 
 import json
+import sys
 from argparse import Namespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lowrank_bench.cli.out import check_out
+from lowrank_bench.cli.out import check_out, left_out, not_written
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names, register_folders
 from lowrank_bench.methods.registry import origin_of
 from lowrank_bench.problem import data_used
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.report import CompressionReport
 
 
 def list_methods(options: Namespace) -> None:
@@ -55,8 +60,7 @@ def compress_network(options: Namespace) -> None:
     method = make_method(options.method, **params)
     texts = _texts(options, method.needs)
     _check_images(options, method.needs)
-    if not 0 < options.compression < 1:
-        raise LowRankError(f"--compression {options.compression:g} is not between 0 and 1")
+    _check_share(options)
     check_out(options.out)
     from tqdm import tqdm
 
@@ -74,6 +78,7 @@ def compress_network(options: Namespace) -> None:
             options.method,
             options.compression,
             target=options.target,
+            saved_bytes=options.saved_bytes,
             layer=options.layer,
             tokenizer=tokenizer,
             texts=texts,
@@ -89,7 +94,29 @@ def compress_network(options: Namespace) -> None:
         if tokenizer is not None:
             tokenizer.save_pretrained(options.out)
         bar.update()
+    _say_what_is_missing(model, options, report)
     print(json.dumps(report.to_dict(), indent=2))
+
+
+def _say_what_is_missing(model: Any, options: Namespace, report: "CompressionReport") -> None:
+    """Print on stderr what the target left out, and which parts of the folder were not written."""
+    folder = Path(getattr(model.config, "_name_or_path", "") or options.model)
+    for line in (left_out(report), not_written(folder)):
+        if line:
+            print(line, file=sys.stderr)
+
+
+def _check_share(options: Namespace) -> None:
+    """Refuse a budget that nothing can keep, before the network is read."""
+    name = "--compression" if options.saved_bytes is None else "--saved-bytes"
+    share = options.compression if options.saved_bytes is None else options.saved_bytes
+    if not 0 < share < 1:
+        raise LowRankError(f"{name} {share:g} is not between 0 and 1")
+    if options.saved_bytes is not None and options.target != "embedding":
+        raise LowRankError(
+            f"--saved-bytes is for embeddings, not for the target {options.target!r}; give "
+            "--compression"
+        )
 
 
 def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from lowrank_bench.cli.out import MODULES
 from lowrank_bench.errors import LowRankError
 
 
@@ -46,7 +47,8 @@ def _fetched(name: str, revision: str | None, trust: bool) -> Path:
 
     def _wanted(files: list[str]) -> list[str]:
         code = [file for file in files if trust and file.endswith(".py")]
-        return [*required_files(files, name), *code]
+        parts = [file for file in files if file == MODULES]
+        return [*required_files(files, name), *code, *parts]
 
     try:
         load_config(hub.fetch_folder(name, revision, lambda _: [CONFIG]), trust)

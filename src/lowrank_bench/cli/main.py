@@ -3,14 +3,15 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from lowrank_bench.cli import commands
 from lowrank_bench.cli.evaluate import evaluate_network
 from lowrank_bench.cli.store import add_store
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import LowRankError, LowRankWarning
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -25,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = _parser().parse_args(arguments)
     try:
-        code: int | None = options.run(options)
+        with warnings.catch_warnings():
+            _print_warnings(options.command)
+            code: int | None = options.run(options)
     except LowRankError as error:
         print(f"lowrank {options.command}: error: {error}", file=sys.stderr)
         return 2
@@ -38,6 +41,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code or 0
+
+
+def _print_warnings(command: str) -> None:
+    """Print a `LowRankWarning` as one line, like an error; others as Python does."""
+    usual = warnings.showwarning
+    warnings.simplefilter("always", LowRankWarning)
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, LowRankWarning):
+            print(f"lowrank {command}: warning: {message}", file=sys.stderr)
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,12 +126,18 @@ def _add_compress(group: "Commands") -> None:
         metavar="NAME=VALUE",
         help="a parameter of the method, such as p=1; may be repeated",
     )
-    command.add_argument(
+    size = command.add_mutually_exclusive_group(required=True)
+    size.add_argument(
         "--compression",
         type=float,
-        required=True,
         metavar="C",
         help="share of the targeted layers' parameters to save, between 0 and 1",
+    )
+    size.add_argument(
+        "--saved-bytes",
+        type=float,
+        metavar="C",
+        help="for embeddings: share of the table's bytes in float32 to save instead",
     )
     _add_training_data(command)
     command.add_argument(
@@ -123,9 +153,17 @@ def _add_compress(group: "Commands") -> None:
         help="for whole networks: the cost that --compression reduces",
     )
     command.add_argument(
+        "--certificate",
+        default=True,
+        choices=["full"],
+        help="for embeddings: the tightest bounds on how far the errors are from optimal, which "
+        "take several times as long as the factors of a large table",
+    )
+    command.add_argument(
         "--no-certificate",
         dest="certificate",
-        action="store_false",
+        action="store_const",
+        const=False,
         help="for embeddings: leave the errors, and their bounds, out of the report; saves time",
     )
     command.add_argument("--layer", help="dotted name of the embedding, where there are several")

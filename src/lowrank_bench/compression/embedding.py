@@ -4,37 +4,45 @@ import copy
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from lowrank_bench.compression.matrix import factorize
+from lowrank_bench.compression.byte_counts import byte_facts
+from lowrank_bench.compression.matrix import Factorized, factorize
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, check_request
+from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, checked_budget
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
-from lowrank_bench.layers.plain import refuse_unusual
+from lowrank_bench.layers.plain import refuse_held, refuse_uncopied, refuse_unusual
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
-from lowrank_bench.linalg.factors import Approximation
-from lowrank_bench.methods import MatrixMethod, as_method
-from lowrank_bench.problem import data_used
+from lowrank_bench.linalg.certificates.lower_bounds import LARGE
+from lowrank_bench.linalg.certificates.quick import quick_certificate
+from lowrank_bench.linalg.factors import Approximation, Factors
+from lowrank_bench.methods import CodingMethod, MatrixMethod, as_method
+from lowrank_bench.network.count import count_parameters
+from lowrank_bench.network.coverage import check_saved, coverage
+from lowrank_bench.network.idle import refuse_idle
+from lowrank_bench.problem import FLOAT_BYTES, data_used
 
 Network = TypeVar("Network", bound=nn.Module)
+Certificate = bool | Literal["full"]
 
 
 def compress_embedding(
     model: Network,
     method: str | MatrixMethod,
-    compression: float,
+    compression: float | None = None,
     *,
+    saved_bytes: float | None = None,
     layer: str | None = None,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
     frequency: Numbers | None = None,
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
-    certificate: bool = True,
+    certificate: Certificate = True,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with its embedding compressed, and a report.
@@ -48,6 +56,10 @@ def compress_embedding(
     compression
         Share of the table's parameters to save, between 0 and 1, met or slightly exceeded. The
         labels of `messi` and `partition_svd` come on top, as in the paper; the report counts them.
+    saved_bytes
+        Instead of `compression`: share of the table's bytes in float32 to save, all that the
+        folder of the saved network holds for it counted. Methods that code, such as `rtn` and
+        `transform_code`, have no other budget.
     layer
         Dotted name of the embedding, where there are several.
     tokenizer, texts
@@ -55,32 +67,61 @@ def compress_embedding(
     frequency, counts, fisher
         n numbers, one for each row (`problem.Problem`), instead of those from tokenizer and texts.
     certificate
-        Whether the report has the table's errors, and bounds on how far they are from optimal,
-        which take longer than a truncated SVD.
+        Whether the report has the table's errors, and bounds on how far they are from optimal. On
+        tables of more than 2²² entries they take a quarter of the time of a truncated SVD, in the
+        table's own precision; "full" gives the tightest ones, which take several times as long.
     **params
         Parameters of a method that is given by name.
 
     Raises
     ------
     LowRankError
-        When the layer is absent or shares its table, no rank is left, or the method refuses.
+        When the layer is absent, shares its table or does not run, no rank is left, the method
+        refuses, or the network does not become smaller by what the table saves.
     """
-    check_request(model, compression)
+    share, budget = checked_budget(model, compression, saved_bytes)
+    if certificate not in (True, False, "full"):
+        raise LowRankError(f"certificate is True, False or 'full', not {certificate!r}")
     chosen = _matrix_method(method, params)
     name, embedding = find_embedding(model, layer)
     refuse_unusual(model, name, embedding)
+    refuse_idle(model, name, embedding)
     matrix = as_matrix(embedding.weight)
-    rank = chosen.rank_for(len(matrix), matrix.shape[1], float(compression))
+    size = chosen.size_for(len(matrix), matrix.shape[1], share, budget)
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
     facts |= _read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
     start = time.perf_counter()
-    factors = factorize(matrix, chosen, rank, facts)
+    factorized = factorize(matrix, chosen, size, facts)
+    factors = factorized.factors
     seconds = time.perf_counter() - start
-    # The copy meets the new layer where the old one stood, so the dense table is never copied.
-    compressed = copy.deepcopy(model, {id(embedding): compressed_embedding(embedding, factors)})
+    compressed = _replaced(model, name, embedding, factors)
     # Errors are those of the table in the network's precision.
-    errors = certificate_columns(certify(matrix, factors, thorough=True)) if certificate else {}
-    return compressed, replace(_report(chosen, name, matrix, factors, seconds), **errors)
+    errors = _errors(matrix, factorized, certificate == "full") if certificate else {}
+    report = _report(chosen, name, matrix, factors, seconds)
+    if isinstance(chosen, CodingMethod):
+        report = replace(report, info=factorized.info)
+    return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+
+
+def _replaced(
+    model: Network, name: str, embedding: nn.Embedding, factors: Approximation
+) -> Network:
+    """Return a copy of a network with its embedding replaced by factors."""
+    # The copy meets the new layer where the old one stood, so the dense table is never copied.
+    memo: dict[Any, Any] = {id(embedding): compressed_embedding(embedding, factors)}
+    compressed = copy.deepcopy(model, memo)
+    refuse_held(name, embedding, memo)
+    refuse_uncopied(model, compressed)
+    return compressed
+
+
+def _errors(matrix: Tensor, factorized: Factorized, full: bool) -> dict[str, Any]:
+    """Return the errors of factors, and what they are at most times the least."""
+    factors = factorized.factors
+    known = None
+    if not full and matrix.numel() > LARGE and isinstance(factors, Factors):
+        known = quick_certificate(matrix, factors, factorized.spectrum, factorized.projected)
+    return certificate_columns(known or certify(matrix, factors, thorough=True))
 
 
 def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> MatrixMethod:
@@ -119,6 +160,8 @@ def _report(
     method: MatrixMethod, name: str, matrix: Tensor, factors: Approximation, seconds: float
 ) -> CompressionReport:
     kept, dense = factors.n_parameters, matrix.numel()
+    coded = isinstance(method, CodingMethod)
+    saved = 1 - factors.n_bytes / (FLOAT_BYTES * dense)
     return CompressionReport(
         method=method.name,
         params=method.model_dump(mode="json"),
@@ -126,8 +169,20 @@ def _report(
         layers=[{"name": name, "shape": list(matrix.shape), "rank": factors.rank}],
         parameters_dense=dense,
         parameters_kept=kept,
-        compression=compression_of(kept, factors.index_bits, dense),
+        compression=saved if coded else compression_of(kept, factors.index_bits, dense),
         index_bits=factors.index_bits,
         data_used=data_used(method.needs),
         seconds=seconds,
     )
+
+
+def _network_facts(
+    model: nn.Module, compressed: nn.Module, report: CompressionReport
+) -> dict[str, Any]:
+    """Return the sizes of the whole network, and what was left out of it."""
+    dense, kept = count_parameters(model), count_parameters(compressed)
+    check_saved(compressed, dense, kept, report.parameters_dense - report.parameters_kept)
+    names = [layer["name"] for layer in report.layers]
+    sizes: dict[str, Any] = {"network_parameters_dense": dense, "network_parameters_kept": kept}
+    sizes |= byte_facts(model, compressed, names)
+    return {**sizes, **coverage(model, report.target, names).facts()}

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import nn
 
-from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.compression.embedding import Certificate, compress_embedding
 from lowrank_bench.compression.networks import Budget, NetworkTarget, compress_network
 from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import Numbers
@@ -22,16 +22,17 @@ TARGETS = ("embedding", "linear", "conv")
 def compress(
     model: Network,
     method: str | MatrixMethod,
-    compression: float,
+    compression: float | None = None,
     target: Literal["embedding"] = "embedding",
     layer: str | None = None,
     *,
+    saved_bytes: float | None = None,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
     frequency: Numbers | None = None,
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
-    certificate: bool = True,
+    certificate: Certificate = True,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress the embedding: `compress_embedding`."""
@@ -55,7 +56,7 @@ def compress(
 def compress(
     model: Network,
     method: Any,
-    compression: float,
+    compression: float | None = None,
     target: Any = "embedding",
     layer: str | None = None,
     **options: Any,
@@ -69,7 +70,8 @@ def compress(
     method
         Name of a method, its parameters among the options, or an object such as `Lp(p=1.5)`.
     compression
-        Share of the targeted layers' parameters to save, between 0 and 1.
+        Share of the targeted layers' parameters to save, between 0 and 1; for an embedding, the
+        option `saved_bytes` in its place is a share of its bytes.
     target
         `embedding`, `linear` (linear layers and embedding of a transformer) or `conv`
         (convolutions and linear layers of a CNN).
@@ -94,6 +96,8 @@ def compress(
         options = _without(compress_network, options, target)
         return compress_embedding(model, method, compression, layer=layer, **options)
     options = _without(compress_embedding, {"layer": layer, **options}, target)
+    if compression is None:
+        raise LowRankError(f"target {target!r} needs compression, the share to save")
     return compress_network(model, method, compression, target=target, **options)
 
 

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from lowrank_bench.compression.request import Numbers, as_matrix, as_vector, check_rank
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.linalg.certificates.quick import Spectrum
 from lowrank_bench.linalg.decomposition import Decomposition, Projection
 from lowrank_bench.linalg.factors import Approximation, scaled
-from lowrank_bench.linalg.gram import largest_entry, unit_of
+from lowrank_bench.linalg.units import largest_entry, unit_of
 from lowrank_bench.methods import MatrixMethod, as_method
 from lowrank_bench.problem import Problem
 
@@ -71,12 +73,34 @@ def low_rank(
     matrix = as_matrix(A)
     check_rank(rank, matrix)
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
-    return factorize(matrix, chosen, operator.index(rank), facts)
+    return factorize(matrix, chosen, operator.index(rank), facts).factors
+
+
+@dataclass(frozen=True, eq=False)
+class Factorized:
+    """Factors of a matrix, with what their method knows of it.
+
+    Attributes
+    ----------
+    factors
+        The factors, in the precision of the matrix.
+    spectrum
+        The matrix's singular values and vectors, where the method computed them.
+    projected
+        Whether the left factor is the matrix times the right one transposed, rounded once.
+    info
+        What the method says of its work, in types that JSON can hold.
+    """
+
+    factors: Approximation
+    spectrum: Spectrum | None = None
+    projected: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 def factorize(
     matrix: Tensor, method: MatrixMethod, rank: int, facts: Mapping[str, Numbers | None]
-) -> Approximation:
+) -> Factorized:
     """Return the factors of a checked matrix, computed in float64, in the matrix's precision.
 
     Raises
@@ -87,16 +111,20 @@ def factorize(
     unit = unit_of(matrix)
     unit = 1.0 if RANGE[0] < unit < RANGE[1] else unit
     decomposition = _decompose(matrix, method, rank, facts, unit)
+    spectrum, projected = None, False
     if isinstance(decomposition, Projection) and unit == 1.0:
         # From the matrix itself, one block at a time: the copy in float64 is free to go.
         decomposition = decomposition.over(matrix)
+        projected = decomposition.mean is None
+        if decomposition.singular is not None:
+            spectrum = Spectrum(decomposition.singular, decomposition.basis)
     factors = scaled(decomposition.factors(rank), unit)
     factors = factors.to(dtype=matrix.dtype, device=matrix.device)
     if not _fits(factors, matrix):
         raise LowRankError(
             f"the factors of {method.name} do not fit into {matrix.dtype}; scale the matrix down"
         )
-    return factors
+    return Factorized(factors, spectrum, projected, decomposition.info)
 
 
 def _decompose(

@@ -6,14 +6,18 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from torch import nn
 
+from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import check_request
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
+from lowrank_bench.layers.plain import refuse_held, refuse_uncopied
 from lowrank_bench.methods import Method, NetworkMethod, as_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
+from lowrank_bench.network.coverage import coverage
 from lowrank_bench.network.forward import example_of
+from lowrank_bench.network.layers import refuse_shared
 from lowrank_bench.network.problem import Batches, CompressedNetwork, Inputs, NetworkProblem
 from lowrank_bench.problem import data_used
 
@@ -70,59 +74,79 @@ def compress_network(
         layer cannot be handled, data are needed and absent, or the method refuses.
     """
     check_request(model, compression)
-    if target not in get_args(NetworkTarget):
-        known = ", ".join(get_args(NetworkTarget))
-        raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
+    _check_target(target)
     chosen = as_method(method, params)
-    problem = _problem(model, target, budget, example, batches, "labels" in chosen.needs)
+    memo: dict[Any, Any] = {}
+    network = _copied(model, memo).eval()
+    problem = _problem(network, target, budget, example, batches, "labels" in chosen.needs)
+    whole = network_method(chosen, target)
+    _refuse_shared(model, problem, memo)
     start = time.perf_counter()
-    compressed = compress_within(problem, network_method(chosen, target), float(compression))
-    report = _report(chosen, target, compressed, time.perf_counter() - start)
+    compressed = compress_within(problem, whole, float(compression))
+    report = _report(chosen, problem, compressed, time.perf_counter() - start)
     take_modes(compressed.model, model)
     return cast(Network, compressed.model), report
 
 
+def _check_target(target: str) -> None:
+    if target not in get_args(NetworkTarget):
+        known = ", ".join(get_args(NetworkTarget))
+        raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
+
+
 def _problem(
-    model: nn.Module,
+    network: nn.Module,
     target: NetworkTarget,
     budget: Budget,
     example: Inputs | None,
     batches: Batches | None,
     labelled: bool,
 ) -> NetworkProblem:
-    """Return a copy of the network with checked inputs, with labels where they are needed."""
-    network = _copied(model).eval()
-    inputs = example_of(model) if example is None else example
+    """Return the problem with checked inputs, with labels where they are needed."""
+    inputs = example_of(network) if example is None else example
     check_example(network, inputs)
     if batches is not None:
         batches = checked_batches(network, batches, labelled)
     return NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
 
 
+def _refuse_shared(model: nn.Module, problem: NetworkProblem, memo: dict[Any, Any]) -> None:
+    """Refuse layers whose weights something else in the user's network holds as well."""
+    layers = {layer.name: model.get_submodule(layer.name) for layer in problem.layers}
+    refuse_shared(model, layers.values())
+    for name, layer in layers.items():
+        refuse_held(name, layer, memo, copied=True)
+
+
 def _report(
-    method: Method, target: NetworkTarget, compressed: CompressedNetwork, seconds: float
+    method: Method, problem: NetworkProblem, compressed: CompressedNetwork, seconds: float
 ) -> CompressionReport:
-    info = dict(compressed.info)
+    info, names = dict(compressed.info), [layer.name for layer in problem.layers]
     counts = {name: info.pop(name) for name in COUNTED}
     return CompressionReport(
         method=method.name,
         params=method.model_dump(mode="json"),
-        target=target,
+        target=problem.target,
         layers=compressed.layers,
         compression=info.pop("achieved_compression"),
         data_used=data_used(method.needs),
         seconds=seconds,
         info=info,
         **counts,
+        **byte_facts(problem.model, compressed.model, names),
+        **coverage(problem.model, problem.target, names, info.get("left_dense")).facts(),
     )
 
 
-def _copied(model: Network) -> Network:
+def _copied(model: Network, memo: dict[Any, Any]) -> Network:
+    """Return a copy of a network; `memo` is that of `copy.deepcopy`."""
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         fault = f"{error}".splitlines()[0]
         raise LowRankError(
             f"{type(model).__name__} cannot be copied ({fault}); undo an old weight_norm with "
             "torch.nn.utils.remove_weight_norm"
         ) from None
+    refuse_uncopied(model, copied)
+    return copied

@@ -12,18 +12,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.gram import largest_entry
+from lowrank_bench.linalg.units import largest_entry
 
 Numbers = Tensor | NDArray[Any]
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
-def check_request(model: nn.Module, compression: float) -> None:
+def check_request(model: nn.Module, compression: float | None) -> None:
     """Raise a `LowRankError` unless the model is a module and the share lies between 0 and 1."""
     if not isinstance(compression, Real) or not 0 < compression < 1:
         raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
     if not isinstance(model, nn.Module):
         raise LowRankError(f"expected a torch module, not {type(model).__name__}")
+
+
+def checked_budget(
+    model: nn.Module, compression: float | None, saved_bytes: float | None
+) -> tuple[float, str]:
+    """Return the share to save and its unit, `parameters` or `bytes`.
+
+    Raises
+    ------
+    LowRankError
+        Unless one of the two is given, between 0 and 1, and the model is a module.
+    """
+    if compression is not None and saved_bytes is not None:
+        raise LowRankError("give either compression or saved_bytes, not both")
+    if saved_bytes is None:
+        check_request(model, compression)
+        assert compression is not None
+        return float(compression), "parameters"
+    if not isinstance(saved_bytes, Real) or not 0 < saved_bytes < 1:
+        raise LowRankError(f"saved_bytes must lie between 0 and 1, not {saved_bytes!r}")
+    check_request(model, saved_bytes)
+    return float(saved_bytes), "bytes"
 
 
 def check_rank(rank: int, matrix: Tensor) -> None:

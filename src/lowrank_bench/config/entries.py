@@ -137,7 +137,7 @@ class RecipePatch(Strict):
     warmup: Share | None = None
     weight_decay: Strength | None = None
     max_grad_norm: Norm | None = None
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Literal["fp32", "bf16", "fp64"] | None = None
     patience: EpochCount | None = None
     freeze: Literal["embedding"] | None = None
     optimizer: Literal["adamw", "sgd", "rmsprop"] | None = None
@@ -160,7 +160,7 @@ class Recipe(RecipePatch):
     warmup: Share
     weight_decay: Strength
     max_grad_norm: Norm
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp64"]
 
 
 class Published(Strict):

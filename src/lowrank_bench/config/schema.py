@@ -36,13 +36,18 @@ MOST_CHECKPOINTS = 10_000
 
 
 class MethodGrid(Strict):
-    """A method with fixed `params` and a `grid` of others; every combination is run."""
+    """A method with fixed `params` and a `grid` of others; every combination is run.
+
+    Its `compressions`, if any, are run instead of those of the experiment: some methods cannot
+    save as much as others.
+    """
 
     name: Name
     params: dict[Name, Any] = Field(default_factory=dict, max_length=MOST_ENTRIES)
     grid: dict[Name, Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES)]] = Field(
         default_factory=dict, max_length=MOST_ENTRIES
     )
+    compressions: Annotated[list[Compression], Distinct] = Field([], max_length=100)
 
     def combinations(self) -> int:
         """Return how many combinations of parameters the grid has."""
@@ -144,6 +149,7 @@ class Config(Strict):
     description: Prose = ""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES), Distinct]
     compressions: Annotated[list[Compression], Field(min_length=1, max_length=100), Distinct]
+    saved_bytes: Annotated[list[Compression], Distinct] = Field([], max_length=100)
     target: Target
     budget: Literal["parameters", "macs", "latency", "bytes"]
     calibration: Calibration
@@ -163,6 +169,14 @@ class Config(Strict):
     select: dict[Name, Name] = Field(default_factory=dict, max_length=MOST_ENTRIES)
     latency: Latency
     jobs: Jobs
+
+    @model_validator(mode="before")
+    @classmethod
+    def _saves_bytes(cls, values: Any) -> Any:
+        """Read a list of `saved_bytes` as compressions under a budget of bytes."""
+        if isinstance(values, dict) and values.get("saved_bytes"):
+            return {**values, "compressions": values["saved_bytes"], "budget": "bytes"}
+        return values
 
     @model_validator(mode="after")
     def _is_bounded(self) -> "Config":

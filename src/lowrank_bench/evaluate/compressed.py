@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import find_embedding, swap_embedding
 from lowrank_bench.linalg.certificates.certificate import certificate_columns, certify
 from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds
@@ -35,7 +36,7 @@ class SwappedEmbedding:
         self.model = model
         self.layer, embedding = find_embedding(model)
         self.matrix: Tensor = embedding.weight.detach().cpu().to(torch.float64)
-        self._others = sum(weight.numel() for weight in model.parameters()) - self.matrix.numel()
+        self._parameters = _count(model)
         self._bounds = LowerBounds(self.matrix)
 
     def dense_facts(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class SwappedEmbedding:
         Raises
         ------
         LowRankError
-            When the compression leaves no rank.
+            When the compression leaves no rank, or the network keeps the table elsewhere.
         """
         rows, columns = self.matrix.shape
         factors: Approximation = decomposition.factors(
@@ -91,14 +92,24 @@ class SwappedEmbedding:
         return {"achieved_compression": 1 - factors.n_bytes / (FLOAT_BYTES * self.matrix.numel())}
 
     def _sizes(self, kept: int, n_bytes: int) -> dict[str, int]:
-        size = self.matrix.numel()
+        dense, now, size = self._parameters, _count(self.model), self.matrix.numel()
+        if dense - now != size - kept:
+            raise LowRankError(
+                f"the network saves {dense - now:,} parameters and its embedding {size - kept:,}; "
+                f"it holds the table of {self.layer!r} elsewhere as well"
+            )
         return {
             "parameters_dense": size,
             "parameters_kept": kept,
-            "network_parameters_dense": self._others + size,
-            "network_parameters_kept": self._others + kept,
+            "network_parameters_dense": dense,
+            "network_parameters_kept": now,
             "bytes_dense": FLOAT_BYTES * size,
             "bytes_kept": n_bytes,
-            "network_bytes_dense": FLOAT_BYTES * (self._others + size),
-            "network_bytes_kept": FLOAT_BYTES * self._others + n_bytes,
+            "network_bytes_dense": FLOAT_BYTES * dense,
+            "network_bytes_kept": FLOAT_BYTES * (dense - size) + n_bytes,
         }
+
+
+def _count(model: nn.Module) -> int:
+    """Return the number of all parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.layers.base import CompressedEmbedding
-from lowrank_bench.linalg.factors import Approximation, restore
+from lowrank_bench.linalg.coding.coded import Coded
+from lowrank_bench.linalg.factors import restore
 
 Layout = dict[str, tuple[str, list[int]]]  # type and shape of each tensor, by name
 
 
-class CodedEmbedding(CompressedEmbedding[Approximation]):
+class CodedEmbedding(CompressedEmbedding[Coded]):
     """An embedding whose rows are decoded when they are looked up.
 
     Integers are buffers. Scales, bases and codebooks are parameters in the network's precision,
@@ -48,15 +49,15 @@ class CodedEmbedding(CompressedEmbedding[Approximation]):
         for name, (kind, shape) in self.layout.items():
             of_tensor = getattr(torch, kind)
             if of_tensor.is_floating_point:
-                value = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-                self.register_parameter(_attribute(name), value)
+                empty = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                self.register_parameter(_attribute(name), empty)
             else:
                 value = torch.empty(shape, device=device, dtype=of_tensor)
                 self.register_buffer(_attribute(name), value)
-        self._kept: tuple[tuple[Any, ...], Approximation] | None = None
+        self._kept: tuple[tuple[Any, ...], Coded] | None = None
 
     @classmethod
-    def empty(cls, factors: Approximation, **options: Any) -> Self:
+    def empty(cls, factors: Coded, **options: Any) -> Self:
         """Return a layer that fits the code, on the meta device, with `options` of `__init__`."""
         layout: Layout = {
             name: (str(value.dtype).removeprefix("torch."), list(value.shape))
@@ -73,7 +74,7 @@ class CodedEmbedding(CompressedEmbedding[Approximation]):
         rows = self.approximation().rows(indices.reshape(-1))
         return rows.to(self._precision).reshape(*indices.shape, self.embedding_dim)
 
-    def approximation(self) -> Approximation:
+    def approximation(self) -> Coded:
         """Return the code with the current values."""
         values = {name: getattr(self, _attribute(name)) for name in self.layout}
         if torch.is_grad_enabled() and any(value.requires_grad for value in values.values()):
@@ -84,9 +85,11 @@ class CodedEmbedding(CompressedEmbedding[Approximation]):
             self._kept = state, self._restored(values)
         return self._kept[1]
 
-    def _restored(self, values: dict[str, Tensor]) -> Approximation:
+    def _restored(self, values: dict[str, Tensor]) -> Coded:
         kinds = {name: getattr(torch, kind) for name, (kind, _) in self.layout.items()}
-        return restore({name: rounded(value, kinds[name]) for name, value in values.items()})
+        code = restore({name: rounded(value, kinds[name]) for name, value in values.items()})
+        assert isinstance(code, Coded)
+        return code
 
     @property
     def _precision(self) -> torch.dtype:
@@ -124,8 +127,8 @@ def rounded(value: Tensor, kind: torch.dtype) -> Tensor:
 
 
 def _attribute(name: str) -> str:
-    """Return the name of a tensor as an attribute, which holds no dots."""
-    return name.replace(".", "__")
+    """Return the name of a tensor as an attribute: no dots, and none of a module's own names."""
+    return "code_" + name.replace(".", "__")
 
 
 def stored_types(model: nn.Module) -> dict[str, torch.dtype]:

@@ -8,8 +8,11 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.blocks import BlockEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
+from lowrank_bench.layers.coded import CodedEmbedding
 from lowrank_bench.layers.factorized import FactorizedEmbedding
+from lowrank_bench.layers.plain import tied_by
 from lowrank_bench.layers.sparse import SparseEmbedding
+from lowrank_bench.linalg.coding.kinds import CODES
 from lowrank_bench.linalg.factors import (
     Approximation,
     BlockFactors,
@@ -23,6 +26,7 @@ KINDS: dict[type[Approximation], type[CompressedEmbedding[Any]]] = {
     ClusteredFactors: ClusteredEmbedding,
     BlockFactors: BlockEmbedding,
     SparseFactors: SparseEmbedding,
+    **dict.fromkeys(CODES, CodedEmbedding),
 }
 
 
@@ -114,7 +118,7 @@ def _input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
         return None
     try:
         embedding = get_embedding()
-    except NotImplementedError:
+    except Exception:  # networks of several inputs have none to name, and say so in many ways
         return None
     named = ((name, module) for name, module in model.named_modules() if module is embedding)
     return next(named, None)
@@ -127,16 +131,19 @@ def _only_embedding(model: nn.Module) -> tuple[str, nn.Module]:
         raise LowRankError(f"{type(model).__name__} has no nn.Embedding to compress")
     if len(embeddings) > 1:
         names = ", ".join(repr(name) for name, _ in embeddings)
-        raise LowRankError(f"the network has several embeddings: {names}; choose one with layer=")
+        raise LowRankError(
+            f"the network has several embeddings: {names}; choose one with layer=, or let its "
+            "get_input_embeddings return one"
+        )
     return embeddings[0]
 
 
 def _refuse_tied(model: nn.Module, name: str, embedding: nn.Embedding) -> None:
+    inside = set(embedding.modules())  # a parametrization is refused by what it is
     for other, module in model.named_modules():
-        if module is not embedding and any(
-            p is embedding.weight for p in module._parameters.values()
-        ):
-            raise LowRankError(
-                f"layer {name!r} shares its table with {other!r}; give {other!r} a copy of its own "
-                "first, because compression would untie them"
-            )
+        for local, parameter in module._parameters.items():
+            if parameter is embedding.weight and module not in inside:
+                raise LowRankError(
+                    f"layer {name!r} shares its table with {other or local!r}{tied_by(model)}; "
+                    "tied tables cannot be compressed yet"
+                )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from pydantic import BaseModel, NonNegativeInt
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lowrank_bench.errors import LowRankError
 
@@ -124,6 +125,35 @@ def _overlapping(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, tuple[int,
         last = where, max(end, last[1])
     if len(group) > 1:
         yield group
+
+
+def overlapping(model: nn.Module) -> Iterator[list[tuple[nn.Module, str]]]:
+    """Yield for each stretch of memory that several tensors of a network use who holds them.
+
+    Yields
+    ------
+    list of (nn.Module, str)
+        The module that holds a parameter or buffer, and the dotted name of the tensor. A module
+        that has several names counts once; tensors without memory of their own are left out.
+    """
+    tensors: dict[str, Tensor] = {}
+    owners: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        for local, value in {**module._parameters, **module._buffers}.items():
+            if value is not None and _has_memory(value):
+                full = f"{name}.{local}" if name else local
+                tensors[full], owners[full] = value, module
+    for group in _overlapping(tensors):
+        yield [(owners[full], full) for full in sorted(group, key=list(tensors).index)]
+
+
+def _has_memory(value: Tensor) -> bool:
+    """Return whether a tensor's numbers lie at an address: not on meta, not in other tensors."""
+    if is_lazy(value) or hasattr(value, "__tensor_flatten__"):
+        return False
+    if value.layout is not torch.strided or value.device.type == "meta":
+        return False
+    return value.data_ptr() != 0  # as that of memory which was set free
 
 
 def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:

@@ -73,8 +73,20 @@ def _projected(problem: NetworkProblem, name: str) -> list[Candidate]:
     for layer in problem.layers:
         metric, mean = METRICS[name](problem, layer)
         spectrum = MetricSpectrum(layer_matrix(problem, layer), metric)
-        candidates.append(Candidate(layer, spectrum, mean))
+        scarce = name != "svd" and _is_scarce(problem, layer, name, spectrum)
+        candidates.append(Candidate(layer, spectrum, mean, scarce))
     return candidates
+
+
+def _is_scarce(problem: NetworkProblem, layer: Layer, name: str, spectrum: MetricSpectrum) -> bool:
+    """Return whether data leave the last directions of a layer without error, being too few."""
+    size = float(spectrum.squares[0])
+    if size == 0:
+        return True
+    if layer.kind == "embedding" or name == "fwsvd":  # weights of whole rows or columns
+        return False
+    few = input_moments(problem)[layer.name].count < layer.matrix_shape[1]
+    return few and float(spectrum.squares[-2]) <= SILENT * size
 
 
 def _fitted(problem: NetworkProblem, method: Approximator) -> list[Candidate]:
@@ -128,6 +140,7 @@ def _fisher(problem: NetworkProblem, layer: Layer) -> tuple[Metric, Tensor | Non
     return Metric(right=weights + FLOOR * float(weights.max())), None
 
 
+SILENT = 1e-12  # share of the squared norm that is rounding
 FLOOR = 1e-5  # as in the method `fwsvd`
 METRICS: dict[str, Metrics] = {
     "svd": _plain,

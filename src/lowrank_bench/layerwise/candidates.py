@@ -1,5 +1,6 @@
 """Choose a rank for every layer under one budget, and build the compressed network."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowrank_bench.errors import LowRankError
+from lowrank_bench.errors import LowRankError, LowRankWarning
 from lowrank_bench.layerwise.spectra import Spectrum
 from lowrank_bench.network import allocate
 from lowrank_bench.network.allocate import Options
@@ -18,6 +19,7 @@ from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.network.replacement import factorized_layer
 
 SHARE_LEAST = 1e-12  # of the energy kept, so that its logarithm is finite
+MOST_NAMED = 3  # layers that a warning names
 Floats = NDArray[np.float64]
 
 
@@ -35,11 +37,15 @@ class Candidate:
     mean
         Mean input n; the bias of the compressed layer keeps the response to it. None to leave the
         bias unchanged.
+    scarce
+        Whether the calibration data are too few to rank all directions: some that the matrix has
+        cost no error only because no data reach them.
     """
 
     layer: Layer
     spectrum: Spectrum
     mean: Tensor | None = None
+    scarce: bool = False
 
     @property
     def biases(self) -> int:
@@ -141,6 +147,12 @@ def compress_layers(
     budget = problem.allowance(compression)
     _check_reachable(problem, options, budget)
     chosen = choose(options, budget)
+    info: dict[str, Any] = {}
+    if scarce := [candidate.layer.name for candidate in candidates if candidate.scarce]:
+        spent, chosen = chosen, _with_unseen(problem, candidates, chosen, budget)
+        if chosen != spent:
+            _warn_of_shortage(scarce)
+            info["scarce_layers"] = scarce
     # The last option of a layer keeps it dense; option i before it is rank i + 1.
     new: dict[str, nn.Module] = {}
     layers = []
@@ -149,12 +161,38 @@ def compress_layers(
         layers.append(_describe(candidate, rank))
         if rank is not None:
             new[candidate.layer.name] = build(problem, candidate, rank)
-    info = {
+    info |= {
         "objective": _objective(rule, errors, chosen),
         "budget": budget,
         "spent": allocate.cost_of(options, chosen),
     }
     return CompressedNetwork(replaced(problem.model, new), layers, info)
+
+
+def _with_unseen(
+    problem: NetworkProblem, candidates: Sequence[Candidate], chosen: Sequence[int], budget: float
+) -> list[int]:
+    """Return the choice after spending the rest on directions that no data reach.
+
+    They cost no error, so a rule drops them for free and saves more than was asked. Here a rank of
+    such a layer counts as its share of all ranks, and of other layers as its share of the energy.
+    """
+    options = [
+        options_of(problem, one, (_rank_share if one.scarce else _share)(one.spectrum))
+        for one in candidates
+    ]
+    return allocate.spend(options, chosen, budget)
+
+
+def _warn_of_shortage(scarce: Sequence[str]) -> None:
+    named = ", ".join(scarce[:MOST_NAMED])
+    more = f" and {len(scarce) - MOST_NAMED} more" if len(scarce) > MOST_NAMED else ""
+    warnings.warn(
+        "the calibration data are too few for this compression: they reach fewer directions than "
+        f"fit the budget in {named}{more}, and the others are kept unranked; give more examples",
+        LowRankWarning,
+        stacklevel=3,
+    )
 
 
 def build(problem: NetworkProblem, candidate: Candidate, rank: int) -> nn.Module:

@@ -58,6 +58,8 @@ class Projection(Decomposition):
         Facts about the computation of the basis.
     mean
         Tensor d, subtracted from the rows before the projection and kept as a bias, or None.
+    singular
+        Singular values of A, where the basis are all its right singular vectors; not stored.
     """
 
     def __init__(
@@ -66,8 +68,9 @@ class Projection(Decomposition):
         basis: Tensor,
         info: dict[str, Any] | None = None,
         mean: Tensor | None = None,
+        singular: Tensor | None = None,
     ) -> None:
-        self.matrix, self.basis, self.mean = matrix, basis, mean
+        self.matrix, self.basis, self.mean, self.singular = matrix, basis, mean, singular
         self.info = dict(info or {})
 
     def factors(self, rank: int) -> Factors:
@@ -90,7 +93,7 @@ class Projection(Decomposition):
 
         Its factors are computed as before, one block of rows at a time, and have that precision.
         """
-        return Projection(matrix, self.basis, self.info, self.mean)
+        return Projection(matrix, self.basis, self.info, self.mean, self.singular)
 
     def _narrow(self, leading: Tensor) -> Factors:
         shift = None if self.mean is None else self.mean @ leading

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -17,7 +17,24 @@ OFFSET = 1 << 15  # subtracted from indices, so that int16 reaches 65,536 rows
 
 
 class Approximation(ABC):
-    """A replacement for an n×d matrix whose rows can be computed one block at a time."""
+    """A replacement for an n×d matrix whose rows can be computed one block at a time.
+
+    A kind that `restore` shall rebuild names a tensor that no other kind has:
+    `class Mine(Approximation, mark="mine")`.
+    """
+
+    kinds: ClassVar[dict[str, type["Approximation"]]] = {}
+
+    def __init_subclass__(cls, mark: str | None = None) -> None:
+        """Make the class known to `restore` by the name of one of its tensors."""
+        super().__init_subclass__()
+        if mark is not None:
+            Approximation.kinds[mark] = cls
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the object with these `tensors()`."""
+        return cls(**tensors)
 
     @property
     @abstractmethod
@@ -69,6 +86,15 @@ class Approximation(ABC):
         copy = restore(moved)
         assert isinstance(copy, type(self))
         return copy
+
+    def scaled(self, unit: float) -> "Approximation":
+        """Return the approximation of the matrix times `unit`; labels and combinations stay."""
+        sizes = {"left", "rows", "bias"}  # the others have length one, or combine these
+        tensors = {
+            name: value * unit if name.rpartition(".")[2] in sizes else value
+            for name, value in self.tensors().items()
+        }
+        return restore(tensors)
 
 
 @dataclass(frozen=True)
@@ -312,14 +338,7 @@ def combine(factors: SparseFactors, starts: Tensor, wanted: Tensor) -> Tensor:
 
 def scaled(factors: Approximation, unit: float) -> Approximation:
     """Return the approximation of a matrix times `unit`; labels and combinations stay."""
-    if unit == 1.0:
-        return factors
-    sizes = {"left", "rows", "bias"}  # the others have length one, or combine these
-    tensors = {
-        name: value * unit if name.rpartition(".")[2] in sizes else value
-        for name, value in factors.tensors().items()
-    }
-    return restore(tensors)
+    return factors if unit == 1.0 else factors.scaled(unit)
 
 
 def label_bits(rows: int, parts: int) -> int:
@@ -328,7 +347,13 @@ def label_bits(rows: int, parts: int) -> int:
 
 
 def restore(tensors: Mapping[str, Tensor]) -> Approximation:
-    """Rebuild an approximation from its `tensors()`; their names tell which kind it is."""
+    """Rebuild an approximation from its `tensors()`; their names tell which kind it is.
+
+    Kinds of other files are known once their file is imported.
+    """
+    for mark, kind in Approximation.kinds.items():
+        if mark in tensors:
+            return kind.rebuild(tensors)
     if "terms" in tensors:
         return SparseFactors(**tensors)
     if LABELS not in tensors:

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lowrank_bench.linalg.units import largest_entry, power_of_two
+
 CHUNK = 1024
 BLOCK_BYTES = 1 << 20  # size of a scaled block of rows, small enough to stay in the cache
 PANELS = 8  # column panels of a Gram matrix
@@ -101,27 +103,6 @@ def triangular_factor(matrix: Tensor, scale: float | None = None) -> Tensor:
     for block in _blocks(matrix, scale, max(CHUNK, 4 * matrix.shape[1])):
         factor = torch.linalg.qr(torch.cat([factor, block]), mode="r").R
     return factor
-
-
-def power_of_two(value: float) -> float:
-    """Return the smallest power of two above `value` > 0, or 2¹⁰²³; scaling by it is exact."""
-    return math.ldexp(1.0, min(math.frexp(value)[1], 1023))
-
-
-def largest_entry(matrix: Tensor) -> float:
-    """Return max |a_ij| without a copy of the matrix; NaN if any entry is NaN."""
-    if matrix.numel() == 0:
-        return 0.0
-    low, high = torch.aminmax(matrix)
-    return max(-float(low), float(high)) if low == low else math.nan
-
-
-def unit_of(matrix: Tensor) -> float:
-    """Return a power of two that scales all entries to at most two; 1 for a zero matrix.
-
-    After a division by it, squares of entries do not overflow. The division is exact.
-    """
-    return power_of_two(largest_entry(matrix) or 0.5)
 
 
 def right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:

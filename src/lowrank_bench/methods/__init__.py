@@ -1,6 +1,6 @@
 """Methods: every module of this folder is one, except those that `registry.SHARED` names."""
 
-from lowrank_bench.methods.base import MatrixMethod, Method, NetworkMethod
+from lowrank_bench.methods.base import CodingMethod, MatrixMethod, Method, NetworkMethod
 from lowrank_bench.methods.registry import (
     as_method,
     make_method,
@@ -13,6 +13,7 @@ from lowrank_bench.methods.registry import (
 )
 
 __all__ = [
+    "CodingMethod",
     "MatrixMethod",
     "Method",
     "NetworkMethod",

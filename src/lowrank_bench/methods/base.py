@@ -260,9 +260,9 @@ class CodingMethod(MatrixMethod):
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:
         """Return the class of a code, which is stored as it is."""
-        from lowrank_bench.linalg.coding.coded import Coded
+        from lowrank_bench.linalg.coding.single import SingleCode
 
-        return Coded
+        return SingleCode
 
     @abstractmethod
     def code(self, problem: Problem, n_bytes: int) -> tuple[Approximation, dict[str, Any]]:
@@ -276,11 +276,11 @@ class CodingMethod(MatrixMethod):
 
     def decompose(self, problem: Problem) -> Decomposition:
         """Return the code of at most `problem.rank` bytes."""
-        from lowrank_bench.linalg.coding.coded import Coded
+        from lowrank_bench.linalg.coding.single import SingleCode
 
         n_bytes = problem.wanted_rank
         code, info = self.code(problem, n_bytes)
-        return Coded(code, n_bytes, info)
+        return SingleCode(code, n_bytes, info)
 
     def size_for(
         self, rows: int, columns: int, compression: float, budget: str = "parameters"

@@ -23,7 +23,7 @@ class Lowner(MatrixMethod):
         shrunk by a known factor.
     Cost
         Up to d³ log n inner tests, in practice between ten and a hundred, each with a few n·d²
-        operations and an SVD of a d×d matrix. Limited to 64 columns; `lp` takes a few passes at
+        operations. Limited to 64 columns; `lp` takes a few passes at
         any size.
     Guarantee
         √(xᵀMx) ≤ ‖Ax‖_p ≤ γ√(xᵀMx), where the certified γ ≤ √(d(d + 1)) is `factor` in `info`. The

@@ -18,7 +18,7 @@ class Pfp(NetworkMethod):
     Idea
         The sensitivity of a channel is the largest share, over images, patches and filters, that
         it has in the sum over the weights of one sign. Sampling channels by sensitivity keeps
-        every output within a factor 1 ± ε. One ε for all layers divides the budget, so layers with
+        every output near its value. One ε for all layers divides the budget, so layers with
         few important channels are pruned most. Filters whose outputs are added are kept or removed
         together, ranked by the largest sensitivity in any layer that reads them. Removed channels
         are cut out of the weights.
@@ -26,16 +26,19 @@ class Pfp(NetworkMethod):
         Two forwards on |S| images (about 180 for CIFAR networks), and the exact shares that upper
         bounds do not rule out; on one thread, so that the result does not depend on their number.
     Guarantee
-        With `random`, in a chain of layers: m(ε) samples keep each output within 1 ± ε with
-        probability 1 − δ. The reported ε is that of the budget; a value above 1 is vacuous. The
-        budget is never exceeded.
+        With `random` and `mixed`, exactly the wanted number of channels is drawn, and every output
+        is right on average; a bound on the tail is in `prune.draw.pivotal`. The paper's bound is
+        for m(ε) samples with replacement, and the reported ε is the one at which these are expected
+        to hold as many channels as the budget allows; a value above 1 is vacuous. The budget is
+        never exceeded, and no more is saved than asked but for one channel: where all channels that
+        contribute on the images fit, others stay too, and a warning says that images are too few.
 
     Parameters
     ----------
     variant
         `deterministic` keeps the channels with the largest sensitivities, without reweighting;
-        `random` samples and reweights; `mixed` keeps the channels that sampling would almost surely
-        keep, and samples the rest.
+        `random` samples without replacement and reweights; `mixed` keeps the channels that sampling
+        would almost surely keep, and samples the rest.
     delta
         Probability δ that the guarantee fails.
     samples

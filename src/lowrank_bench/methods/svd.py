@@ -49,7 +49,7 @@ class Svd(MatrixMethod, NetworkMethod):
         matrix = problem.matrix
         values, vectors = right_singular(matrix)
         info = {"matrix_rank": numerical_rank(values, *matrix.shape)}
-        return Projection(matrix, orient(vectors), info)
+        return Projection(matrix, orient(vectors), info, singular=values)
 
     def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
         """Return a copy of the network with factorized layers, within the budget.

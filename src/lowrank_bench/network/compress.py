@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from lowrank_bench.network.count import count
+from lowrank_bench.network.coverage import check_saved
 from lowrank_bench.network.layers import skipped_layers
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
@@ -42,7 +43,8 @@ def compress_within(
     Raises
     ------
     LowRankError
-        When the method refuses the network or the budget, or no network is fast enough.
+        When the method refuses the network or the budget, no network is fast enough, or the
+        network saves less than its layers.
     """
     if problem.budget == "latency":
         network = problem.timing.within(problem, compression, partial(method.compress, problem))
@@ -63,6 +65,11 @@ def counted(problem: NetworkProblem, model: nn.Module) -> dict[str, Any]:
     `parameters_*` are those of the targeted layers, `network_parameters_*` those of all layers,
     `macs_*` the multiply-adds of one example. `achieved_compression` is in units of the budget; for
     a budget of latency it is that of the parameters.
+
+    Raises
+    ------
+    LowRankError
+        When the network saves less than its layers.
     """
     # After several compressions, sizes are still compared with the first network.
     problem = problem.origin or problem
@@ -76,6 +83,8 @@ def counted(problem: NetworkProblem, model: nn.Module) -> dict[str, Any]:
     ]
     whole = [dense.parameters, kept.parameters, dense.macs, kept.macs]
     facts = dict(zip(COUNTED, [*targeted, *whole], strict=True))
+    saved = facts["parameters_dense"] - facts["parameters_kept"]
+    check_saved(model, dense.parameters, kept.parameters, saved)
     # Only multiply-adds of the targeted layers count against the budget, as its allowance does.
     if problem.budget == "macs":
         names = [layer.name for layer in problem.layers]

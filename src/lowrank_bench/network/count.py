@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
@@ -12,6 +13,7 @@ from lowrank_bench.layers.factorized import FactorizedEmbedding
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.network.hooks import Watcher, watching
 from lowrank_bench.network.layers import weight_of
+from lowrank_bench.network.packed import packed_numbers
 
 Counter = Callable[[Tensor, Tensor], int]  # of a module's input and output
 
@@ -23,7 +25,8 @@ class Counts:
     Attributes
     ----------
     parameters
-        Number of parameters, shared ones counted once; buffers are not counted.
+        Number of parameters, shared ones counted once, and of the weights that torch's quantized
+        modules hold packed; buffers are not counted.
     macs
         Multiply-adds of all products with stored weights: the sum of `by_module`. Products between
         activations, as in attention, are not counted, nor are normalisations and activation
@@ -78,8 +81,9 @@ def count(model: nn.Module, example: Mapping[str, Tensor]) -> Counts:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of all parameters, shared ones counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Return the number of all parameters, shared ones counted once, and of packed weights."""
+    own = sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
+    return own + sum(packed_numbers(module) for module in model.modules())
 
 
 def _counter(module: nn.Module) -> Counter | None:

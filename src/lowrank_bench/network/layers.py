@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import find_embedding
-from lowrank_bench.layers.plain import refuse_quantized, refuse_unusual
+from lowrank_bench.layers.plain import (
+    refuse_attached,
+    refuse_held,
+    refuse_quantized,
+    refuse_unusual,
+    tied_by,
+)
+from lowrank_bench.layers.sharing import overlapping
 from lowrank_bench.network.hooks import Watcher, watching
 
 KINDS: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.Linear: "linear"}
@@ -96,7 +103,7 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
             refuse_unusual(model, name, module)
         else:
             _refuse_odd(name, module)
-    _refuse_shared(model, modules)
+    refuse_shared(model, modules.values())
     return tuple(_describe(name, module, positions[name]) for name, module in modules.items())
 
 
@@ -146,9 +153,18 @@ def skipped_layers(
 
 
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
-    """Return a copy of a network with the named layers replaced; the old ones are not copied."""
-    memo = {id(model.get_submodule(name)): module for name, module in new.items()}
-    return copy.deepcopy(model, memo).eval()
+    """Return a copy of a network with the named layers replaced; the old ones are not copied.
+
+    Raises
+    ------
+    LowRankError
+        When something else in the network holds the weight of one (`layers.plain.refuse_held`).
+    """
+    memo: dict[Any, Any] = {id(model.get_submodule(name)): new[name] for name in new}
+    copied = copy.deepcopy(model, memo).eval()
+    for name in new:
+        refuse_held(name, model.get_submodule(name), memo)
+    return copied
 
 
 def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
@@ -221,21 +237,13 @@ def _refuse_unready(name: str, module: nn.Module) -> None:
 def _refuse_odd(name: str, module: nn.Module) -> None:
     """Check that the layer does nothing but its product: a replacement would lose the rest."""
     kind, plain = type(module), next(cls for cls in KINDS if isinstance(module, cls))
+    refuse_attached(name, module)
     # A subclass that keeps the plain forward computes the same product.
     if kind.forward is not plain.forward:
         raise LowRankError(
             f"layer {name!r} is a {kind.__module__}.{kind.__name__}, which does more than a "
             f"{plain.__name__}; replace it by a plain one first"
         )
-    if hasattr(module, "parametrizations"):
-        raise LowRankError(
-            f"layer {name!r} has a parametrization; make it plain with "
-            "torch.nn.utils.parametrize.remove_parametrizations"
-        )
-    # Hooks belong to the module object, and the replacement is another one.
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(module, attribute, None) for attribute in hooks):
-        raise LowRankError(f"layer {name!r} has hooks, which would be lost; remove them")
     refuse_quantized(name, weight_of(module))
     if not weight_of(module).isfinite().all():
         raise LowRankError(
@@ -243,19 +251,19 @@ def _refuse_odd(name: str, module: nn.Module) -> None:
         )
 
 
-def _refuse_shared(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    """Check that the layers share memory with no other parameter of the network."""
-    owners: dict[int, tuple[str, nn.Parameter]] = {}
-    for name, module in model.named_modules():
-        for local, parameter in module._parameters.items():
-            if parameter is None or not parameter.numel() or parameter.device.type == "meta":
-                continue
-            full = f"{name}.{local}" if name else local
-            # The parameter is kept too: a freed one's address could be used again.
-            other, _ = owners.setdefault(parameter.data_ptr(), (full, parameter))
-            pair = {full.rpartition(".")[0], other.rpartition(".")[0]}
-            if other != full and pair & modules.keys():
+def refuse_shared(model: nn.Module, layers: Collection[nn.Module]) -> None:
+    """Check that layers share memory with no other tensor of their network.
+
+    Raises
+    ------
+    LowRankError
+        When one does. A copy of a network no longer shows it, where the tensors differ.
+    """
+    for group in overlapping(model):
+        for owner, full in group:
+            others = [other for _, other in group if other != full]
+            if others and any(owner is layer for layer in layers):
                 raise LowRankError(
-                    f"{full!r} shares its memory with {other!r}; give one of them its own copy "
-                    "first, or compression would separate them"
+                    f"{full!r} shares its memory with {others[0]!r}{tied_by(model)}; tied weights "
+                    "cannot be compressed yet"
                 )

@@ -37,14 +37,23 @@ def checkpoint_batches(
                 yield f"{name}.{_span(chunk)}", tuple(batch)
 
 
+def rates_of(config: Config, method: str) -> tuple[float, ...]:
+    """Return the compressions of an entry of the configuration: its own, or the experiment's."""
+    return tuple(config.method[method].compressions or config.compressions)
+
+
 def method_batches(
-    specs: Mapping[str, tuple[Spec, ...]], size: int
-) -> Iterator[tuple[str, tuple[Spec, ...]]]:
-    """Yield the specs of `size` methods at a time, with a name."""
-    names = list(specs)
-    for start in range(0, len(names), size):
-        chunk = names[start : start + size]
-        yield _span(chunk), tuple(spec for name in chunk for spec in specs[name])
+    config: Config, specs: Mapping[str, tuple[Spec, ...]]
+) -> Iterator[tuple[str, tuple[Spec, ...], tuple[float, ...]]]:
+    """Yield the specs of some methods at a time, with a name and their compressions."""
+    size = config.jobs.methods_per_job
+    by_rates: dict[tuple[float, ...], list[str]] = {}
+    for name in specs:
+        by_rates.setdefault(rates_of(config, name), []).append(name)
+    for rates, names in by_rates.items():
+        for start in range(0, len(names), size):
+            chunk = names[start : start + size]
+            yield _span(chunk), tuple(spec for name in chunk for spec in specs[name]), rates
 
 
 def _span(names: Sequence[str]) -> str:

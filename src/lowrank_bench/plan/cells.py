@@ -117,8 +117,10 @@ class Spec:
     needs
         Names of the facts that the method needs in addition to the weights (`problem.FACTS`).
     settings
-        Settings of the experiment: the `budget`, unless it is that of embeddings in parameters,
-        and the calibration data of whole networks.
+        Settings of the experiment that are part of the key: the budget, unless it is that of
+        embeddings in parameters, and the calibration data of whole networks.
+    budget
+        Unit of the compression.
     """
 
     method: str
@@ -129,11 +131,7 @@ class Spec:
     nested: bool = True
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def budget(self) -> str:
-        """Return the unit of the compression."""
-        return str(self.settings.get("budget", "parameters"))
+    budget: str = "parameters"
 
     def key(self, checkpoint: Checkpoint, compression: float) -> str:
         """Key of the decomposition of a checkpoint that serves a compression."""

@@ -12,6 +12,7 @@ from lowrank_bench.plan.batching import (
     checkpoint_batches,
     fetch_batches,
     method_batches,
+    rates_of,
 )
 from lowrank_bench.plan.cells import DENSE, Cell, Checkpoint, Job
 from lowrank_bench.plan.checkpoints import checkpoints_of
@@ -99,7 +100,8 @@ def _check_bounded(config: Config, checkpoints: Checkpoints, specs: Mapping[str,
         len(batch) * sum(map(len, specs[config.target_of(config.model[name])].values()))
         for (name, _), batch in checkpoints.items()
     )
-    count *= len(config.compressions) * len(config.finetune_epochs)
+    most_rates = max(len(rates_of(config, name)) for name in config.method)
+    count *= most_rates * len(config.finetune_epochs)
     if count > MOST_CELLS:
         raise LowRankError(
             f"the experiment {config.name} has {count:,} cells, at most {MOST_CELLS:,} are "
@@ -115,10 +117,9 @@ def _compressed(
     factorized, evaluated = [], []
     for name, batch in checkpoint_batches(config, checkpoints, config.jobs.tasks_per_job):
         target = config.target_of(config.model[batch[0].model])
-        for methods, chunk in method_batches(specs[target], config.jobs.methods_per_job):
+        for methods, chunk, rates in method_batches(config, specs[target]):
             title = f"{name}.{methods}"
-            parts: dict[str, Any] = {"checkpoints": batch, "specs": chunk}
-            parts["compressions"] = tuple(config.compressions)
+            parts: dict[str, Any] = {"checkpoints": batch, "specs": chunk, "compressions": rates}
             factorized.append(_job("factorize", title, **parts))
             if 0 in config.finetune_epochs:
                 code = _evaluation_code(config, batch[0])
@@ -135,9 +136,15 @@ def _retrained(config: Config, checkpoints: Checkpoints, specs: Mapping[str, Spe
             continue
         dense, iterative = _dense(config, batch[0]), config.protocol == "iterative"
         code = finetune_code(dense.pop("code"), batch[0].modality, iterative)
-        rates = {"compressions": tuple(config.compressions), "protocol": config.protocol}
         entries = specs[config.target_of(config.model[batch[0].model])]
-        methods = {method: {**rates, "specs": entry} for method, entry in entries.items()}
+        methods = {
+            method: {
+                "compressions": rates_of(config, method),
+                "protocol": config.protocol,
+                "specs": entry,
+            }
+            for method, entry in entries.items()
+        }
         both: dict[str, Any] = {"checkpoints": batch, "finetune_epochs": epochs, "code": code}
         jobs += [
             _job("finetune", f"{name}.{title}", **both, **parts)

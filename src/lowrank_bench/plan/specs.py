@@ -11,7 +11,7 @@ from lowrank_bench.plan.cells import DENSE, Spec
 from lowrank_bench.plan.code import method_code
 from lowrank_bench.store.digest import canonical
 
-BYTES = "bytes"
+PARAMETERS, BYTES = "parameters", "bytes"
 Specs = dict[str, tuple[Spec, ...]]
 
 
@@ -32,7 +32,8 @@ def specs_by_target(config: Config) -> dict[str, Specs]:
 
 def dense_spec(config: Config, target: str) -> Spec:
     """Return the pseudo-method of the network as trained."""
-    return Spec(DENSE, {}, target, DENSE, "", settings=_settings(config, target))
+    settings = _settings(config, target)
+    return Spec(DENSE, {}, target, DENSE, "", settings=settings, budget=_budget(config, target))
 
 
 def _check_all_run(config: Config, specs: Mapping[str, Specs]) -> None:
@@ -60,6 +61,11 @@ def _check_distinct(specs: Mapping[str, Sequence[Spec]]) -> None:
                     "take one of them out"
                 )
             seen[key] = name
+
+
+def _budget(config: Config, target: str) -> str:
+    """Return what a compression of a target limits."""
+    return config.budget if target != "embedding" or config.budget == BYTES else PARAMETERS
 
 
 def _settings(config: Config, target: str) -> dict[str, Any]:
@@ -105,4 +111,5 @@ def _entry_specs(config: Config, name: str, target: str) -> Iterator[Spec]:
             nested=method.nested and target == "embedding",
             needs=method.needs,
             settings=_settings(config, target),
+            budget=_budget(config, target),
         )

@@ -5,8 +5,8 @@ from functools import partial
 
 import torch
 
-from lowrank_bench.methods import MatrixMethod, Method, NetworkMethod
-from lowrank_bench.testing import declaration, matrix_checks, network_checks
+from lowrank_bench.methods import CodingMethod, MatrixMethod, Method, NetworkMethod
+from lowrank_bench.testing import coding_checks, declaration, matrix_checks, network_checks
 
 Check = Callable[[], None]
 
@@ -37,7 +37,10 @@ def check_method(method: Method) -> None:
 def _checks(method: Method) -> Iterator[tuple[str, Check]]:
     for function in declaration.CHECKS:
         yield function.__name__, partial(function, method)
-    if isinstance(method, MatrixMethod) and "embedding" in method.targets:
+    if isinstance(method, CodingMethod):
+        for check in coding_checks.CHECKS:
+            yield check.__name__, partial(check, method)
+    elif isinstance(method, MatrixMethod) and "embedding" in method.targets:
         yield from _matrix_checks(method)
     if isinstance(method, NetworkMethod):
         for target in [target for target in method.targets if target != "embedding"]:

@@ -36,7 +36,7 @@ def outputs(model: nn.Module, target: str) -> Tensor:
 
 
 def check_budget(method: NetworkMethod, target: str, compression: float) -> None:
-    """Check that a budget is not exceeded, and that the report counts what is stored."""
+    """Check that a budget is not exceeded, and that the report counts what is stored and left."""
     model, report = run(method, target, compression)
     assert report.compression >= compression - 1e-9
     layers = {layer["name"]: model.get_submodule(layer["name"]) for layer in report.layers}
@@ -44,6 +44,9 @@ def check_budget(method: NetworkMethod, target: str, compression: float) -> None
     assert report.parameters_kept == stored
     assert report.network_parameters_kept == sum(p.numel() for p in model.parameters())
     assert is_near(report.compression, 1 - stored / report.parameters_dense)
+    left = sum(module["parameters"] for module in report.skipped)
+    reached = report.parameters_dense + left + report.other_parameters
+    assert reached == report.network_parameters_dense
 
 
 def check_multiply_adds(method: NetworkMethod, target: str) -> None:

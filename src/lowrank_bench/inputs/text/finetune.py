@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from lowrank_bench.device import autocast
+from lowrank_bench.device import autocast, loss_precision, trained_in
 from lowrank_bench.inputs.state import NumpyRandom, Stateful, TorchRandom
 from lowrank_bench.inputs.text.batches import Collator, shuffled
 from lowrank_bench.inputs.text.encode import Encoded
@@ -74,7 +74,8 @@ def finetune(
 
         parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
         parts |= {"batches": NumpyRandom(rng), "dropout": TorchRandom()}
-        summary = Training(parts, batches, step, watch).run(recipe["epochs"], per_epoch)
+        with trained_in(model, recipe["precision"], device):
+            summary = Training(parts, batches, step, watch).run(recipe["epochs"], per_epoch)
     model.eval()
     return summary
 
@@ -118,8 +119,9 @@ def _loss(
     with autocast(device, precision):
         logits = model(**batch).logits
     if logits.shape[-1] == 1:
-        return nn.functional.mse_loss(logits.float().squeeze(-1), target.float())
-    return nn.functional.cross_entropy(logits.float(), target)
+        scores = loss_precision(logits).squeeze(-1)
+        return nn.functional.mse_loss(scores, target.to(scores.dtype))
+    return nn.functional.cross_entropy(loss_precision(logits), target)
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

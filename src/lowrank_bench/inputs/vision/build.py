@@ -129,6 +129,10 @@ def _family(architecture: str, shortcut: str | None, sizes: dict[str, int], size
 def _initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            # Last bits of normal numbers depend on the processor: draw more bits than are kept.
+            weight = torch.empty_like(module.weight, dtype=torch.float64)
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+            with torch.no_grad():
+                module.weight.copy_(weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

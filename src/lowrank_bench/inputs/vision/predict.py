@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lowrank_bench.device import dtype_of
 from lowrank_bench.inputs.vision.images import Encoded, batches
 from lowrank_bench.inputs.vision.settings import ImageSettings
 from lowrank_bench.network.forward import logits_of
@@ -32,7 +33,7 @@ def predict(
         For each label of the task, the number of its output; None when they agree.
     """
     size = max(1, PIXELS * max_tokens // processor.size**2)
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    dtype = dtype_of(model)
     with torch.inference_mode():
         parts = [
             logits_of(model(pixel_values=inputs["pixel_values"].to(dtype))).float().cpu()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.device import autocast
+from lowrank_bench.device import autocast, dtype_of, loss_precision, trained_in
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.state import Stateful, TorchRandom
 from lowrank_bench.inputs.training_loop import Training, Watch
@@ -59,7 +59,7 @@ def train(
         """Train on one batch and return its loss."""
         rows = batch.tolist()
         images = training_images(encoded, rows, _augment(recipe), generator, device)
-        inputs = normalise(images, processor)
+        inputs = normalise(images, processor).to(dtype_of(model))
         target = torch.as_tensor(encoded.labels[rows], device=device)
         # The rate at the end of the step, just before a milestone that falls on it.
         moment = start + (training.progress.steps + 1) / per_epoch - 1e-9
@@ -73,7 +73,8 @@ def train(
         "random": TorchRandom(generator),
     }
     training = Training(parts, batches, step, watch)
-    summary = training.run(recipe["epochs"], per_epoch)
+    with trained_in(model, recipe["precision"], device):
+        summary = training.run(recipe["epochs"], per_epoch)
     _set_format(model, device, torch.contiguous_format)
     model.eval()
     return summary
@@ -127,7 +128,7 @@ def _step(
 ) -> float:
     with autocast(inputs.device, precision):
         logits = logits_of(model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)))
-    loss = nn.functional.cross_entropy(logits.float(), target)
+    loss = nn.functional.cross_entropy(loss_precision(logits), target)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     optimizer.step()

@@ -11,7 +11,7 @@ from lowrank_bench.linalg.certificates.lower_bounds import LowerBounds, slack
 from lowrank_bench.linalg.certificates.rounding import gamma
 from lowrank_bench.linalg.ellipsoid.lewis import LewisWeights
 from lowrank_bench.linalg.factors import Approximation, ClusteredFactors, Factors
-from lowrank_bench.linalg.gram import largest_entry, unit_of
+from lowrank_bench.linalg.units import largest_entry, unit_of
 
 CHUNK = 2048  # rows per block
 _norm = torch.linalg.vector_norm
@@ -69,7 +69,7 @@ def certify(
     scale = bounds.unit / unit  # a power of two between units: exact
     bounded = {name: (least * scale, by) for name, (least, by) in best.items()}
     return {
-        name: _report(error, norm, margin, unit, *bounded.get(name, (None, None)))
+        name: report_norm(error, norm, margin, unit, *bounded.get(name, (None, None)))
         for name, error, norm, margin in zip(NORMS, errors, norms, margins, strict=True)
     }
 
@@ -255,10 +255,27 @@ def _block_norms(rows: Tensor, p: float) -> Tensor:
     return torch.stack([*fixed, _norm(rows, p), _norm(lengths, p)])
 
 
-def _report(
+def report_norm(
     error: float, norm: float, margin: float, unit: float, bound: float | None, by: str | None
 ) -> dict[str, Any]:
-    """Return what `certify` says about one norm, from numbers in units of `unit`."""
+    """Return what `certify` says about one norm, from numbers in units of `unit`.
+
+    Parameters
+    ----------
+    error, norm
+        Norms of the error and of the matrix.
+    margin
+        What rounding can have taken from the error.
+    unit
+        The unit of all numbers.
+    bound, by
+        Lower bound on every error of the rank, and its name; None if none is known.
+
+    Raises
+    ------
+    LowRankError
+        When the error overflows.
+    """
     if not math.isfinite(error * unit):
         raise LowRankError("the error of the factors overflows float64; scale the matrix down")
     within = None

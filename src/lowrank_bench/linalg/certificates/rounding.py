@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.gram import gram, unit_of
+from lowrank_bench.linalg.gram import gram
+from lowrank_bench.linalg.units import unit_of
 
 UNIT = 2.0**-53
 SAFE = (1e-60, 1e60)  # units between which neither powers nor reciprocals leave float64

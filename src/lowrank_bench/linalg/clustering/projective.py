@@ -20,7 +20,7 @@ from lowrank_bench.linalg.clustering.moves import better_labels
 from lowrank_bench.linalg.clustering.partition import consecutive_parts, leading_vectors
 from lowrank_bench.linalg.clustering.seeding import random_start, residual_start
 from lowrank_bench.linalg.clustering.subspaces import Fitter, Rows, Subspaces
-from lowrank_bench.linalg.gram import largest_entry, unit_of
+from lowrank_bench.linalg.units import largest_entry, unit_of
 
 SMOOTHING = 1e-6  # ε as a fraction of the root mean square length of the rows
 

@@ -1,1 +1,5 @@
-"""Tables in integers of few bits: packing, quantizers, the allocation of bits, and codes."""
+"""Tables stored in few bits: packed integers, their codebooks, and who gets how many bits.
+
+A quantizer gives every number the same bits, low rank gives 32 or none; both are corners of one
+allocation over (band of rows, direction). Import from the submodules.
+"""

@@ -1,48 +1,101 @@
-"""The decomposition of a method that codes: one code, kept as it is."""
+"""What all coded tables share: bytes that are counted exactly, and rows decoded on demand."""
 
-from collections.abc import Mapping
-from typing import Any, Self
+import math
+from abc import abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.decomposition import Decomposition
 from lowrank_bench.linalg.factors import Approximation, restore
 
-BYTES = "n_bytes"
 
+class Coded(Approximation):
+    """An n×d matrix stored in bytes; `rows` decodes those that are asked for, in float32.
 
-class Coded(Decomposition):
-    """A code for one budget of bytes.
-
-    Parameters
-    ----------
-    code
-        The code, whose tensors are stored in the types that they have.
-    n_bytes
-        The budget that the code was computed for.
-    info
-        Facts about the computation.
+    The tensors keep their types: another precision of the network changes nothing here. The
+    integer tensor that marks the kind holds all sizes; its last entry is a power of two by which
+    every decoded row is multiplied, so that half-precision scales never leave their range.
     """
 
-    def __init__(
-        self, code: Approximation, n_bytes: int, info: dict[str, Any] | None = None
-    ) -> None:
-        self._code, self.n_bytes, self.info = code, n_bytes, dict(info or {})
+    @property
+    def n_bytes(self) -> int:
+        """Return every byte that is stored: the bytes of all `tensors()`."""
+        return sum(value.numel() * value.element_size() for value in self.tensors().values())
 
-    def factors(self, rank: int) -> Approximation:
-        """Return the code; `rank` must be the bytes that it was computed for."""
-        if rank != self.n_bytes:
-            raise LowRankError(f"this code is for {self.n_bytes} bytes, not {rank}")
-        return self._code
+    @property
+    def index_bits(self) -> int:
+        """Return the bits of all integers: codes, tables, labels and sizes."""
+        stored = self.tensors().values()
+        whole = (value for value in stored if not value.is_floating_point())
+        return sum(8 * value.numel() * value.element_size() for value in whole)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the code, and its budget."""
-        return {**self._code.tensors(), BYTES: torch.tensor(self.n_bytes)}
+    @property
+    def rank(self) -> int:
+        """Return the largest possible rank."""
+        return min(self.shape)
 
-    @classmethod
-    def from_tensors(cls, matrix: Tensor, tensors: Mapping[str, Tensor]) -> Self:
-        """Return the stored code, on the device of `matrix`."""
-        parts = {name: value for name, value in tensors.items() if name != BYTES}
-        return cls(restore(parts).to(device=matrix.device), int(tensors[BYTES]))
+    @abstractmethod
+    def decode(self, ids: Tensor) -> Tensor:
+        """Return the rows `ids` (m int64, in range), m×d float32, each decoded on its own."""
+
+    @abstractmethod
+    def with_exponent(self, exponent: int) -> Self:
+        """Return a copy whose rows are multiplied by 2^`exponent` in all."""
+
+    @property
+    @abstractmethod
+    def exponent(self) -> int:
+        """Return the power of two that multiplies every row."""
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Return the rows `ids` (m int64), m×d float32; a repeated id is decoded once.
+
+        Raises
+        ------
+        LowRankError
+            If an id is negative or not below n.
+        """
+        distinct, places = torch.unique(ids, return_inverse=True)
+        if len(distinct) and not 0 <= int(distinct[0]) <= int(distinct[-1]) < self.shape[0]:
+            raise LowRankError(f"rows are numbered 0 to {self.shape[0] - 1}; an id is outside")
+        return self.decode(distinct)[places]
+
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return rows `start` to `stop`, by default all of them, in float32."""
+        device = next(iter(self.tensors().values())).device
+        whole = torch.arange(self.shape[0], device=device)[start:stop]
+        parts = [self.decode(part) for part in whole.split(4096)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.shape[1], device=device)
+
+    def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Self:
+        """Return a copy on another device; `dtype` is ignored, stored types are the format."""
+        moved = {name: value.to(device=device) for name, value in self.tensors().items()}
+        copy = restore(moved)
+        assert isinstance(copy, type(self))
+        return copy
+
+    def scaled(self, unit: float) -> Self:
+        """Return the code of the matrix times `unit`, a power of two."""
+        fraction, power = math.frexp(unit)
+        if fraction != 0.5:
+            raise LowRankError(f"a coded table can be scaled by a power of two, not by {unit}")
+        return self.with_exponent(self.exponent + power - 1)
+
+
+def power(exponent: int) -> float:
+    """Return 2^`exponent`, or the nearest number that float64 holds."""
+    return math.ldexp(1.0, max(-1074, min(1023, exponent)))
+
+
+def relative_error(matrix: Tensor, coded: Approximation, weights: Tensor | None = None) -> float:
+    """Return √(Σ w_i ‖a_i − b_i‖² / Σ w_i ‖a_i‖²), from one block of rows at a time."""
+    error = total = 0.0
+    for start in range(0, len(matrix), 4096):
+        part = matrix[start : start + 4096].double()
+        weight = 1.0 if weights is None else weights[start : start + 4096].double()
+        left = part - coded.dense(start, start + 4096).double()
+        error += float((weight * left.square().sum(1)).sum())
+        total += float((weight * part.square().sum(1)).sum())
+    return math.sqrt(error / total) if total > 0 else 0.0

@@ -17,13 +17,8 @@ from lowrank_bench.linalg.ellipsoid.lewis_map import (
     Rows,
 )
 from lowrank_bench.linalg.ellipsoid.quadratic_form import QuadraticForm
-from lowrank_bench.linalg.gram import (
-    CHUNK,
-    largest_entry,
-    numerical_rank,
-    right_singular,
-    triangular_factor,
-)
+from lowrank_bench.linalg.gram import CHUNK, numerical_rank, right_singular, triangular_factor
+from lowrank_bench.linalg.units import largest_entry
 
 # Condition accepted in an orthonormal basis, where it is bounded: no other coordinates are better.
 LAST_RESORT = 1e12

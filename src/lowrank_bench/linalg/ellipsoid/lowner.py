@@ -59,17 +59,21 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     1. Coordinates y = Bx with A = U·B, where U has orthonormal columns. There ‖y‖₂ ≤ ‖Uy‖_p for
        p ≤ 2, and n^{1/p−1/2}‖y‖₂ ≤ ‖Uy‖_p for p ≥ 2, so the initial ball contains L for any scaling
        of the rows of A.
-    2. Inner test: take the endpoints z of the r axes of the ellipsoid E = {y : ‖F⁻¹y‖₂ ≤ 1}. Stop
-       if each z/√(r + 1) is in L. Every y in E is Σ c_j z_j with Σ c_j² ≤ 1, so ‖Uy‖_p is then at
-       most √(Σ ‖Uz_j‖_p²) ≤ √(r(r + 1)) on E; the first bound is returned as `factor`. L contains
-       the points ±z_j/‖Uz_j‖_p. The least ellipsoid around such points on r orthogonal axes has
-       them as the ends of its axes, so the least around L has at least 1/Π‖Uz_j‖_p times the
-       volume of E; the r-th root of this product is returned as `volume`.
+    2. Inner test: take the r columns z of F, for the ellipsoid E = {Fc : ‖c‖₂ ≤ 1}. Stop if each
+       z/√(r + 1) is in L. Every y in E is Σ c_j z_j with Σ c_j² ≤ 1, so ‖Uy‖_p is then at most
+       √(Σ ‖Uz_j‖_p²) ≤ √(r(r + 1)) on E; the first bound is returned as `factor`. L contains the
+       points ±z_j/‖Uz_j‖_p. The least ellipsoid around points ±λ_j e_j has them as the ends of its
+       axes, and F maps least ellipsoids to least ones, so the least around L has at least
+       1/Π‖Uz_j‖_p times the volume of E; the r-th root of this product is returned as `volume`.
+       The published code tests the ends of the axes of E instead. Axes of nearly equal length
+       turn with the last bit of F, and after a few tests every processor has another ellipsoid;
+       the columns of F change as little as F does.
     3. Separation oracle: for a z that fails, the subgradient g = Uᵀ(sign(Uz)|Uz|^{p−1}) divided by
        ‖Uz‖_p^{p−1} has g·z = ‖Uz‖_p and g·y ≤ ‖Uy‖_p, so L lies between g·y ≤ 1 and g·y ≥ −1.
     4. Shallow cut: E becomes the smallest ellipsoid around its part between the two planes. All
-       failing axes cut in turn, the worst first. The first cut after a test multiplies the volume
-       by about 1 − 1/(4r²) or less, which bounds the tests by O(r³ log n); far fewer are needed.
+       failing columns cut in turn, the worst first. The first cut after a test multiplies the
+       volume by about 1 − 1/(4r²) or less, which bounds the tests by O(r³ log n); far fewer are
+       needed.
 
     Parameters
     ----------
@@ -149,21 +153,18 @@ class _Body:
 
 
 def _enclose(body: _Body, limit: int) -> tuple[Tensor, Tensor, int, int]:
-    """Return F, ‖Uz‖_p at the ends of the axes, the cuts and the inner tests."""
+    """Return F, ‖Uz‖_p of its columns z, the cuts and the inner tests."""
     dimension = body.basis.shape[1]
     identity = torch.eye(dimension, dtype=body.basis.dtype, device=body.basis.device)
     outer, cuts = identity * body.radius(), 0
     for tests in range(1, limit + 1):
-        # F = D·diag(l)·Vᵀ: the axes of E are the columns of D times l.
-        directions, lengths, _ = torch.linalg.svd(outer)
-        # The inner test: E is tight once all ends of its axes lie in √(d+1) times the body.
-        norms, gradients = body.support(directions * lengths)
+        norms, gradients = body.support(outer)
         if float(norms.max()) <= math.sqrt(dimension + 1) * (1 + 1e-12):
             return outer, norms, cuts, tests
         # Each end outside gives a half space that holds the body: cut E by it, farthest first.
-        for axis in norms.argsort(descending=True).tolist():
-            if float(norms[axis]) > math.sqrt(dimension + 1):
-                outer, done = _cut(outer, gradients[:, axis])
+        for column in norms.argsort(descending=True).tolist():
+            if float(norms[column]) > math.sqrt(dimension + 1):
+                outer, done = _cut(outer, gradients[:, column])
                 cuts += done
     raise LowRankError(
         f"the ellipsoid method for p = {body.p:g} did not finish in {limit} inner tests; "

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.gram import unit_of
+from lowrank_bench.linalg.units import unit_of
 from lowrank_bench.problem import Problem
 
 RIDGE = 1e-4  # as a fraction of the mean squared length of a feature

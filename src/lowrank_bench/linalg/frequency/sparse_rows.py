@@ -9,7 +9,7 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import KEPT, OFFSET, SparseFactors
 from lowrank_bench.linalg.frequency.pursuit import combination, matching_pursuit
-from lowrank_bench.linalg.gram import unit_of
+from lowrank_bench.linalg.units import unit_of
 
 PRICE = 1.5  # numbers stored per term: its coefficient, and a 16-bit row index
 ROW_PRICE = 0.25  # numbers stored per row: an 8-bit count of terms

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.gram import unit_of
+from lowrank_bench.linalg.units import unit_of
 
 # The smoothing ε in units of the median of |A|. It falls from FIRST to MIDDLE during most sweeps;
 # below MIDDLE, the weights tie each row to the entries that it already fits.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.decomposition import complete
-from lowrank_bench.linalg.gram import CHUNK, right_singular, unit_of
+from lowrank_bench.linalg.gram import CHUNK, right_singular
+from lowrank_bench.linalg.units import unit_of
 
 FIRST, LAST, FALL = 1e-1, 1e-6, 0.1  # the smoothing ε, in units of the median row length
 
