@@ -142,7 +142,9 @@ def test_every_metric_has_a_function_and_is_better_when_higher():
     assert set(METRICS) == set(glue_metric.FUNCTIONS)
     truth = np.array([0, 1, 1, 0, 1])
     for name, metric in METRICS.items():
-        best = compute([name], truth, truth)[name]
+        # Perfect labels and scores are the true ones, perfect cosines are all one.
+        perfect = np.ones(5) if metric.kind == "agreement" else truth
+        best = compute([name], perfect, truth)[name]
         worse = compute([name], np.array([1, 1, 0, 0, 1]), truth)[name]
         assert (best == pytest.approx(1)) is metric.higher_is_better
         assert (best > worse) is metric.higher_is_better

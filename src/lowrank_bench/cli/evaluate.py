@@ -58,8 +58,9 @@ def _print_scores(options: Namespace, config: Any) -> None:
         model, dense = _encoders(model, task, options)
     else:
         _check_classifies(model, options)
-        order = _output_order(model.config, task.labels, options.model)
     processor = _processor(model, task, options.model, options.trust_remote_code)
+    if task.modality != SIMILARITY:
+        order = _output_order(model.config, task.labels, options.model)
     data = runner.ensure(DataStep(task_data(config, options.task)))
     missing = data.manifest["missing"]
     device = best_device(config.evaluation.device)

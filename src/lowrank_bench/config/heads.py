@@ -1,14 +1,44 @@
 """What fits a task: one for networks with a head, or one for networks as encoders of sentences."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lowrank_bench.config.entries import Task
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 COSINE = "cosine_to_dense"  # the metric of sentence vectors
 
 
-def head_fault(task: "Task") -> str:
+class TaskParts(Protocol):
+    """The keys of a task (`config.entries.Task`) that are looked at here."""
+
+    @property
+    def label(self) -> str | None:
+        """Column of the labels."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the labels."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Columns of the inputs."""
+
+    @property
+    def modality(self) -> str:
+        """Kind of the task."""
+
+    @property
+    def pooling(self) -> str | None:
+        """How hidden states become a vector."""
+
+    @property
+    def recipe(self) -> Any:
+        """Settings of training."""
+
+    @property
+    def evaluation(self) -> Sequence[Any]:
+        """Splits with their metrics."""
+
+
+def head_fault(task: TaskParts) -> str:
     """Return what a task for networks with a head may not have; empty where nothing is wrong."""
     if task.label is None:
         return "label = None leaves nothing to learn; name the column of labels"
@@ -25,7 +55,7 @@ def head_fault(task: "Task") -> str:
     return ""
 
 
-def similarity_fault(task: "Task") -> str:
+def similarity_fault(task: TaskParts) -> str:
     """Return what is wrong with a task of similarity; empty where nothing is."""
     if task.labels:
         return (
@@ -48,5 +78,5 @@ def similarity_fault(task: "Task") -> str:
     return ""
 
 
-def _metrics(task: "Task") -> set[str]:
+def _metrics(task: TaskParts) -> set[str]:
     return {metric for entry in task.evaluation for metric in entry.metrics}

@@ -152,6 +152,8 @@ class CheckpointEvaluator:
 
     def _splits(self) -> dict[str, Encoded]:
         """Return the rows of each split, read once, with what the dense network says of them."""
+        if self._rows is None and self.checkpoint.modality != "similarity":
+            self._rows = self._encoded()  # of classifiers the dense network need not be asked
         if self._rows is None:
             settings = self.runner.settings
             dense = in_precision(self.model, settings.precision)

@@ -1,0 +1,122 @@
+"""Networks as encoders of sentences, against a slow computation with transformers alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lowrank_bench.config import load_config
+from lowrank_bench.errors import LowRankError
+from lowrank_bench.inputs.modality import modality_of
+from lowrank_bench.plan.grid import make_plan
+from lowrank_bench.score.metrics import compute, predict_labels
+from lowrank_bench.stages.evaluate import CellStep
+from lowrank_bench.stages.record import read_record
+from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.settings import Settings
+from lowrank_bench.store.store import Store
+from lowrank_bench.synthetic.networks import build_network
+
+CONF = Path(__file__).parents[1] / "conf"
+TASK = ["model=[quick_bert]", "task=[quick_stsb_zero_shot]", "method=[svd]"]
+SIMILARITY = modality_of("similarity")
+SPEC = {"kind": "synthetic", "architecture": "bert", "seed": 0, "sizes": {}}
+INPUTS = {"columns": ["sentence1", "sentence2"], "label": "label", "labels": [], "max_length": 64}
+
+
+def pairs(count=20):
+    words = np.random.default_rng(0).choice(
+        ["the", "cat", "a", "dog", "runs", "and"], (count, 2, 9)
+    )
+    left = [" ".join(row[: 3 + i % 6]) for i, row in enumerate(words[:, 0])]
+    right = [" ".join(row[: 2 + i % 7]) for i, row in enumerate(words[:, 1])]
+    scores = np.random.default_rng(1).random(count)
+    return pd.DataFrame({"sentence1": left, "sentence2": right, "label": scores})
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_cosines_are_those_of_sentences_encoded_one_by_one(pooling):
+    rows = pairs()
+    model, tokenizer = SIMILARITY.initial_network(SPEC, None, INPUTS, 0)
+    encoded = SIMILARITY.encode(rows, tokenizer, {**INPUTS, "pooling": pooling})
+    encoded = SIMILARITY.with_dense(model, tokenizer, encoded, 256, "cpu")
+    cosines = SIMILARITY.predict(model, tokenizer, encoded, 256)
+
+    def vector(text):
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        return states.mean(0) if pooling == "mean" else states[0]
+
+    truth = [
+        torch.cosine_similarity(vector(a), vector(b), dim=0).item()
+        for a, b in zip(rows["sentence1"], rows["sentence2"], strict=True)
+    ]
+    np.testing.assert_allclose(cosines[:, 0], truth, atol=1e-5)
+    np.testing.assert_allclose(cosines[:, 1:], 1, atol=1e-6)
+
+
+def test_the_cosine_to_the_dense_network_is_that_of_two_networks():
+    rows = pairs()
+    model, tokenizer = SIMILARITY.initial_network(SPEC, None, INPUTS, 0)
+    other, _ = build_network("bert", 0, 1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        table = other.get_input_embeddings().weight
+        table += 0.05 * torch.randn(table.shape)
+    other = other.base_model.eval()
+    encoded = SIMILARITY.encode(rows, tokenizer, {**INPUTS, "pooling": "mean"})
+    compared = SIMILARITY.with_dense(model, tokenizer, encoded, 256, "cpu")
+    cosines = SIMILARITY.predict(other, tokenizer, compared, 256)
+
+    def vector(network, text):
+        with torch.no_grad():
+            return network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+
+    for place, column in enumerate(INPUTS["columns"], start=1):
+        truth = [
+            torch.cosine_similarity(vector(model, text), vector(other, text), dim=0).item()
+            for text in rows[column]
+        ]
+        np.testing.assert_allclose(cosines[:, place], truth, atol=1e-5)
+    agreement = predict_labels(cosines, "agreement")
+    np.testing.assert_allclose(agreement, cosines[:, 1:].mean(axis=1))
+    value = compute(["cosine_to_dense"], agreement, rows["label"].to_numpy())
+    assert value["cosine_to_dense"] == pytest.approx(agreement.mean())
+
+
+def test_one_checkpoint_whatever_the_seeds_and_nothing_is_trained(tmp_path):
+    config = load_config(CONF, [*TASK, "seeds=[3,4]", "compressions=[0.5]"])
+    plan = make_plan(config)
+    (cell,) = plan.evaluate[0].cells()
+    assert cell.checkpoint.seed == 0
+    assert len(plan.cells()) == 2
+    runner = Runner(Store(tmp_path), Settings(device="cpu"))
+    for each in plan.cells():
+        runner.ensure(CellStep(each))
+    records = {each.spec.method: read_record(each, runner.store) for each in plan.cells()}
+    dense = records["dense"].predictions["validation"]
+    np.testing.assert_allclose(dense[:, 1:], 1, atol=1e-6)
+    assert records["svd"].predictions["validation"][:, 1:].mean() < 1 - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("finetune_epochs=[1]", "trains after compression"),
+        ("task.quick_stsb_zero_shot.labels=[a,b]", "are for classifiers"),
+        ("task.quick_stsb_zero_shot.recipe={epochs: 1}", "trains nothing"),
+        ("task.quick_stsb_zero_shot.evaluation.0.metrics=[accuracy]", "is for classification"),
+        ("task.quick_stsb_zero_shot.label=null", "compares the cosine of two sentences"),
+    ],
+)
+def test_what_does_not_fit_is_refused(override, said):
+    with pytest.raises(LowRankError, match=said):
+        load_config(CONF, [*TASK, override])
+
+
+def test_sentence_vectors_are_no_metric_of_a_classifier():
+    with pytest.raises(LowRankError, match="compares sentence vectors"):
+        words = ["model=[quick_bert]", "task=[quick_cola]", "method=[svd]"]
+        load_config(CONF, [*words, "task.quick_cola.evaluation.0.metrics=[cosine_to_dense]"])
