@@ -117,6 +117,6 @@ def test_what_does_not_fit_is_refused(override, said):
 
 
 def test_sentence_vectors_are_no_metric_of_a_classifier():
+    words = ["model=[quick_bert]", "task=[quick_cola]", "method=[svd]"]
     with pytest.raises(LowRankError, match="compares sentence vectors"):
-        words = ["model=[quick_bert]", "task=[quick_cola]", "method=[svd]"]
         load_config(CONF, [*words, "task.quick_cola.evaluation.0.metrics=[cosine_to_dense]"])
