@@ -154,7 +154,7 @@ INSIDE = f"data/aa/{'aa' * 8}"
 GOOD = (f"cell/dd/{'dd' * 8}.safetensors", sealed(CELL))
 LEADING_OUT = [
     ("../evil", b"x"),
-    ("/tmp/evil", b"x"),
+    ("/evil", b"x"),
     ("evil", b"x"),
     ("data/../../evil", b"x"),
     (f"{INSIDE}/../../../../evil", b"x"),

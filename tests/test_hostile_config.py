@@ -291,7 +291,7 @@ BOMBS = {
     "size": "a: [" + "x, " * 400_000 + "]\n",
     "digits": f"seeds: [{'1' * 5000}]\n",
     "date": "title: 2021-13-45\nseeds: [2021-13-45]\n",
-    "hydra": "hydra: {run: {dir: /tmp/x}}\n",
+    "hydra": "hydra: {run: {dir: /elsewhere/x}}\n",
     "list": "model: [a]\n",
     "null": "task: null\n",
     "text": "method: svd\n",

@@ -1,7 +1,6 @@
 """PFP: sensitivities and kept channels against loops over its formulas, budgets and errors."""
 
 import copy
-import warnings
 from itertools import product
 from math import ceil, log
 
@@ -11,53 +10,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_sensitivity import inputs_of, kept_units, layer_sensitivity
+from pfp_networks import NETWORKS, images, network, problem
 from torch import nn
 
-from lowrank_bench.errors import LowRankError, LowRankWarning
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.vision.build import build_network
 from lowrank_bench.methods import make_method
 from lowrank_bench.network.count import count
 from lowrank_bench.network.layers import find_layers
 from lowrank_bench.network.problem import NetworkProblem
-from lowrank_bench.prune.draw import calibrated, draw, inclusion, pivotal
 from lowrank_bench.prune.examples import first_examples
 from lowrank_bench.prune.graph import slice_network, trace
 from lowrank_bench.prune.provable import unit_sensitivities
 from lowrank_bench.prune.sample_size import Pool, expected_distinct, images_needed
-from lowrank_bench.prune.select import Budget, graph_of
 from lowrank_bench.prune.sensitivity import sensitivities
-from lowrank_bench.prune.shortage import filled
 
 torch.set_num_threads(1)
-
-NETWORKS = {
-    "resnet20": {"size": 8, "width": 4, "shortcut": "A"},
-    "vgg16_bn": {"size": 32, "width": 2},
-    "densenet22": {"size": 8, "layers": 1, "width": 4},
-    "wrn16_8": {"size": 8, "blocks": 1, "width": 6},
-}
-
-
-def network(name):
-    """A small network whose activations are partly dead, like those of trained networks."""
-    torch.manual_seed(0)
-    model = build_network(name, 4, **NETWORKS[name])
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.bias, -0.2, 0.3)
-    return model
-
-
-def images(name, count=3):
-    side = NETWORKS[name]["size"]
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def problem(name="resnet20", count=3, **more):
-    pixels = images(name, count)
-    batches = [({"pixel_values": part}, None) for part in pixels.split(2)]
-    example = {"pixel_values": pixels[:1]}
-    return NetworkProblem(network(name), "conv", example, lambda: iter(batches), **more)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -200,173 +168,6 @@ def test_sample_sizes_by_hand():
     counts = [pool.keep(error) for error in np.geomspace(1e-3, 1e4, 200)]
     assert counts == sorted(counts, reverse=True)
     assert set(counts) == {1, 2, 3}
-
-
-@settings(deadline=None, max_examples=100)
-@given(seed=st.integers(0, 10**6), channels=st.integers(2, 30), data=st.data())
-def test_random_samples_are_reweighted_by_the_formula(seed, channels, data):
-    rng = np.random.default_rng(seed)
-    chances = rng.exponential(size=channels) ** 2
-    chances[rng.random(channels) < 0.1] = 0
-    chances[0] = 1
-    chances /= chances.sum()
-    distinct = data.draw(st.integers(1, channels))
-    positive = int((chances > 0).sum())
-    kept, factors = draw(chances, distinct, "random", rng)
-    assert 1 <= len(set(kept)) == len(kept) <= distinct
-    if distinct < positive:
-        size = calibrated(chances, distinct)
-        assert expected_distinct(chances, size + 1) > distinct
-        assert (factors @ chances[kept]) == pytest.approx(1)  # Σ n_i/m'
-    kept, factors = draw(chances, distinct, "mixed", rng)
-    assert 1 <= len(set(kept)) == len(kept) <= distinct
-    if distinct < positive:
-        certain = set(np.flatnonzero(chances >= 1 / calibrated(chances, distinct)))
-        # Were as many as are wanted certain, the others would never be drawn: that was the bias.
-        assert certain <= set(kept) or len(certain) >= distinct
-        if len(certain) < distinct:
-            assert all(f == 1 for i, f in zip(kept, factors, strict=True) if i in certain)
-    kept, factors = draw(chances, distinct, "deterministic", rng)
-    assert sorted(chances[kept]) == sorted(np.sort(chances)[::-1][:distinct])
-    assert (factors == 1).all()
-
-
-CHANCES = {
-    "plain": [0.4, 0.3, 0.2, 0.1],
-    "one large": [0.9, 0.04, 0.03, 0.02, 0.01],
-    "one unused": [0.5, 0.0, 0.3, 0.2],
-}
-
-
-@pytest.mark.parametrize("variant", ["random", "mixed"])
-@pytest.mark.parametrize("kind", CHANCES)
-def test_sampling_is_unbiased_for_every_channel(kind, variant, monkeypatch):
-    """The case of the fault: drawing again what was too large gave a mean factor of 0.853."""
-    chances, rng, count = np.array(CHANCES[kind]), np.random.default_rng(0), 20_000
-    positive = int((chances > 0).sum())
-    distinct = max(1, positive - 1)
-    factors, drawn = np.zeros((2, len(chances)))
-    squares = np.zeros(len(chances))
-    limit = calibrated(chances, distinct)  # once: the same for all draws
-    monkeypatch.setattr("lowrank_bench.prune.draw.calibrated", lambda *_: limit)
-    for _ in range(count):
-        kept, scale = draw(chances, distinct, variant, rng)
-        assert len(set(kept.tolist())) == len(kept) == distinct
-        factors[kept] += scale
-        squares[kept] += scale**2
-        drawn[kept] += 1
-    used = chances > 0
-    assert not factors[~used].any()
-    mean = factors[used] / count
-    error = np.sqrt(np.maximum(squares[used] / count - mean**2, 0) / count)
-    assert (np.abs(mean - 1) <= 4.5 * error + 1e-12).all()
-    if variant == "random":
-        share = inclusion(np.sort(chances[used])[::-1], distinct)
-        np.testing.assert_allclose(np.sort(drawn[used])[::-1] / count, share, atol=0.02)
-        # min(1, c p) with one c for all that may be left out.
-        free = share < 1
-        ratio = share[free] / np.sort(chances[used])[::-1][free]
-        np.testing.assert_allclose(ratio, ratio[0])
-        assert share.sum() == pytest.approx(distinct)
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    sizes=st.lists(st.floats(1e-30, 1.0), min_size=1, max_size=40),
-    seed=st.integers(0, 10**6),
-    data=st.data(),
-)
-def test_samples_have_exactly_the_wanted_size(sizes, seed, data):
-    sizes = np.sort(np.array(sizes))[::-1]
-    count = data.draw(st.integers(0, len(sizes)))
-    chances = inclusion(sizes, count)
-    assert chances.sum() == pytest.approx(count)
-    assert ((chances >= 0) & (chances <= 1)).all()
-    taken = pivotal(chances, np.random.default_rng(seed))
-    assert len(set(taken.tolist())) == len(taken) == count
-    assert set(np.flatnonzero(chances == 1)) <= set(taken)
-
-
-def test_samples_of_fixed_size_are_negatively_correlated():
-    """What the bound rests on: two channels are drawn together no more often than apart."""
-    chances, rng, count = np.array([0.8, 0.6, 0.5, 0.5, 0.4, 0.2]), np.random.default_rng(1), 20_000
-    taken = np.zeros((count, len(chances)))
-    for row in taken:
-        row[pivotal(chances, rng)] = 1
-    together = taken.T @ taken / count - np.outer(chances, chances)
-    np.fill_diagonal(together, -1)
-    assert together.max() < 0.01
-    # The stated bound on the tail of Σ x_i/π_i, for shares x of a sum with x_i ≤ s_i.
-    shares = chances / chances.sum()
-    sums = taken @ (shares / chances * (np.arange(6) % 2) + shares / chances * 0.5)
-    sums /= (shares * (np.arange(6) % 2) + shares * 0.5).sum()
-    worst = 1.5 * shares / (shares * (np.arange(6) % 2) + shares * 0.5).sum()
-    for error in (0.3, 0.6, 1.0):
-        bound = 2 * np.exp(-(error**2) * chances.sum() / (worst.sum() * (2 + 2 * error / 3)))
-        assert (np.abs(sums - 1) >= error).mean() <= bound
-
-
-def few_images(name, count):
-    given_problem = problem(name, count)
-    with torch.no_grad():
-        for module in given_problem.model.modules():
-            if isinstance(module, nn.BatchNorm2d):  # most filters are off on one image
-                module.bias -= 0.4
-    return given_problem
-
-
-@pytest.mark.parametrize("variant", ["deterministic", "random", "mixed"])
-@pytest.mark.parametrize(("name", "count"), [("resnet20", 1), ("resnet20", 2), ("vgg16_bn", 1)])
-def test_few_images_save_no_more_than_asked(name, count, variant):
-    """The case of the fault: 0.35 was saved where 0.1 was asked with one image."""
-    given_problem = few_images(name, count)
-    dense = sum(layer.parameters for layer in given_problem.layers)
-    graph = graph_of(given_problem)
-    # One channel's worth: the most that the last filter of any pool takes along.
-    everything = Budget(given_problem, 0.5, graph.pools)
-    sizes = [len(pool) for pool in graph.pools]
-    whole = everything.cost(sizes)
-    one = max(
-        whole - everything.cost([n - (place == i) for i, n in enumerate(sizes)])
-        for place in range(len(sizes))
-    )
-    for compression in (0.05, 0.1, 0.3):
-        with pytest.warns(LowRankWarning, match=f"{count} images? are too few .* give 1") as caught:
-            result = make_method("pfp", variant=variant).compress(given_problem, compression)
-        assert "\n" not in str(caught[0].message)
-        kept = sum(one_layer["parameters"] for one_layer in result.layers)
-        assert (1 - compression) * dense - one < kept <= (1 - compression) * dense
-        assert set(result.info["unseen_filters"]) <= set(graph.writes)
-        assert all(result.info["unseen_filters"].values())
-        assert result.info["images"] == count < result.info["images_wanted"]
-
-
-def test_enough_images_give_no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LowRankWarning)
-        result = make_method("pfp").compress(problem("resnet20"), 0.6)
-    assert "unseen_filters" not in result.info
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    pools=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(1, 50)), min_size=1),
-    room=st.integers(0, 500),
-)
-def test_room_is_filled_to_the_last_channel_that_fits(pools, room):
-    counts, sizes = [c for c, _, _ in pools], [c + more for c, more, _ in pools]
-
-    def cost(trial):
-        return sum(
-            (n - c) * price for n, c, (_, _, price) in zip(trial, counts, pools, strict=True)
-        )
-
-    kept = filled(counts, sizes, lambda trial: cost(trial) <= room)
-    assert cost(kept) <= room
-    for place, size in enumerate(sizes):
-        assert counts[place] <= kept[place] <= size
-        if kept[place] < size:
-            assert cost([n + (i == place) for i, n in enumerate(kept)]) > room
 
 
 @pytest.mark.parametrize("variant", ["deterministic", "random", "mixed"])

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers import LAYERS
-from lowrank_bench.layers.coded import stored_types
 from lowrank_bench.layers.embedding import replace_module
 from lowrank_bench.layers.fill import fill
 from lowrank_bench.layers.resize import Resized, find_resized, resize
 from lowrank_bench.layers.sharing import Sharing, View, sharing_of, state_of
+from lowrank_bench.layers.stored import stored_types
 
 WEIGHTS, MANIFEST, CONFIG = "lowrank.safetensors", "lowrank.json", "config.json"
 GENERATION = "generation_config.json"
@@ -152,25 +152,6 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     skeleton = _skeleton(place, manifest, model)
     _complete(skeleton, manifest, tensors, file)
     return skeleton.eval()
-
-
-def stored_bytes(model: nn.Module, number: int | None = None) -> int:
-    """Return the bytes of all tensors that `save` would write, shared ones once.
-
-    Parameters
-    ----------
-    number
-        Bytes of a real number; by default those of its type on disk.
-    """
-    state, types = state_of(model), stored_types(model)
-    shared = sharing_of(state).shared
-    sizes = {
-        name: types.get(name, value.dtype).itemsize if number is None else number
-        for name, value in state.items()
-        if value.is_floating_point()
-    }
-    kept = (name for name in state if name not in shared)
-    return sum(state[name].numel() * sizes.get(name, state[name].element_size()) for name in kept)
 
 
 def _is_ours(place: Path) -> bool:

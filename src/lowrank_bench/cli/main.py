@@ -56,6 +56,7 @@ def _print_warnings(command: str) -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
+        """Print one warning."""
         if issubclass(category, LowRankWarning):
             print(f"lowrank {command}: warning: {message}", file=sys.stderr)
         else:
@@ -126,19 +127,7 @@ def _add_compress(group: "Commands") -> None:
         metavar="NAME=VALUE",
         help="a parameter of the method, such as p=1; may be repeated",
     )
-    size = command.add_mutually_exclusive_group(required=True)
-    size.add_argument(
-        "--compression",
-        type=float,
-        metavar="C",
-        help="share of the targeted layers' parameters to save, between 0 and 1",
-    )
-    size.add_argument(
-        "--saved-bytes",
-        type=float,
-        metavar="C",
-        help="for embeddings: share of the table's bytes in float32 to save instead",
-    )
+    _add_size(command)
     _add_training_data(command)
     command.add_argument(
         "--target",
@@ -152,6 +141,30 @@ def _add_compress(group: "Commands") -> None:
         choices=["parameters", "macs", "latency"],
         help="for whole networks: the cost that --compression reduces",
     )
+    _add_certificate(command)
+    command.add_argument("--layer", help="dotted name of the embedding, where there are several")
+    command.add_argument("--revision", help="revision of a hub repository")
+    _add_trust(command)
+    command.set_defaults(run=commands.compress_network)
+
+
+def _add_size(command: argparse.ArgumentParser) -> None:
+    size = command.add_mutually_exclusive_group(required=True)
+    size.add_argument(
+        "--compression",
+        type=float,
+        metavar="C",
+        help="share of the targeted layers' parameters to save, between 0 and 1",
+    )
+    size.add_argument(
+        "--saved-bytes",
+        type=float,
+        metavar="C",
+        help="for embeddings: share of the table's bytes in float32 to save instead",
+    )
+
+
+def _add_certificate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--certificate",
         default=True,
@@ -166,10 +179,6 @@ def _add_compress(group: "Commands") -> None:
         const=False,
         help="for embeddings: leave the errors, and their bounds, out of the report; saves time",
     )
-    command.add_argument("--layer", help="dotted name of the embedding, where there are several")
-    command.add_argument("--revision", help="revision of a hub repository")
-    _add_trust(command)
-    command.set_defaults(run=commands.compress_network)
 
 
 def _add_evaluate(group: "Commands") -> None:

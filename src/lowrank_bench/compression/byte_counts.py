@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from lowrank_bench.artifact import stored_bytes
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.layers.stored import stored_bytes
 from lowrank_bench.problem import FLOAT_BYTES
 
 

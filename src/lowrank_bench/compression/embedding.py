@@ -1,7 +1,6 @@
 """Compress the embedding of a network."""
 
 import copy
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
@@ -57,9 +56,8 @@ def compress_embedding(
         Share of the table's parameters to save, between 0 and 1, met or slightly exceeded. The
         labels of `messi` and `partition_svd` come on top, as in the paper; the report counts them.
     saved_bytes
-        Instead of `compression`: share of the table's bytes in float32 to save, all that the
-        folder of the saved network holds for it counted. Methods that code, such as `rtn` and
-        `transform_code`, have no other budget.
+        Instead of `compression`: share of the table's bytes in float32 to save, with all that the
+        saved folder holds for it counted. Methods that code, such as `rtn`, have no other budget.
     layer
         Dotted name of the embedding, where there are several.
     tokenizer, texts
@@ -67,9 +65,8 @@ def compress_embedding(
     frequency, counts, fisher
         n numbers, one for each row (`problem.Problem`), instead of those from tokenizer and texts.
     certificate
-        Whether the report has the table's errors, and bounds on how far they are from optimal. On
-        tables of more than 2²² entries they take a quarter of the time of a truncated SVD, in the
-        table's own precision; "full" gives the tightest ones, which take several times as long.
+        Whether the report has the table's errors, and bounds on how far they are from optimal:
+        quick ones on tables of more than 2²² entries, or always the tightest by "full".
     **params
         Parameters of a method that is given by name.
 
@@ -80,27 +77,31 @@ def compress_embedding(
         refuses, or the network does not become smaller by what the table saves.
     """
     share, budget = checked_budget(model, compression, saved_bytes)
-    if certificate not in (True, False, "full"):
-        raise LowRankError(f"certificate is True, False or 'full', not {certificate!r}")
+    _check_certificate(certificate)
     chosen = _matrix_method(method, params)
-    name, embedding = find_embedding(model, layer)
-    refuse_unusual(model, name, embedding)
-    refuse_idle(model, name, embedding)
+    name, embedding = _usable_embedding(model, layer)
     matrix = as_matrix(embedding.weight)
     size = chosen.size_for(len(matrix), matrix.shape[1], share, budget)
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
     facts |= _read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
-    start = time.perf_counter()
     factorized = factorize(matrix, chosen, size, facts)
-    factors = factorized.factors
-    seconds = time.perf_counter() - start
-    compressed = _replaced(model, name, embedding, factors)
-    # Errors are those of the table in the network's precision.
+    compressed = _replaced(model, name, embedding, factorized.factors)
     errors = _errors(matrix, factorized, certificate == "full") if certificate else {}
-    report = _report(chosen, name, matrix, factors, seconds)
-    if isinstance(chosen, CodingMethod):
-        report = replace(report, info=factorized.info)
+    report = _report(chosen, name, matrix, factorized)
     return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+
+
+def _usable_embedding(model: nn.Module, layer: str | None) -> tuple[str, nn.Embedding]:
+    """Return the embedding to compress and its name; refuse one that cannot be replaced."""
+    name, embedding = find_embedding(model, layer)
+    refuse_unusual(model, name, embedding)
+    refuse_idle(model, name, embedding)
+    return name, embedding
+
+
+def _check_certificate(certificate: Certificate) -> None:
+    if certificate not in (True, False, "full"):
+        raise LowRankError(f"certificate is True, False or 'full', not {certificate!r}")
 
 
 def _replaced(
@@ -157,8 +158,9 @@ def _read_facts(
 
 
 def _report(
-    method: MatrixMethod, name: str, matrix: Tensor, factors: Approximation, seconds: float
+    method: MatrixMethod, name: str, matrix: Tensor, factorized: Factorized
 ) -> CompressionReport:
+    factors = factorized.factors
     kept, dense = factors.n_parameters, matrix.numel()
     coded = isinstance(method, CodingMethod)
     saved = 1 - factors.n_bytes / (FLOAT_BYTES * dense)
@@ -172,7 +174,8 @@ def _report(
         compression=saved if coded else compression_of(kept, factors.index_bits, dense),
         index_bits=factors.index_bits,
         data_used=data_used(method.needs),
-        seconds=seconds,
+        seconds=factorized.seconds,
+        info=factorized.info if coded else {},
     )
 
 

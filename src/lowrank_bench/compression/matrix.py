@@ -1,6 +1,7 @@
 """Approximate one matrix by a method."""
 
 import operator
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,12 +91,15 @@ class Factorized:
         Whether the left factor is the matrix times the right one transposed, rounded once.
     info
         What the method says of its work, in types that JSON can hold.
+    seconds
+        Wall time.
     """
 
     factors: Approximation
     spectrum: Spectrum | None = None
     projected: bool = False
     info: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def factorize(
@@ -108,6 +112,7 @@ def factorize(
     LowRankError
         When the method refuses, or an entry of the factors overflows the precision.
     """
+    start = time.perf_counter()
     unit = unit_of(matrix)
     unit = 1.0 if RANGE[0] < unit < RANGE[1] else unit
     decomposition = _decompose(matrix, method, rank, facts, unit)
@@ -124,7 +129,8 @@ def factorize(
         raise LowRankError(
             f"the factors of {method.name} do not fit into {matrix.dtype}; scale the matrix down"
         )
-    return Factorized(factors, spectrum, projected, decomposition.info)
+    seconds = time.perf_counter() - start
+    return Factorized(factors, spectrum, projected, decomposition.info, seconds)
 
 
 def _decompose(

@@ -129,13 +129,3 @@ def rounded(value: Tensor, kind: torch.dtype) -> Tensor:
 def _attribute(name: str) -> str:
     """Return the name of a tensor as an attribute: no dots, and none of a module's own names."""
     return "code_" + name.replace(".", "__")
-
-
-def stored_types(model: nn.Module) -> dict[str, torch.dtype]:
-    """Return the type on disk of parameters that have another one in memory, by full name."""
-    return {
-        f"{path}.{name}" if path else name: kind
-        for path, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, CodedEmbedding)
-        for name, kind in layer.stored_types().items()
-    }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layerwise.spectra import Spectrum, balanced
-from lowrank_bench.linalg.decomposition import Decomposition, Projection
+from lowrank_bench.linalg.decomposition import Decomposition, Projection, Single
 from lowrank_bench.linalg.factors import Approximation, Factors
 from lowrank_bench.problem import Problem
 
@@ -34,6 +34,11 @@ class Approximator(Protocol):
         """Return the name of the method with its parameters, as messages show it."""
         ...
 
+    @classmethod
+    def decomposition_class(cls) -> type[Decomposition]:
+        """Return the class of what `decompose` returns."""
+        ...
+
     def decompose(self, problem: Problem) -> Decomposition:
         """Decompose a matrix m×n, once for every rank or for `problem.rank`."""
         ...
@@ -50,7 +55,7 @@ class FittedSpectrum(Spectrum):
     Raises
     ------
     LowRankError
-        When the method returns more than two factors.
+        When the method returns more than two factors, or none, as a code.
     """
 
     def __init__(self, matrix: Tensor, method: Approximator) -> None:
@@ -58,6 +63,8 @@ class FittedSpectrum(Spectrum):
         self.matrix = matrix.T.contiguous() if self.turned else matrix
         self.method = method
         self.projection: Projection | None = None
+        if not issubclass(method.decomposition_class(), Projection | Single):
+            raise unfit(method)
         if method.nested:
             decomposition = method.decompose(Problem(self.matrix))
             if not isinstance(decomposition, Projection) or decomposition.mean is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from lowrank_bench.methods.base import MatrixMethod, NetworkMethod
+from lowrank_bench.methods.base import CodingMethod, MatrixMethod, NetworkMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
@@ -94,6 +94,8 @@ class Layerwise(NetworkMethod):
                 raise ValueError(f"{name} takes no parameters here")
             return params
         method = make_method(name, **params)
+        if isinstance(method, CodingMethod):
+            raise ValueError(f"{name} stores a table in few bits; a layer needs two factors")
         if method.needs:
             raise ValueError(f"{name} needs more than the weights of a layer")
         if getattr(method, "center", False):

@@ -92,6 +92,7 @@ def _with_unseen(
     budget = Budget(problem, compression, order)
 
     def fits(trial: list[int]) -> bool:
+        """Return whether counts stay within the budget."""
         return budget.cost(trial) <= budget.allowance
 
     alive = [max(1, int((both[pool] > -2).sum())) for pool in graph.pools]

@@ -37,6 +37,7 @@ def filled(
     shares = np.unique(np.concatenate([np.arange(n + 1) / n for n in lacking if n]))
 
     def at(share: float) -> list[int]:
+        """Return the counts with a share of what each pool lacks."""
         return [count + int(share * n + 1e-9) for count, n in zip(counts, lacking, strict=True)]
 
     kept = at(shares[last_that_fits(len(shares), lambda i: fits(at(shares[i])))])
@@ -51,6 +52,7 @@ def _one_raised(
     """Return the counts with that of one pool raised as far as it fits, to `size` at most."""
 
     def raised(more: int) -> list[int]:
+        """Return the counts with `more` of the pool."""
         return [*kept[:place], kept[place] + more, *kept[place + 1 :]]
 
     return raised(last_that_fits(size - kept[place] + 1, lambda more: fits(raised(more))))

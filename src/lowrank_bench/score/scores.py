@@ -57,9 +57,8 @@ def build_scores(
     cells
         The cells of one experiment, dense networks and failed cells included.
     tasks
-        From name to task: `labels` (names, empty for a regression), `evaluation` (a list of
-        `split` and its `metrics`), and optionally `glue`, the GLUE task that it stands for, and
-        `modality`: one of `similarity` also has its `columns` of sentences.
+        From name to task: `labels` (empty for a regression), `evaluation` (a list of `split` and
+        its `metrics`), perhaps `glue`, the GLUE task that it stands for; of similarity `columns`.
     references
         From (task, split) to n labels (0, 1, …) or n scores.
     missing
@@ -69,7 +68,7 @@ def build_scores(
     seed
         Seed of both; the same for all cells.
     baseline
-        Method to compare with in the columns `vs_svd`, at the same checkpoint and budget.
+        Method of the columns `vs_svd`, at the same checkpoint and budget.
     progress
         Called with one line for each task and split before it is scored.
 

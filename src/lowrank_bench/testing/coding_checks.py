@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowrank_bench.artifact import load, save, stored_bytes
+from lowrank_bench.artifact import load, save
 from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.layers.stored import stored_bytes
 from lowrank_bench.linalg.certificates.certificate import relative_errors
 from lowrank_bench.linalg.coding.coded import Coded
 from lowrank_bench.methods import CodingMethod

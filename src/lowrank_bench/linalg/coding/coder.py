@@ -226,6 +226,7 @@ def _facts(
     discarded = sizes.error - sizes.allocation.error
 
     def relative(error: float) -> float:
+        """Return an error as the root of its share of the whole."""
         return math.sqrt(max(error, 0.0) / total) if total > 0 else 0.0
 
     return {

@@ -97,11 +97,9 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     sections 3.3 and 4.6.
     """
     rows, columns = matrix.shape
-    _check(columns, p)
     matrix = matrix.double()
     peak = float(matrix.abs().max()) if matrix.numel() else 0.0
-    if not math.isfinite(peak):
-        raise LowRankError("the ellipsoid method needs a matrix of finite numbers")
+    _check(columns, p, peak)
     if peak == 0:
         return LownerEllipsoid(p, matrix.new_zeros(0, columns), 1.0, 1.0, 0, 0)
     basis, values, axes = torch.linalg.svd(matrix / peak, full_matrices=False)
@@ -115,7 +113,7 @@ def lowner_ellipsoid(matrix: Tensor, p: float, limit: int = 10_000) -> LownerEll
     return LownerEllipsoid(p, root, factor, volume, cuts, tests)
 
 
-def _check(columns: int, p: float) -> None:
+def _check(columns: int, p: float, peak: float) -> None:
     if columns > LARGEST_WIDTH:
         raise LowRankError(
             f"the ellipsoid method is for at most {LARGEST_WIDTH} columns, not {columns}: it needs "
@@ -123,6 +121,8 @@ def _check(columns: int, p: float) -> None:
         )
     if not p >= 1:
         raise LowRankError(f"the ball of ‖Ax‖_p is convex only for p >= 1, not for p = {p:g}")
+    if not math.isfinite(peak):
+        raise LowRankError("the ellipsoid method needs a matrix of finite numbers")
 
 
 class _Body:
