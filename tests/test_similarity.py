@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lowrank_bench.cli import main
 from lowrank_bench.config import load_config
@@ -175,6 +176,21 @@ def test_a_folder_of_an_encoder_is_evaluated(tmp_path, capsys):
     assert "spearmanr" in said
     assert "cosine_to_dense" in said
     assert "100.00" not in said
+
+
+def test_an_encoder_without_all_its_weights_is_refused(tmp_path):
+    model, tokenizer = build_network("bert", 0, 1)
+    model.base_model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in weights if name.startswith("pooler.")]:
+        del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    SIMILARITY.load_network(tmp_path)  # no vector reads a pooler
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LowRankError, match=r"layer.1.output.dense.weight .and 0 more"):
+        SIMILARITY.load_network(tmp_path)
 
 
 def test_dense_vectors_of_another_size_are_refused():
