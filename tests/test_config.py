@@ -35,7 +35,7 @@ def test_every_experiment_composes_and_plans(name):
     assert config.name == name
     networks, grid = 0, 0  # every network runs on the tasks of its kind with the methods for it
     for model in config.model.values():
-        tasks = sum(task.modality == model.modality for task in config.task.values())
+        tasks = sum(task.network_modality == model.modality for task in config.task.values())
         known = methods_for(config.target_of(model))
         entries = [entry for entry in config.method.values() if entry.name in known]
         cells = sum(

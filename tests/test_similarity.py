@@ -1,12 +1,15 @@
 """Networks as encoders of sentences, against a slow computation with transformers alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from lowrank_bench.cli import main
 from lowrank_bench.config import load_config
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.modality import modality_of
@@ -15,6 +18,7 @@ from lowrank_bench.score.metrics import compute, predict_labels
 from lowrank_bench.stages.evaluate import CellStep
 from lowrank_bench.stages.record import read_record
 from lowrank_bench.stages.runner import Runner
+from lowrank_bench.stages.score import run_score
 from lowrank_bench.stages.settings import Settings
 from lowrank_bench.store.store import Store
 from lowrank_bench.synthetic.networks import build_network
@@ -120,3 +124,87 @@ def test_sentence_vectors_are_no_metric_of_a_classifier():
     words = ["model=[quick_bert]", "task=[quick_cola]", "method=[svd]"]
     with pytest.raises(LowRankError, match="compares sentence vectors"):
         load_config(CONF, [*words, "task.quick_cola.evaluation.0.metrics=[cosine_to_dense]"])
+
+
+def scores_of(folder, words):
+    """Run every cell of an experiment and return its scores."""
+    config = load_config(CONF, [*TASK, *words, f"store={folder}", "statistics.resamples=100"])
+    runner = Runner(Store(folder), Settings(device="cpu"))
+    for cell in make_plan(config).cells():
+        runner.ensure(CellStep(cell))
+    return run_score(config, [])["scores"]
+
+
+def test_scores_have_paired_statistics_and_the_dense_network_agrees_with_itself(tmp_path):
+    scores = scores_of(tmp_path, ["target=linear", "compressions=[0.5]"])
+    assert set(scores["status"]) == {"ok"}
+    values = scores.set_index(["method", "metric"])
+    assert values.loc[("dense", "cosine_to_dense"), "value"] == pytest.approx(100, abs=1e-3)
+    for metric in ("spearmanr", "pearson", "cosine_to_dense"):
+        row = values.loc[("svd", metric)]
+        assert row["drop"] == pytest.approx(row["dense_value"] - row["value"])
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    assert values.loc[("svd", "cosine_to_dense"), "value"] < 99.9
+
+
+def test_texts_without_scores_are_compared_with_the_dense_network(tmp_path):
+    task = "task.quick_stsb_zero_shot"
+    words = [f"{task}.columns=[sentence1]", f"{task}.label=null", f"{task}.pooling=cls"]
+    words += [f"{task}.evaluation.0.metrics=[cosine_to_dense]", "compressions=[0.5]"]
+    scores = scores_of(tmp_path, words).set_index("method")
+    assert set(scores["status"]) == {"ok"}
+    assert set(scores["metric"]) == {"cosine_to_dense"}
+    assert scores.loc["dense", "value"] == pytest.approx(100, abs=1e-3)
+    assert 0 < scores.loc["svd", "value"] < 99.99
+
+
+def test_a_folder_of_an_encoder_is_evaluated(tmp_path, capsys):
+    model, tokenizer = build_network("bert", 0, 1)
+    model.base_model.save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    encoder, out = str(tmp_path / "encoder"), str(tmp_path / "out")
+    words = ["compress", encoder, out, "--method", "svd", "--compression", "0.5"]
+    assert main(words) == 0
+    capsys.readouterr()
+    place = ["--task", "quick_stsb_zero_shot", "--conf", str(CONF), "--store", str(tmp_path / "s")]
+    assert main(["evaluate", out, *place]) == 0
+    assert "cosine_to_dense skipped: name the dense network with --dense" in capsys.readouterr().out
+    assert main(["evaluate", encoder, *place, "--dense", encoder]) == 0
+    assert "cosine_to_dense 100.00" in capsys.readouterr().out
+    assert main(["evaluate", out, *place, "--dense", encoder]) == 0
+    said = capsys.readouterr().out
+    assert "spearmanr" in said
+    assert "cosine_to_dense" in said
+    assert "100.00" not in said
+
+
+def test_an_encoder_without_all_its_weights_is_refused(tmp_path):
+    model, tokenizer = build_network("bert", 0, 1)
+    model.base_model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in weights if name.startswith("pooler.")]:
+        del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    SIMILARITY.load_network(tmp_path)  # no vector reads a pooler
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LowRankError, match=r"layer.1.output.dense.weight .and 0 more"):
+        SIMILARITY.load_network(tmp_path)
+
+
+def test_dense_vectors_of_another_size_are_refused():
+    model, tokenizer = SIMILARITY.initial_network(SPEC, None, INPUTS, 0)
+    encoded = SIMILARITY.encode(pairs(4), tokenizer, {**INPUTS, "pooling": "mean"})
+    encoded = replace(encoded, dense=np.ones((8, 3), dtype=np.float32))
+    with pytest.raises(LowRankError, match="those of the dense network 3; compare it with"):
+        SIMILARITY.predict(model, tokenizer, encoded, 256)
+
+
+def test_padding_changes_no_vector():
+    rows = pairs(6)
+    model, tokenizer = SIMILARITY.initial_network(SPEC, None, INPUTS, 0)
+    encoded = SIMILARITY.encode(rows, tokenizer, {**INPUTS, "pooling": "mean"})
+    alone = SIMILARITY.predict(model, tokenizer, encoded, 1)  # a batch for each sentence
+    together = SIMILARITY.predict(model, tokenizer, encoded, 10_000)
+    np.testing.assert_allclose(alone, together, atol=1e-5)

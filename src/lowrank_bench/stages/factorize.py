@@ -1,5 +1,6 @@
 """The factorize stage: decompositions of embeddings, and networks compressed as a whole."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -115,7 +116,12 @@ class DecompositionStep:
     def _compress(self, runner: Runner, method: NetworkMethod) -> None:
         problem = self.prepared.problem(self.checkpoint, self.spec, runner)
         compressed, manifest = compress_network(problem, method, self.compression)
-        with runner.store.new_folder(KIND, self.key, self._manifest(manifest)) as fresh:
+        with (
+            runner.store.new_folder(KIND, self.key, self._manifest(manifest)) as fresh,
+            warnings.catch_warnings(),
+        ):
+            # It is read into the dense network, so it need not say how to build one.
+            warnings.filterwarnings("ignore", r"load\(folder\) will not give this network")
             save(compressed.model, fresh / NETWORK)
 
     def _manifest(self, facts: dict[str, Any]) -> dict[str, Any]:

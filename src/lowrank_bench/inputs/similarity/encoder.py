@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModel
+from transformers.utils import logging
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.inputs.checked import load_model, load_tokenizer
@@ -18,10 +19,38 @@ def load_encoder(folder: Path) -> tuple[nn.Module, Any]:
     Raises
     ------
     LowRankError
-        As `inputs.checked.load_model`, and for a network that is no encoder.
+        As `inputs.checked.load_model`, for a network that is no encoder, and when any weight but
+        those of a pooler is missing: nothing would train it.
     """
-    model = load_model(AutoModel, folder, dtype=torch.float32)
-    return encoder_of(model, str(folder)), load_tokenizer(folder)
+    lacking: set[str] = set()
+    model = load_model(_Recorder(lacking), folder, dtype=torch.float32)
+    encoder = encoder_of(model, str(folder))
+    if random := sorted(lacking & {name for name, _ in encoder.named_parameters()}):
+        raise LowRankError(
+            f"{folder}: its files lack {random[0]} (and {len(random) - 1} more), which would be "
+            "random, and a task of similarity trains nothing; use a complete network"
+        )
+    return encoder, load_tokenizer(folder)
+
+
+class _Recorder:
+    """`AutoModel`, which notes the weights that the files lack instead of printing a report."""
+
+    def __init__(self, lacking: set[str]):
+        self.lacking = lacking
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(AutoModel, name)
+
+    def from_pretrained(self, *places: Any, **options: Any) -> Any:
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            model, info = AutoModel.from_pretrained(*places, **options)
+        finally:
+            logging.set_verbosity(before)
+        self.lacking.update(info["missing_keys"])
+        return model, info
 
 
 def encoder_of(model: nn.Module, title: str) -> nn.Module:

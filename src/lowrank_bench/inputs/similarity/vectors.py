@@ -41,13 +41,18 @@ def predict(
     Raises
     ------
     LowRankError
-        When the network returns no hidden states.
+        When the network returns no hidden states, or vectors of another size than the dense one.
     """
     vectors = sentence_vectors(model, tokenizer, encoded, max_tokens, device)
     parts = np.split(vectors, encoded.columns)
     cosines = [cosine(*parts)] if encoded.columns == 2 else []
     if encoded.dense is None:
         cosines += [np.full(len(part), np.nan) for part in parts]
+    elif encoded.dense.shape != vectors.shape:
+        raise LowRankError(
+            f"the network's sentence vectors have {vectors.shape[1]} numbers, those of the dense "
+            f"network {encoded.dense.shape[1]}; compare it with the network that it was made from"
+        )
     else:
         dense = np.split(encoded.dense, encoded.columns)
         cosines += [cosine(part, other) for part, other in zip(parts, dense, strict=True)]
