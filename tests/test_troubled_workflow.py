@@ -1,6 +1,9 @@
 """The workflow itself in trouble: kills, a shared store that loses artifacts, files of any time."""
 
+import os
 import re
+import shutil
+import subprocess
 import time
 
 import numpy as np
@@ -91,3 +94,51 @@ def test_a_workflow_recomputes_and_skips_nothing_wrongly(tmp_path):
     shift_files(folder / "results", random)
     assert start(folder, more, folder / "more.log").wait() == 0
     assert set(scores(folder)["compression"]) == {0, 0.3, 0.5, 0.8}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A filesystem of its own of 96 MB, where one may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+LAST = {  # what stages write last, with the kB that are left for it
+    "score": (("scores.parquet", "summary.parquet", "halves.parquet"), 40),
+    "tables": (("tables",), 40),
+    "figures": (("figures",), 80),
+    "report": (("report.html",), 400),
+}
+
+
+def test_a_full_disk_in_the_last_stages_costs_one_line_and_no_result(tmp_path, disk):
+    """Everything lies on the disk that fills up: code, store, results, and Snakemake's records."""
+    folder = copy_project(disk / "project")
+    assert start(folder, TINY, tmp_path / "first.log").wait() == 0
+    truth, results = scores(folder), folder / "results/quickstart"
+    ballast = disk / "ballast"
+    for number, (stage, (_, room)) in enumerate(LAST.items()):
+        for names, _ in list(LAST.values())[number:]:
+            for place in (results / name for name in names):
+                shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        facts = os.statvfs(disk)
+        ballast.write_bytes(bytes(facts.f_bavail * facts.f_bsize - 1024 * room))
+        log = tmp_path / f"{stage}.log"
+        run = start(folder, TINY, log)
+        assert run.wait() != 0
+        text = log.read_text()
+        lines = [line for line in text.splitlines() if line.startswith("error: ")]
+        print(f"{stage}, {room} kB left: exit {run.returncode}: {lines}")
+        assert len(lines) == 1, text[-6000:]
+        assert "No space left" in lines[0] or "cannot be written" in lines[0], lines
+        assert "Traceback" not in text, text[-6000:]
+        ballast.unlink()
+        assert start(folder, TINY, log).wait() == 0, log.read_text()[-4000:]
+        pd.testing.assert_frame_equal(scores(folder), truth)
+        assert (results / "report.html").stat().st_size > 100_000

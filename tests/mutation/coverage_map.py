@@ -16,11 +16,11 @@ from sites import SOURCES, files
 
 # These start processes, which mutants do not reach, or look at text alone.
 SKIPPED = {
-    *("test_workflow", "test_slurm", "test_run_all", "test_shared_store", "test_kills"),
+    *("test_workflow", "test_slurm", "test_run_all", "test_shared_store", "test_troubled_workflow"),
     *("test_repository", "test_architecture", "test_keys", "test_types", "test_submission"),
     *("test_other_device", "test_latency", "test_cards", "test_config", "test_hostile_config"),
     *("test_vision_files", "test_synthetic", "test_published", "test_escape", "test_report"),
-    *("test_report_budget", "test_report_tables", "test_cli", "test_costs", "test_clocks"),
+    *("test_report_budget", "test_report_tables", "test_cli", "test_costs", "test_unsteady_hub"),
 }
 SLOWEST = 15.0  # CPU seconds of a test that is still taken
 _HITS: set[str] = set()

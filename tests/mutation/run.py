@@ -6,20 +6,21 @@ Maps the tests to the functions that they call, draws a seeded sample of mutants
 of each mutant's function up to the first failure, and prints the score: killed / valid. A mutant
 is killed when a test fails, when no test can even be collected, or when it uses five times the
 time of its tests or all memory. One whose function no test calls counts as a survivor. What was
-done before is kept in the folder and not done again.
+done before is kept in the folder and not done again: empty it after an edit of the sources.
 """
 
 import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import coverage_map
 from forked import PROJECT, End, Finder, fork, run_tests, warm_up
 from sites import SOURCES, Mutant, function_at, sample
 
-BUDGET = 25.0  # CPU seconds of the tests of one mutant, as measured without it
+BUDGET = 15.0  # CPU seconds of the tests of one mutant, as measured without it
 KILLED = {1: "a test fails", 2: "no test starts", 3: "pytest breaks", 4: "no test starts"}
 
 
@@ -86,7 +87,10 @@ def main() -> None:
         check(covering, seconds, words.folder)
     place = words.folder / f"outcomes-{words.seed}.json"
     known: dict[str, str] = json.loads(place.read_text()) if place.exists() else {}
-    mutants = sample(words.size, words.seed)
+    drawn = words.folder / f"sample-{words.seed}-{words.size}.json"
+    if not drawn.exists():
+        drawn.write_text(json.dumps([asdict(m) for m in sample(words.size, words.seed)]))
+    mutants = [Mutant(**facts) for facts in json.loads(drawn.read_text())]
     for number, mutant in enumerate(mutants, 1):
         lives = known.get(mutant.name) in ("survived", "no test calls it")
         if mutant.name not in known or (lives and words.again):
