@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
-.PHONY: install quickstart test bench lint format lock clean
+.PHONY: install quickstart test mutants bench lint format lock clean
 
 install: $(READY)
 
@@ -21,6 +21,12 @@ quickstart: $(READY)
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(CORES)
+
+# Change the sources in 600 places, one after the other, and count how often a test notices; an hour.
+# Where it was stopped it goes on, until results/mutants is emptied. docs/mutants.md says what came of it.
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	nice $(BIN)/python tests/mutation/run.py $(if $(SIZE),--size $(SIZE)) $(if $(SEED),--seed $(SEED))
 
 # Write all benchmarks to docs/benchmarks.md; takes hours. A single one: make bench ONLY=growth.
 # Small sizes: make bench QUICK=1.

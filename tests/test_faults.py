@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -134,6 +135,49 @@ def test_a_fault_of_the_work_is_an_outcome_and_one_of_the_machine_is_none(tmp_pa
     with pytest.raises(TransientError) as caught:
         run._tried(runner, Failing(SafetensorError("No space left on device (os error 28)\nx")))
     assert "\n" not in str(caught.value)
+
+
+class Reading(Failing):
+    """Work that reads a folder of the store, and says of half of it what libraries say."""
+
+    def __init__(self, fault):
+        super().__init__(LowRankError("it is no network"))
+        self.fault = fault
+
+    def make(self, runner):
+        folder = runner.ensure(Folder()).folder
+        self.fault(folder)
+        super().make(runner)
+
+
+class Folder:
+    """An artifact."""
+
+    def lookup(self, store):
+        return store.artifact("kind", "aa11")
+
+    def make(self, runner):
+        with runner.store.new_folder("kind", "aa11", {}) as fresh:
+            (fresh / "deep").mkdir()
+            (fresh / "deep/weights").write_text("weights")
+
+    def title(self):
+        return "a folder"
+
+
+def replaced(folder):
+    shutil.rmtree(folder)
+    Folder().make(Runner(Store(folder.parents[2])))
+
+
+@pytest.mark.parametrize(
+    "fault", [shutil.rmtree, replaced, lambda folder: (folder / "deep/weights").unlink()]
+)
+def test_what_happens_to_work_whose_input_vanishes_is_transient(tmp_path, fault):
+    with pytest.raises(TransientError, match=r"a cell: another process removed .*aa11") as caught:
+        run._tried(Runner(Store(tmp_path)), Reading(fault))
+    assert len(str(caught.value).splitlines()) == 1
+    assert run._tried(Runner(Store(tmp_path)), Reading(lambda _: None)) == "it is no network"
 
 
 def test_a_store_that_cannot_be_written_ends_the_job_before_the_work(tmp_path, monkeypatch):

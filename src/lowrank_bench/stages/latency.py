@@ -50,10 +50,11 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
     checkpoint, wanted = dense.checkpoint, config.latency
     runner = Runner(Store(config.store), settings_of(config))
     device = best_device(config.evaluation.device)
-    loaded = load_checkpoint(checkpoint, runner)
-    network = loaded.model.to(device)
-    # Embeddings are swapped in place, so the dense network must be a copy.
-    evaluator = CheckpointEvaluator(checkpoint, runner) if cells else None
+    with runner.watched(checkpoint.title):
+        loaded = load_checkpoint(checkpoint, runner)
+        network = loaded.model.to(device)
+        # Embeddings are swapped in place, so the dense network must be a copy.
+        evaluator = CheckpointEvaluator(checkpoint, runner) if cells else None
     for cell in cells:
         assert evaluator is not None
         for length in [0] if checkpoint.modality == "image" else wanted.lengths:
@@ -70,7 +71,8 @@ def _rows(config: Config, dense: Cell, cells: list[Cell]) -> Iterator[dict[str, 
                     "reason": "",
                 }
                 try:
-                    compressed = evaluator.network(cell)[0].to(device)
+                    with runner.watched(cell.title):
+                        compressed = evaluator.network(cell)[0].to(device)
                     settings = (batch, wanted.repeats, wanted.warm_up, wanted.threads)
                     yield row | measured_costs(network, compressed, example, *settings)
                 except TransientError:

@@ -52,14 +52,16 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
     missing: dict[Place, str] = {}
     notes = {}
     for task, checkpoint in {cell.checkpoint.task: cell.checkpoint for cell in cells}.items():
-        data = runner.ensure(DataStep(checkpoint.data))
+        data_step = DataStep(checkpoint.data)
+        data = runner.ensure(data_step)
         manifest = data.manifest
         notes[task] = note_on_data(tasks[task], manifest["splits"], config.evaluation.precision)
         for split in checkpoint.evaluation:
             whole, _ = split_and_range(split)
             if whole in manifest["missing"]:
                 missing[task, split] = manifest["missing"][whole]
-            else:
+                continue
+            with runner.watched(data_step.title):
                 references[task, split] = _labels(checkpoint, split, data.folder)
     scored = [_scored(config, cell, runner, failures, notes) for cell in cells]
     statistics = config.statistics
