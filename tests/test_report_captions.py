@@ -34,6 +34,20 @@ def test_captions_render_as_snakemake_does(caption, filled):
         assert (name in body) == filled
 
 
+def test_the_style_of_the_page_finds_what_it_moves():
+    """Snakemake centres what it shows, so that the top of a long page cannot be reached."""
+    import snakemake.report.html_reporter as reporter
+
+    parts = Path(reporter.__file__).parent / "template/components"
+    content = (parts / "content.js").read_text()
+    assert 'className: "grow flex items-center justify-center h-screen overflow-auto"' in content
+    assert 'class: "flex flex-row w-screen h-screen"' in (parts / "app.js").read_text()
+    style = (CAPTIONS / "page.css").read_text()
+    assert "#app > div > .grow {\n  align-items: flex-start;" in style
+    script = (CAPTIONS.parent / "scripts/report.py").read_text()
+    assert "--report-stylesheet" in script
+
+
 def test_every_figure_and_table_has_a_caption():
     captions = {path.stem for path in CAPTIONS.glob("*.rst")}
     stems = {"drop", "average", "versus_svd", "error_vs_drop", "workflow"}

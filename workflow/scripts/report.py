@@ -12,6 +12,8 @@ with logged(snakemake.log[0]):
     command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "1"]
     command += ["--snakefile", str(Path(snakemake.scriptdir, "../../Snakefile").resolve())]
     command += ["--report", snakemake.output[0]]
+    style = Path(snakemake.scriptdir, "../report/page.css").resolve()
+    command += ["--report-stylesheet", str(style)]
     command += ["--config", f"overrides={snakemake.params.overrides}"]
     command += ["--", *sorted(set(snakemake.input))]
     made = subprocess.run(command, capture_output=True, text=True)
