@@ -31,7 +31,7 @@ MOMENTS = {
     "score": 5.0,
     "tables": 3.0,
     "figures": 4.0,
-    "report": 4.0,
+    "report": 1.5,
 }
 LONG = ("checkpoint", "factorize", "evaluate")
 ORDER = list(MOMENTS)

@@ -13,7 +13,7 @@ from killed_run import LATE, copy_project, pieces, scores, start, suffer
 from stage_children import remove_one, shift_files
 from test_workflow import TINY
 
-PLAN = {"planning": 4, "download": 4, "checkpoint": 8, "factorize": 9, "evaluate": 12, "score": 6}
+PLAN = {"planning": 5, "download": 5, "checkpoint": 9, "factorize": 9, "evaluate": 12, "score": 6}
 PLAN |= {"tables": 1, "figures": 2, "report": 4}
 EXPERIMENTS = {"tiny": (TINY, 1.0), "quickstart": ([], 4.0)}
 pytestmark = pytest.mark.campaign
