@@ -43,6 +43,7 @@ class _Recorder:
         return getattr(AutoModel, name)
 
     def from_pretrained(self, *places: Any, **options: Any) -> Any:
+        """Return what `AutoModel.from_pretrained` does, and note which weights were missing."""
         before = logging.get_verbosity()
         logging.set_verbosity_error()
         try:
