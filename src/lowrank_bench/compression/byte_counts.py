@@ -43,5 +43,6 @@ def byte_facts(dense: nn.Module, compressed: nn.Module, layers: Sequence[str]) -
 def _total(modules: Sequence[nn.Module], number: int | None = None) -> int | None:
     try:
         return sum(stored_bytes(module, number) for module in modules)
-    except LowRankError:  # a state with more than dense tensors, which `save` refuses
+    # A state with more than dense tensors, which `save` refuses, or lazy ones without a shape.
+    except (LowRankError, ValueError):
         return None

@@ -64,7 +64,7 @@ class CheckpointEvaluator:
         LowRankError
             When the method refuses the network or the budget, or training diverges.
         """
-        splits = self._splits()  # before the dense network's table is swapped
+        splits = self.splits  # read before the dense network's table is swapped
         model, facts = self._compressed_again(cell) if cell.path else self.network(cell)
         if cell.finetune_epochs:
             model = self._retrained(model, cell, facts)
@@ -150,7 +150,8 @@ class CheckpointEvaluator:
                 save(trained, fresh / NETWORK)
         return trained
 
-    def _splits(self) -> dict[str, Encoded]:
+    @property
+    def splits(self) -> dict[str, Encoded]:
         """Return the rows of each split, read once, with what the dense network says of them."""
         if self._rows is None and self.checkpoint.modality != "similarity":
             self._rows = self._encoded()  # of classifiers the dense network need not be asked
