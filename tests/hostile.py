@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from lowrank_bench import low_rank
+from lowrank_bench import compress, low_rank
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.methods import MatrixMethod, make_method, method_names
+from lowrank_bench.methods import CodingMethod, MatrixMethod, make_method, method_names
 
-METHODS = [name for name in method_names() if isinstance(make_method(name), MatrixMethod)]
+TABLES = [name for name in method_names() if isinstance(make_method(name), MatrixMethod)]
+CODES = [name for name in TABLES if isinstance(make_method(name), CodingMethod)]
+METHODS = [name for name in TABLES if name not in CODES]
 CHOICES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in METHODS]
 CHOICES += [("messi", {"k": k, "q": q}) for k in (1, 2) for q in (1.0, 2.0)]
 CHOICES += [(name, {"p": p}) for name in ("lp", "lowner") for p in (2.0, 3.0, float("inf"))]
@@ -130,6 +132,38 @@ def answer(name: str, matrix: Any, rank: int, given: dict[str, Any]) -> str:
     if "center" in given:  # the mean row is rounded to the matrix's precision by itself
         return "right"
     check_error(name, a, found.double(), rank, value.dtype)
+    return "right"
+
+
+@st.composite
+def code_calls(draw: Any) -> tuple[str, Any, float, dict[str, Any]]:
+    """The name of a code, a table, a share of bytes to save and facts."""
+    seed, name = draw(st.integers(0, 2**31)), draw(st.sampled_from(CODES))
+    dtype = draw(st.sampled_from(TYPES))
+    shape, scale = draw(st.sampled_from(SHAPES)), draw(st.sampled_from(SCALES))
+    with np.errstate(over="ignore"):
+        a = numbers(draw(st.sampled_from(KINDS)), shape, seed) * scale
+    table = torch.tensor(np.ascontiguousarray(a)).to(dtype)
+    share = draw(st.sampled_from([0.05, 0.3, 0.5, 0.7, 0.9]))
+    return name, table, share, facts(make_method(name), shape[0], seed)
+
+
+def code_answer(name: str, table: torch.Tensor, share: float, given: dict[str, Any]) -> str:
+    """Compress an embedding by a code; it gives a right result or refuses in one line."""
+    net = torch.nn.Sequential(torch.nn.Embedding.from_pretrained(table))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            small, report = compress(net, name, saved_bytes=share, certificate=False, **given)
+        except LowRankError as refusal:
+            return "refused" if "\n" not in str(refusal) else pytest.fail(str(refusal))
+    with torch.no_grad():
+        rows = small(torch.arange(len(table)))
+    assert rows.dtype == table.dtype
+    assert rows.shape == table.shape
+    assert rows.isfinite().all(), name
+    assert report.bytes_kept <= (1 - share) * 4 * table.numel() * (1 + 1e-9)
+    check_error(name, table.double(), rows.double(), 1, table.dtype)
     return "right"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hostile import METHODS, answer, calls, facts
+from hostile import METHODS, answer, calls, code_answer, code_calls, facts
 from hypothesis import HealthCheck, given, seed, settings
 
 from lowrank_bench import low_rank
@@ -36,6 +36,29 @@ def test_campaign_of_hostile_matrices(part):
     run()
     print(f"part {part}: {tally}")
     assert sum(tally.values()) >= 2000
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=SLOW, database=None)
+@given(call=code_calls())
+def test_a_code_is_right_or_one_error(call):
+    code_answer(*call)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", range(4))
+def test_campaign_of_codes_on_hostile_tables(part):
+    """All together 4,000 calls."""
+    tally = {"right": 0, "refused": 0}
+
+    @seed(part)
+    @settings(deadline=None, max_examples=1050, suppress_health_check=SLOW, database=None)
+    @given(call=code_calls())
+    def run(call):
+        tally[code_answer(*call)] += 1
+
+    run()
+    print(f"part {part}: {tally}")
+    assert sum(tally.values()) >= 1000
 
 
 def gauss(*shape: int) -> np.ndarray:

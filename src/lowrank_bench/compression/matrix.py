@@ -15,13 +15,14 @@ from lowrank_bench.linalg.certificates.quick import Spectrum
 from lowrank_bench.linalg.decomposition import Decomposition, Projection
 from lowrank_bench.linalg.factors import Approximation, scaled
 from lowrank_bench.linalg.units import largest_entry, unit_of
-from lowrank_bench.methods import MatrixMethod, as_method
+from lowrank_bench.methods import CodingMethod, MatrixMethod, as_method
 from lowrank_bench.problem import Problem
 
 # Entries beyond these are scaled first, by a power of two: their squares or fourth powers could
 # leave float64 inside a method.
 RANGE = (1e-70, 1e70)
 BLOCK = 4096  # rows per block
+SINGLE = (1e-30, 1e30)  # largest entries of tables that are decoded in float32
 
 
 def low_rank(
@@ -71,6 +72,8 @@ def low_rank(
     chosen = as_method(method, params)
     if not isinstance(chosen, MatrixMethod):
         raise LowRankError(f"{chosen.name} compresses whole networks, not a matrix; use compress")
+    if isinstance(chosen, CodingMethod):
+        raise LowRankError(f"{chosen.name} has no rank; call compress(..., saved_bytes=...)")
     matrix = as_matrix(A)
     check_rank(rank, matrix)
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
@@ -113,6 +116,8 @@ def factorize(
         When the method refuses, or an entry of the factors overflows the precision.
     """
     start = time.perf_counter()
+    if isinstance(method, CodingMethod):
+        _check_decodable(matrix, method)
     unit = unit_of(matrix)
     unit = 1.0 if RANGE[0] < unit < RANGE[1] else unit
     decomposition = _decompose(matrix, method, rank, facts, unit)
@@ -152,6 +157,16 @@ def _decompose(
             f"{method.name} cannot decompose this matrix in float64 ({reason}); drop rows or "
             "columns that are negligible beside the others, or take the method svd"
         ) from None
+
+
+def _check_decodable(matrix: Tensor, method: CodingMethod) -> None:
+    """Refuse entries that float32 cannot hold, in which codes are decoded."""
+    peak = largest_entry(matrix)
+    if peak and not SINGLE[0] < peak < SINGLE[1]:
+        raise LowRankError(
+            f"{method.name} decodes rows in float32, and the largest entry is {peak:.3g}; scale "
+            f"the table to entries between {SINGLE[0]:g} and {SINGLE[1]:g}"
+        )
 
 
 def _fits(factors: Approximation, matrix: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lowrank_bench.artifact import load, save
 from lowrank_bench.compression.embedding import compress_embedding
+from lowrank_bench.compression.matrix import low_rank
 from lowrank_bench.layers.stored import stored_bytes
 from lowrank_bench.linalg.certificates.certificate import relative_errors
 from lowrank_bench.linalg.coding.coded import Coded
@@ -81,6 +82,8 @@ def check_impossible_budget(method: CodingMethod) -> None:
         coded(method, MOST)
     with refused("saves bytes, not parameters"):
         method.size_for(ROWS, COLUMNS, 0.5)
+    with refused("has no rank"):
+        low_rank(table(0, ROWS, COLUMNS), 4, method)
 
 
 def check_rows(method: CodingMethod) -> None:
