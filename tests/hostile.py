@@ -180,7 +180,7 @@ def check_error(name: str, a: torch.Tensor, b: torch.Tensor, rank: int, dtype: t
     error, whole = float((a - b).norm()), float(a.norm())
     if name == "irls":  # its error is at most that of a projection, in the sum of absolute values
         error, whole = float((a - b).abs().sum()), float(a.abs().sum()) * a.shape[1] ** 0.5
-    if name == "transform_code":  # rows without use become the mean of those that are used
+    if name in ("pq", "transform_code"):  # rows without use become like those that are used
         whole += float(a.norm(dim=1).max()) * len(a) ** 0.5
     assert error <= 1.01 * whole * (1 + 8 * coarse) + 8 * coarse, (name, error, whole)
     if name == "svd":
