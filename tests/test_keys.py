@@ -187,6 +187,35 @@ def test_an_edit_makes_exactly_this_stale(file, before, edited):
     assert changed == {n for n in before if any(fnmatch(n, pattern) for pattern in TABLE[file])}
 
 
+def sentences():
+    """Return the digests of code behind tasks of similarity."""
+    return {
+        "network": code.checkpoint_code("similarity", published=False),
+        "rows": code.encoding_code("similarity"),
+        "cosines": code.evaluation_code("similarity", "embedding", None, "fp32"),
+    }
+
+
+SENTENCES = {
+    "inputs.similarity.encoder": {"network"},
+    "inputs.similarity.sentences": {"network", "rows", "cosines"},
+    "inputs.similarity.vectors": {"cosines"},
+    "inputs.text.finetune": set(),
+    "inputs.text.predict": set(),
+    "checkpoint.train": set(),
+    "evaluate.compressed": {"cosines"},
+}
+
+
+@pytest.mark.parametrize("file", SENTENCES)
+def test_sentences_rest_on_code_of_their_own(file, before, edited):
+    known = sentences()
+    after, changed = edited(f"lowrank_bench.{file}"), sentences()
+    assert {name for name in known if known[name] != changed[name]} == SENTENCES[file]
+    if file.startswith("inputs.similarity"):
+        assert after == before
+
+
 def keys(config):
     """Return the keys of all that an experiment plans, by kind and name."""
     plan = make_plan(config)

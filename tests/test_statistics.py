@@ -146,6 +146,21 @@ def test_every_swap_scores_like_the_swapped_predictions(names, n_labels, distinc
             np.testing.assert_allclose(values[name][pair], expected, rtol=0, atol=1e-12)
 
 
+def test_a_mean_cosine_is_drawn_like_its_examples():
+    cosines = np.random.default_rng(8).uniform(-1, 1, (4, 23))
+    name, none = "cosine_to_dense", np.zeros(23)
+    drawn = bootstrap([name], cosines, none, 0, resamples=30, rng=generator(1))[name]
+    (block,) = resample_blocks(23, 30, generator(1))
+    expected = [[np.repeat(cell, row.astype(int)).mean() for row in block] for cell in cosines]
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=1e-14)
+    first, second = cosines[:2], cosines[2:]
+    null = permute([name], first, second, none, 0, resamples=30, rng=generator(2))[name]
+    (swaps,) = swap_blocks(23, 30, generator(2))
+    for pair, (a, b) in enumerate(zip(first, second, strict=True)):
+        swapped = [np.where(s > 0, b, a).mean() - np.where(s > 0, a, b).mean() for s in swaps]
+        np.testing.assert_allclose(null[pair], swapped, rtol=0, atol=1e-14)
+
+
 def exact_p_value(name, pairs, references):
     """Return the share of all 2^n swaps whose mean difference is at least as large as observed."""
     values = []

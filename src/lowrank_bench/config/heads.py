@@ -62,8 +62,12 @@ def similarity_fault(task: TaskParts) -> str:
             f"labels = {task.labels} are for classifiers; a task of modality 'similarity' has the "
             "scores of the column that label names, or label: null, and labels: []"
         )
-    if any(value is not None for value in task.recipe.model_dump().values()):
-        return "recipe = is for training, and modality 'similarity' trains nothing; remove it"
+    recipe = {key: value for key, value in task.recipe.model_dump().items() if value is not None}
+    for key, value in recipe.items():
+        return (
+            f"recipe.{key} = {value} is for training, and a task of modality 'similarity' trains "
+            "nothing; remove it"
+        )
     scores = sorted(_metrics(task) - {COSINE})
     if wrong := sorted(set(scores) - {"pearson", "spearmanr"}):
         return (
