@@ -18,10 +18,10 @@ Numbers = Tensor | NDArray[Any]
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
-def check_request(model: nn.Module, compression: float | None) -> None:
+def check_request(model: nn.Module, share: float | None, name: str = "compression") -> None:
     """Raise a `LowRankError` unless the model is a module and the share lies between 0 and 1."""
-    if not isinstance(compression, Real) or not 0 < compression < 1:
-        raise LowRankError(f"compression must lie between 0 and 1, not {compression!r}")
+    if not isinstance(share, Real) or not 0 < share < 1:
+        raise LowRankError(f"{name} must lie between 0 and 1, not {share!r}")
     if not isinstance(model, nn.Module):
         raise LowRankError(f"expected a torch module, not {type(model).__name__}")
 
@@ -38,14 +38,12 @@ def checked_budget(
     """
     if compression is not None and saved_bytes is not None:
         raise LowRankError("give either compression or saved_bytes, not both")
-    if saved_bytes is None:
-        check_request(model, compression)
-        assert compression is not None
-        return float(compression), "parameters"
-    if not isinstance(saved_bytes, Real) or not 0 < saved_bytes < 1:
-        raise LowRankError(f"saved_bytes must lie between 0 and 1, not {saved_bytes!r}")
-    check_request(model, saved_bytes)
-    return float(saved_bytes), "bytes"
+    if saved_bytes is not None:
+        check_request(model, saved_bytes, "saved_bytes")
+        return float(saved_bytes), "bytes"
+    check_request(model, compression)
+    assert compression is not None
+    return float(compression), "parameters"
 
 
 def check_rank(rank: int, matrix: Tensor) -> None:

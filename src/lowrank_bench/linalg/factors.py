@@ -24,12 +24,14 @@ class Approximation(ABC):
     """
 
     kinds: ClassVar[dict[str, type["Approximation"]]] = {}
+    mark: ClassVar[str]
 
     def __init_subclass__(cls, mark: str | None = None) -> None:
         """Make the class known to `restore` by the name of one of its tensors."""
         super().__init_subclass__()
         if mark is not None:
             Approximation.kinds[mark] = cls
+            cls.mark = mark
 
     @classmethod
     def rebuild(cls, tensors: Mapping[str, Tensor]) -> Self:

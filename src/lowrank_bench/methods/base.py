@@ -160,11 +160,14 @@ class MatrixMethod(Method):
     row_order
         Whether the order of the rows can change the result, as it does with random starts and
         consecutive parts.
+    label_bytes
+        Bytes of each row's label, where the factors have some; a budget of bytes counts them.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("embedding",)
     nested: ClassVar[bool] = True
     row_order: ClassVar[bool] = False
+    label_bytes: ClassVar[int] = 0
 
     @classmethod
     def decomposition_class(cls) -> type[Decomposition]:
@@ -204,7 +207,7 @@ class MatrixMethod(Method):
 
         It must increase with the rank.
         """
-        return FLOAT_BYTES * self.n_parameters(rank, rows, columns)
+        return FLOAT_BYTES * self.n_parameters(rank, rows, columns) + self.label_bytes * rows
 
     def rank_for(
         self, rows: int, columns: int, compression: float, budget: str = "parameters"

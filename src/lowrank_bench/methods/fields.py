@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from lowrank_bench.methods.base import MatrixMethod
+from lowrank_bench.methods.base import CodingMethod, MatrixMethod
 from lowrank_bench.problem import USE
 
 LARGEST = 16.0
@@ -51,3 +51,15 @@ class UseWeighted(MatrixMethod):
     def needs(self) -> tuple[str, ...]:
         """Return the facts that the weights are computed from."""
         return USE[self.weights]
+
+
+class UseCoded(CodingMethod, UseWeighted):
+    """A code whose errors weigh each row by a power of its use.
+
+    Parameters
+    ----------
+    alpha
+        Exponent of the use: 0 treats all rows alike, 1 minimizes the expected squared error.
+    """
+
+    alpha: float = Field(default=0.45, ge=0, le=1, description="exponent of the use, 0 to 1")

@@ -47,6 +47,7 @@ class FrequencyBlocks(UseWeighted):
     source: ClassVar[str] = "this suite; after Chen et al., NeurIPS 2018"
     nested: ClassVar[bool] = False
     quiet: ClassVar[tuple[str, ...]] = ("cuts",)
+    label_bytes: ClassVar[int] = 1
 
     weights: Literal["vocabulary", "counts"] = Field(
         default="vocabulary", description="where the weights of the rows come from"
@@ -78,7 +79,3 @@ class FrequencyBlocks(UseWeighted):
         budget = rank * sum(problem.matrix.shape)
         factors, info = weighted_blocks(problem.matrix, weights, budget, cuts, free)
         return Single(factors, rank, info)
-
-    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
-        """Return the bytes kept: those of the numbers, and a byte for the block of each row."""
-        return super().n_bytes(rank, rows, columns) + rows

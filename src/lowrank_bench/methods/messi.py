@@ -53,6 +53,7 @@ class Messi(MatrixMethod):
     nested: ClassVar[bool] = False
     row_order: ClassVar[bool] = True
     quiet: ClassVar[tuple[str, ...]] = ("q", "restarts", "steps", "seed")
+    label_bytes: ClassVar[int] = 1
 
     k: int = Field(default=5, ge=1, le=255, description="number of subspaces, 1 <= k <= 255")
     q: float = Field(default=2.0, ge=1, le=2, description="power of the distance, 1 <= q <= 2")
@@ -102,7 +103,3 @@ class Messi(MatrixMethod):
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
         """Return the numbers kept, n·j + k·j·d; the labels are counted separately."""
         return rank * (rows + self.k * columns)
-
-    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
-        """Return the bytes kept: those of the numbers, and a byte for the label of each row."""
-        return super().n_bytes(rank, rows, columns) + rows

@@ -47,6 +47,7 @@ class PartitionSvd(MatrixMethod):
     source: ClassVar[str] = "Liebenwein et al., NeurIPS 2021"
     row_order: ClassVar[bool] = True
     quiet: ClassVar[tuple[str, ...]] = ("parts", "seed")
+    label_bytes: ClassVar[int] = 1
 
     parts: int = Field(default=5, ge=1, le=255, description="number of parts, 1 <= parts <= 255")
     order: Literal["consecutive", "random"] = Field(
@@ -96,7 +97,3 @@ class PartitionSvd(MatrixMethod):
     def n_parameters(self, rank: int, rows: int, columns: int) -> int:
         """Return the numbers kept, n·j + k·j·d, as MESSI does."""
         return rank * (rows + self.parts * columns)
-
-    def n_bytes(self, rank: int, rows: int, columns: int) -> int:
-        """Return the bytes kept: those of the numbers, and a byte for the label of each row."""
-        return super().n_bytes(rank, rows, columns) + rows

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lowrank_bench.methods.base import CodingMethod
-from lowrank_bench.methods.fields import UseWeighted
+from lowrank_bench.methods.fields import UseCoded
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.factors import Approximation
     from lowrank_bench.problem import Problem
 
 
-class TransformCode(CodingMethod, UseWeighted):
+class TransformCode(UseCoded):
     """Rotate the table, and give every band of rows and direction the bits that it earns.
 
     Idea
@@ -52,7 +51,6 @@ class TransformCode(CodingMethod, UseWeighted):
     source: ClassVar[str] = "this suite; after Goyal, IEEE SPM 2001"
     quiet: ClassVar[tuple[str, ...]] = ("alpha", "bands", "basis")
 
-    alpha: float = Field(default=0.45, ge=0, le=1, description="exponent of the use, 0 to 1")
     bands: int = Field(default=16, ge=1, le=256, description="groups of rows of similar use")
     basis: Literal["weighted", "plain", "none"] = Field(
         default="weighted", description="weighted, plain or none"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
-from lowrank_bench.methods.base import CodingMethod
-from lowrank_bench.methods.fields import UseWeighted
+from lowrank_bench.methods.fields import UseCoded
 
 if TYPE_CHECKING:
     from lowrank_bench.linalg.factors import Approximation
     from lowrank_bench.problem import Problem
 
 
-class Waterfill(CodingMethod, UseWeighted):
+class Waterfill(UseCoded):
     """Round each row to a number of bits that follows its use.
 
     Idea
@@ -42,8 +39,6 @@ class Waterfill(CodingMethod, UseWeighted):
     title: ClassVar[str] = "Bits per row by use"
     source: ClassVar[str] = "Cover and Thomas, Elements of Information Theory, section 10.3.3"
     quiet: ClassVar[tuple[str, ...]] = ("alpha",)
-
-    alpha: float = Field(default=0.45, ge=0, le=1, description="exponent of the use, 0 to 1")
 
     def code(self, problem: Problem, n_bytes: int) -> tuple[Approximation, dict[str, Any]]:
         """Return the code, of at most `n_bytes`.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import Approximation, restore
+from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 
 class Coded(Approximation):
@@ -40,14 +41,17 @@ class Coded(Approximation):
     def decode(self, ids: Tensor) -> Tensor:
         """Return the rows `ids` (m int64, in range), m×d float32, each decoded on its own."""
 
-    @abstractmethod
-    def with_exponent(self, exponent: int) -> Self:
-        """Return a copy whose rows are multiplied by 2^`exponent` in all."""
-
     @property
-    @abstractmethod
     def exponent(self) -> int:
         """Return the power of two that multiplies every row."""
+        return int(self.tensors()[self.mark][-1])
+
+    def with_exponent(self, exponent: int) -> Self:
+        """Return a copy whose rows are multiplied by 2^`exponent` in all."""
+        tensors = self.tensors()
+        sizes = tensors[self.mark].clone()
+        sizes[-1] = exponent
+        return type(self).rebuild({**tensors, self.mark: sizes})
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return the rows `ids` (m int64), m×d float32; a repeated id is decoded once.
@@ -78,10 +82,28 @@ class Coded(Approximation):
 
     def scaled(self, unit: float) -> Self:
         """Return the code of the matrix times `unit`, a power of two."""
-        fraction, power = math.frexp(unit)
-        if fraction != 0.5:
+        if math.frexp(unit)[0] != 0.5:
             raise LowRankError(f"a coded table can be scaled by a power of two, not by {unit}")
-        return self.with_exponent(self.exponent + power - 1)
+        return self.with_exponent(self.exponent + exponent_of(unit))
+
+
+def exponent_of(unit: float) -> int:
+    """Return the exponent of a power of two, as codes store it."""
+    return math.frexp(unit)[1] - 1
+
+
+def finite_unit(matrix: Tensor) -> float:
+    """Return `units.unit_of` a matrix.
+
+    Raises
+    ------
+    LowRankError
+        If an entry is not finite.
+    """
+    peak = largest_entry(matrix)
+    if not peak < math.inf:
+        raise LowRankError("the matrix has entries that are not finite; remove them first")
+    return power_of_two(peak or 0.5)
 
 
 def power(exponent: int) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.bands import banded, cut, encode_rows
 from lowrank_bench.linalg.coding.bits import allocate, rate_distortion_bound
-from lowrank_bench.linalg.coding.coded import relative_error
+from lowrank_bench.linalg.coding.coded import exponent_of, finite_unit, relative_error
 from lowrank_bench.linalg.coding.flat import (
     logarithmic,
     pack_basis,
@@ -22,7 +22,6 @@ from lowrank_bench.linalg.coding.sizes import NIBBLE, Sizes, choose_sizes, heade
 from lowrank_bench.linalg.coding.transform import TransformCodes
 from lowrank_bench.linalg.coding.trellis import error_curve
 from lowrank_bench.linalg.gram import gram
-from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 Basis = Literal["weighted", "plain", "none"]
 # Use is turned into weights by this power. Chosen on training pairs of STS-B and MRPC at 95 and
@@ -146,14 +145,11 @@ def _checked(matrix: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, float]:
     """Return rows of entries up to one, weights of mean one, and the unit of the rows."""
     if matrix.ndim != 2 or min(matrix.shape) < 1:
         raise LowRankError(f"a table has rows and columns, not the shape {tuple(matrix.shape)}")
-    peak = largest_entry(matrix)
-    if not peak < math.inf:
-        raise LowRankError("the matrix has entries that are not finite; remove them first")
+    unit = finite_unit(matrix)
     weights = weights.double().cpu()
     total = float(weights.sum())
     if len(weights) != len(matrix) or not 0 < total < math.inf or float(weights.min()) < 0:
         raise LowRankError("weights must be one number >= 0 for each row, and not all zero")
-    unit = power_of_two(peak) if peak > 0 else 1.0
     return matrix.double().cpu() / unit, weights / total * len(weights), unit
 
 
@@ -184,7 +180,7 @@ def _assemble(
     wide = bits.expand(-1, r)
     stream = encode_rows(turned, labels, wide, logarithmic(scales, grid).expand(-1, r), trellis)
     label_bits = (len(bits) - 1).bit_length()
-    head = [n, width, r, label_bits, depth, int(trellis), math.frexp(unit)[1] - 1]
+    head = [n, width, r, label_bits, depth, int(trellis), exponent_of(unit)]
     return TransformCodes(
         transform=torch.tensor(head, dtype=torch.int32),
         labels=pack_flat(labels, label_bits),
@@ -215,7 +211,7 @@ def _facts(
     whole = matrix.double().cpu() / unit
     total = float((weights * whole.square().sum(1)).sum())
     worst = torch.zeros(len(counts), dtype=torch.float64)
-    plain = code.with_exponent(code.exponent - (math.frexp(unit)[1] - 1))
+    plain = code.with_exponent(code.exponent - exponent_of(unit))
     labels = plain.reading.labels
     for start in range(0, len(whole), 4096):
         part = slice(start, start + 4096)

@@ -1,13 +1,12 @@
 """Tables in half precision: the control that every library offers."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from lowrank_bench.linalg.coding.coded import Coded, power
+from lowrank_bench.linalg.coding.coded import Coded, exponent_of, power
 from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 Kind = Literal["fp16", "bf16"]
@@ -66,5 +65,4 @@ def to_half(matrix: Tensor, kind: Kind) -> HalfRows:
     peak = largest_entry(matrix)
     fits = peak <= torch.finfo(torch.float16).max / 2 and (peak == 0 or peak >= 2.0**-8)
     unit = 1.0 if fits else power_of_two(peak)
-    exponent = math.frexp(unit)[1] - 1
-    return HalfRows((matrix / unit).to(TYPES[kind]), shift_of(exponent, matrix))
+    return HalfRows((matrix / unit).to(TYPES[kind]), shift_of(exponent_of(unit), matrix))

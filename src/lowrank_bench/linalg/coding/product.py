@@ -1,16 +1,14 @@
 """Product quantization: a row is cut into parts, each replaced by the nearest of 2^b vectors."""
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.coding.coded import Coded, power, relative_error
+from lowrank_bench.linalg.coding.coded import Coded, exponent_of, finite_unit, power, relative_error
 from lowrank_bench.linalg.coding.packing import MOST, pack, unpack
-from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 SAMPLE = 64  # rows for each codebook vector that the iterations see
 ITERATIONS = 8
@@ -38,17 +36,6 @@ class ProductCodes(Coded, mark="product"):
     def shape(self) -> tuple[int, int]:
         """Return (n, d)."""
         return len(self.codes), int(self.product[1])
-
-    @property
-    def exponent(self) -> int:
-        """Return the power of two that multiplies every row."""
-        return int(self.product[2])
-
-    def with_exponent(self, exponent: int) -> Self:
-        """Return a copy whose rows are multiplied by 2^`exponent` in all."""
-        fresh = self.product.clone()
-        fresh[2] = exponent
-        return replace(self, product=fresh)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return `codes`, `codebooks` and `product`."""
@@ -93,10 +80,7 @@ def product_code(
         raise LowRankError(f"parts must be 1 to {width}, the columns of the matrix, not {parts}")
     if not 1 <= bits <= MOST:
         raise LowRankError(f"bits must be 1 to {MOST}, not {bits}")
-    peak = largest_entry(matrix)
-    if not peak < math.inf:
-        raise LowRankError("the matrix has entries that are not finite; remove them first")
-    unit = power_of_two(peak) if peak > 0 else 1.0
+    unit = finite_unit(matrix)
     depth = -(-width // parts)
     parts = -(-width // depth)  # pieces of equal width may be fewer than asked for
     rows = torch.nn.functional.pad((matrix.double() / unit).float(), (0, parts * depth - width))
@@ -109,7 +93,7 @@ def product_code(
         books.append(book)
         codes.append(nearest(points, book.float()))
     packed = pack(torch.stack(codes, dim=1), torch.full((parts,), bits))
-    sizes = torch.tensor([bits, width, math.frexp(unit)[1] - 1], dtype=torch.int32)
+    sizes = torch.tensor([bits, width, exponent_of(unit)], dtype=torch.int32)
     coded = ProductCodes(packed, torch.stack(books), sizes.to(matrix.device))
     return coded, {"parts": parts, "weighted_error": relative_error(matrix, coded, weights)}
 

@@ -4,18 +4,16 @@ The grid is symmetric and has 2^b levels, s·(j + ½ − 2^(b−1)) for j = 0, �
 ±s/2, two bits are ±s/2 and ±3s/2. Zero is no level; a row of zeros has the scale zero.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.linalg.coding.coded import Coded, power
+from lowrank_bench.linalg.coding.coded import Coded, exponent_of, finite_unit, power
 from lowrank_bench.linalg.coding.packing import MOST, pack, unpack
-from lowrank_bench.linalg.units import largest_entry, power_of_two
 
 Scale = Literal["absmax", "least_squares"]
 CHUNK = 1 << 21  # entries that are rounded at a time
@@ -46,17 +44,6 @@ class RoundedRows(Coded, mark="rounded"):
     def shape(self) -> tuple[int, int]:
         """Return (n, d)."""
         return len(self.codes), int(self.rounded[2])
-
-    @property
-    def exponent(self) -> int:
-        """Return the power of two that multiplies every row."""
-        return int(self.rounded[3])
-
-    def with_exponent(self, exponent: int) -> Self:
-        """Return a copy whose rows are multiplied by 2^`exponent` in all."""
-        fresh = self.rounded.clone()
-        fresh[3] = exponent
-        return replace(self, rounded=fresh)
 
     def decode(self, ids: Tensor) -> Tensor:
         """Return the rows `ids`, m×d float32."""
@@ -103,10 +90,7 @@ def round_to_nearest(
     if group < 1:
         raise LowRankError(f"a group has at least one column, not {group}; set group >= 1")
     group = max(1, min(group, width))
-    peak = largest_entry(matrix)
-    if not peak < math.inf:
-        raise LowRankError("the matrix has entries that are not finite; remove them first")
-    unit = power_of_two(peak) if peak > 0 else 1.0
+    unit = finite_unit(matrix)
     codes, scales = [], []
     for part in _chunks(matrix, CHUNK // max(1, width)):
         padded = torch.nn.functional.pad(part.double() / unit, (0, -width % group))
@@ -114,17 +98,13 @@ def round_to_nearest(
         code, size = _round(grouped, bits, scale, width)
         codes.append(pack(code.flatten(1)[:, :width], torch.full((width,), bits)))
         scales.append(size)
-    sizes = torch.tensor([bits, group, width, _exponent(unit)], dtype=torch.int32)
+    sizes = torch.tensor([bits, group, width, exponent_of(unit)], dtype=torch.int32)
     return RoundedRows(torch.cat(codes), torch.cat(scales), sizes.to(matrix.device))
 
 
 def _chunks(matrix: Tensor, size: int) -> Iterator[Tensor]:
     """Yield blocks of rows; one empty block for an empty matrix."""
     yield from matrix.split(max(1, size)) if len(matrix) else [matrix]
-
-
-def _exponent(unit: float) -> int:
-    return math.frexp(unit)[1] - 1
 
 
 def _round(rows: Tensor, bits: int, scale: Scale, width: int) -> tuple[Tensor, Tensor]:

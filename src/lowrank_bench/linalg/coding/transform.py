@@ -1,8 +1,7 @@
 """The stored form of a transform code, and how its rows are decoded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -95,17 +94,6 @@ class TransformCodes(Coded, mark="transform"):
     def rank(self) -> int:
         """Return the number of directions."""
         return int(self.transform[2])
-
-    @property
-    def exponent(self) -> int:
-        """Return the power of two that multiplies every row."""
-        return int(self.transform[-1])
-
-    def with_exponent(self, exponent: int) -> Self:
-        """Return a copy whose rows are multiplied by 2^`exponent` in all."""
-        fresh = self.transform.clone()
-        fresh[-1] = exponent
-        return replace(self, transform=fresh)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all stored tensors by name."""
