@@ -85,6 +85,7 @@ def compress_network(options: Namespace) -> None:
             example=image_example(model, options.model) if options.target == "conv" else None,
             batches=_batches(options, method.needs, model, tokenizer, texts),
             budget=options.budget,
+            exclude=options.exclude,
             certificate=options.certificate,
             **params,
         )

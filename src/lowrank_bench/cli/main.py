@@ -141,6 +141,14 @@ def _add_compress(group: "Commands") -> None:
         choices=["parameters", "macs", "latency"],
         help="for whole networks: the cost that --compression reduces",
     )
+    command.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="for whole networks: a layer, or a module with its layers, to leave as it is; "
+        "* stands for any part; may be repeated",
+    )
     _add_certificate(command)
     command.add_argument("--layer", help="dotted name of the embedding, where there are several")
     command.add_argument("--revision", help="revision of a hub repository")

@@ -1,6 +1,6 @@
 """`compress`: one front door to the functions for embeddings and for whole networks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, signature
 from typing import Any, Literal, TypeVar, overload
 
@@ -48,6 +48,7 @@ def compress(
     example: Inputs | None = None,
     batches: Batches | None = None,
     budget: Budget = "parameters",
+    exclude: Sequence[str] = (),
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress a whole network: `compress_network`."""
@@ -107,7 +108,7 @@ def _without(function: Callable[..., Any], options: dict[str, Any], target: str)
         if parameter.kind is not Parameter.KEYWORD_ONLY or name not in options:
             continue
         value = options[name]
-        plain = isinstance(value, str | bool) and value == parameter.default
+        plain = isinstance(value, str | bool | tuple | list) and value in (parameter.default, [])
         if value is not None and not plain:
             raise LowRankError(f"{name} means nothing for target {target!r}; leave it out")
         options = {key: option for key, option in options.items() if key != name}

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from torch import nn
@@ -16,6 +17,7 @@ from lowrank_bench.methods import Method, NetworkMethod, as_method, network_meth
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
 from lowrank_bench.network.compress import COUNTED, compress_within
 from lowrank_bench.network.coverage import coverage
+from lowrank_bench.network.exclude import excluded
 from lowrank_bench.network.forward import example_of
 from lowrank_bench.network.layers import refuse_shared
 from lowrank_bench.network.problem import Batches, CompressedNetwork, Inputs, NetworkProblem
@@ -35,6 +37,7 @@ def compress_network(
     example: Inputs | None = None,
     batches: Batches | None = None,
     budget: Budget = "parameters",
+    exclude: Sequence[str] = (),
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with all targeted layers compressed, and a report.
@@ -59,6 +62,9 @@ def compress_network(
         (or None), the same at every call, for methods that look at data.
     budget
         What is limited: `parameters`, `macs` (multiply-adds of the example) or `latency`.
+    exclude
+        Names of layers to leave as they are, `*` standing for any part: the budget is a share of
+        the others.
     **params
         Parameters of a method that is given by name.
 
@@ -78,7 +84,8 @@ def compress_network(
     chosen = as_method(method, params)
     memo: dict[Any, Any] = {}
     network = _copied(model, memo).eval()
-    problem = _problem(network, target, budget, example, batches, "labels" in chosen.needs)
+    labelled = "labels" in chosen.needs
+    problem = _problem(network, target, budget, example, batches, labelled, exclude)
     whole = network_method(chosen, target)
     _refuse_shared(model, problem, memo)
     start = time.perf_counter()
@@ -101,13 +108,18 @@ def _problem(
     example: Inputs | None,
     batches: Batches | None,
     labelled: bool,
+    exclude: Sequence[str],
 ) -> NetworkProblem:
     """Return the problem with checked inputs, with labels where they are needed."""
     inputs = example_of(network) if example is None else example
     check_example(network, inputs)
     if batches is not None:
         batches = checked_batches(network, batches, labelled)
-    return NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
+    excluded(network, exclude)  # a wrong name is refused before any work
+    seconds = seconds_for(budget)
+    return NetworkProblem(
+        network, target, inputs, batches, budget, seconds=seconds, exclude=tuple(exclude)
+    )
 
 
 def _refuse_shared(model: nn.Module, problem: NetworkProblem, memo: dict[Any, Any]) -> None:

@@ -51,7 +51,7 @@ def compress_within(
     else:
         network = method.compress(problem, compression)
     facts = counted(problem, network.model)
-    left = skipped_layers(problem.model, problem.target, problem.layers)
+    left = skipped_layers(problem.model, problem.target, problem.layers, problem.exclude)
     if left:
         network.info["left_dense"] = left
     if problem.budget != "latency" and facts["achieved_compression"] < compression - 1e-9:

@@ -1,7 +1,7 @@
 """Find the layers of a network that a target covers, and replace them in a copy."""
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,6 +20,7 @@ from lowrank_bench.layers.plain import (
     tied_by,
 )
 from lowrank_bench.layers.sharing import overlapping
+from lowrank_bench.network.exclude import excluded
 from lowrank_bench.network.hooks import Watcher, watching
 
 KINDS: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.Linear: "linear"}
@@ -69,7 +70,9 @@ class Layer:
         return 0 if self.kind == "embedding" else self.positions * prod(self.shape)
 
 
-def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) -> tuple[Layer, ...]:
+def find_layers(
+    model: nn.Module, target: str, example: Mapping[str, Tensor], exclude: Sequence[str] = ()
+) -> tuple[Layer, ...]:
     """Return the layers of a target in the order of the network's modules, the embedding first.
 
     Parameters
@@ -82,14 +85,18 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
         such as heads that only training uses (`skipped_layers`).
     example
         Keyword arguments of a forward of one example.
+    exclude
+        Names of layers, or of modules with all layers inside, that stay as they are
+        (`network.exclude`).
 
     Raises
     ------
     LowRankError
         When the target is unknown, it has no layers, or one cannot be replaced faithfully: it is of
-        an unusual class, has hooks or no values, was compressed before, or shares its weight.
+        an unusual class, has hooks or no values, was compressed before, or shares its weight; or
+        when a name to exclude is that of no module.
     """
-    modules = _candidates(model, target)
+    modules = _candidates(model, target, excluded(model, exclude))
     # How often a layer is applied decides its multiply-adds; one forward tells.
     positions = _positions(model, modules, example)
     modules = {name: module for name, module in modules.items() if positions[name]}
@@ -99,10 +106,13 @@ def find_layers(model: nn.Module, target: str, example: Mapping[str, Tensor]) ->
             f"{target!r} runs on the example"
         )
     for name, module in modules.items():
-        if isinstance(module, nn.Embedding):
-            refuse_unusual(model, name, module)
-        else:
-            _refuse_odd(name, module)
+        try:
+            if isinstance(module, nn.Embedding):
+                refuse_unusual(model, name, module)
+            else:
+                _refuse_odd(name, module)
+        except LowRankError as error:
+            raise LowRankError(f"{error}; or leave the layer out: exclude {name!r}") from None
     refuse_shared(model, modules.values())
     return tuple(_describe(name, module, positions[name]) for name, module in modules.items())
 
@@ -130,7 +140,10 @@ def _positions(
 
 
 def skipped_layers(
-    model: nn.Module, target: str, kept: Collection[Layer] | None = None
+    model: nn.Module,
+    target: str,
+    kept: Collection[Layer] | None = None,
+    exclude: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return the layers of the target that stay as they are, each with the reason.
 
@@ -138,6 +151,8 @@ def skipped_layers(
     ----------
     kept
         What `find_layers` returns; None to leave out the layers that do not run.
+    exclude
+        As in `find_layers`.
     """
     kinds = TARGETS.get(target, ())
     skipped = {
@@ -147,8 +162,10 @@ def skipped_layers(
     }
     if kept is not None:
         ran = {layer.name for layer in kept}
-        idle = [name for name in _candidates(model, target) if name not in ran]
+        left = excluded(model, exclude)
+        idle = [name for name in _candidates(model, target, left) if name not in ran]
         skipped |= dict.fromkeys(idle, "does not run on the example")
+        skipped |= dict.fromkeys(sorted(left), "excluded")
     return skipped
 
 
@@ -167,17 +184,21 @@ def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     return copied
 
 
-def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
+def _candidates(model: nn.Module, target: str, left: Collection[str] = ()) -> dict[str, nn.Module]:
     if target not in TARGETS:
         raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
     modules: dict[str, nn.Module] = {}
-    if target == "linear":
+    tables = [name for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
+    if target == "linear" and not (tables and all(name in left for name in tables)):
         name, embedding = find_embedding(model)
-        _refuse_unready(name, embedding)
-        modules[name] = embedding
+        if name not in left:
+            _refuse_unready(name, embedding)
+            modules[name] = embedding
     # Compressed layers are refused even where the target would not take them.
     compressed = tuple(LAYERS.values())
     for name, module in model.named_modules():
+        if name in left:
+            continue
         if isinstance(module, compressed):
             raise LowRankError(
                 f"layer {name!r} is already compressed; start from the dense network"
@@ -188,6 +209,7 @@ def _candidates(model: nn.Module, target: str) -> dict[str, nn.Module]:
     if not modules:
         skipped = ", ".join(skipped_layers(model, target))
         why = f"all have groups: {skipped}" if skipped else "it has no such layers"
+        why = "all its layers are excluded" if left else why
         raise LowRankError(f"nothing to compress in {type(model).__name__}; {why}")
     return modules
 

@@ -99,6 +99,9 @@ class NetworkProblem:
         Rows of the forward that is timed, for a budget of latency.
     seconds
         How long layers take, for a budget of latency; None for other budgets.
+    exclude
+        Names of layers that stay as they are (`network.exclude`); the budget is a share of the
+        others.
     origin
         The problem of the original network if this one has been compressed before: budgets are
         shares of that. None for the first compression.
@@ -113,6 +116,7 @@ class NetworkProblem:
     batch: int = 16
     origin: "NetworkProblem | None" = None
     seconds: SecondsModel | None = None
+    exclude: tuple[str, ...] = ()
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -140,7 +144,7 @@ class NetworkProblem:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Return the targeted layers, in the order in which the network names them."""
-        return find_layers(self.model, self.target, self.example)
+        return find_layers(self.model, self.target, self.example, self.exclude)
 
     def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Return `make()`, called once for each key; methods and compressions share the result."""

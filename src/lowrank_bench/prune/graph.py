@@ -7,7 +7,7 @@ unite them, and other functions move them along with the numbers.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -65,7 +65,9 @@ class ChannelGraph:
         return [name for name, units in self.reads.items() if np.isin(units, pool).any()]
 
 
-def trace(model: nn.Module, example: Mapping[str, Tensor]) -> ChannelGraph:
+def trace(
+    model: nn.Module, example: Mapping[str, Tensor], held: Collection[str] = ()
+) -> ChannelGraph:
     """Return the units of a network.
 
     Parameters
@@ -76,6 +78,8 @@ def trace(model: nn.Module, example: Mapping[str, Tensor]) -> ChannelGraph:
         shortcuts that pad channels.
     example
         Keyword arguments of a forward, batch size 1.
+    held
+        Names of modules that stay as they are, with the channels that they read and write.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def trace(model: nn.Module, example: Mapping[str, Tensor]) -> ChannelGraph:
         When a layer or a function mixes channels in another way, when a convolution has groups
         but is not depthwise, or when no channel can be pruned.
     """
-    channels = trace_channels(model, example)
+    channels = trace_channels(model, example, held)
     # Units are numbered in the order in which layers write them.
     roots = {FIXED: 0}
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank_bench.errors import LowRankError
+from lowrank_bench.network.exclude import excluded
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.prune.graph import ChannelGraph, channels_of, kept_cost, slice_network, trace
 from lowrank_bench.prune.verify import Pair, check_sliced
@@ -26,7 +27,8 @@ def graph_of(problem: NetworkProblem) -> ChannelGraph:
 
 
 def _traced(problem: NetworkProblem) -> ChannelGraph:
-    graph = trace(problem.model, problem.example)
+    left = excluded(problem.model, problem.exclude)
+    graph = trace(problem.model, problem.example, left)
     unseen = [layer.name for layer in problem.layers if layer.name not in graph.reads]
     if unseen:
         raise LowRankError(

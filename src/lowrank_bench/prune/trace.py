@@ -1,6 +1,6 @@
 """Follow labelled channels through a forward of a network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,19 +17,21 @@ from lowrank_bench.prune.labels import tensors_in
 from lowrank_bench.prune.outputs import output_tensors
 
 
-def trace_channels(model: nn.Module, example: Mapping[str, Tensor]) -> LayerChannels:
+def trace_channels(
+    model: nn.Module, example: Mapping[str, Tensor], held: Collection[str] = ()
+) -> LayerChannels:
     """Run a network once and return the channels that its layers read and write.
 
     Where some layers do not run, such as heads that only training uses, the network is run once
     more as in training: the channels that these layers read are fixed, so that the layers can stay
-    as they are.
+    as they are. So are those that the modules named in `held` read and write.
 
     Raises
     ------
     LowRankError
         When a layer or a function may mix channels, or the network returns what cannot be seen.
     """
-    tracer = _Tracer(model)
+    tracer = _Tracer(model, held)
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad(), tracer.hooks(model), _usual_layout(model):
@@ -57,10 +59,11 @@ def _usual_layout(model: nn.Module) -> Iterator[None]:
 class _Tracer(TorchDispatchMode):
     """Labels what runs: layers as a whole, and each function of PyTorch's core between them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, held: Collection[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.channels = LayerChannels()
         self.names = {module: name for name, module in model.named_modules()}
+        self._held = {module for module, name in self.names.items() if name in held}
         self._stack: list[nn.Module] = []  # the modules that run now, the innermost last
         self._paused = False
         self._padded: dict[nn.Module, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
@@ -90,7 +93,7 @@ class _Tracer(TorchDispatchMode):
     def fix_idle(self, model: nn.Module, example: Mapping[str, Tensor]) -> None:
         """Fix the channels of layers that have not run, as far as training runs them."""
         idle = {name for module, name in self.names.items() if isinstance(module, LAYERS)}
-        idle -= self.channels.names()
+        idle -= {*self.channels.names(), *(self.names[module] for module in self._held)}
         if not idle:
             return
         # Modules with children choose what runs; layers themselves stay in evaluation mode.
@@ -119,7 +122,9 @@ class _Tracer(TorchDispatchMode):
         """Run one function of PyTorch's core, and label its results."""
         out = func(*args, **(kwargs or {}))
         # The functions inside of a layer are not followed: the layer is labelled as a whole.
-        if not self._paused and not (self._stack and isinstance(self._stack[-1], LAYERS)):
+        whole = bool(self._stack) and isinstance(self._stack[-1], LAYERS)
+        whole = whole or not self._held.isdisjoint(self._stack)
+        if not self._paused and not whole:
             self._follow(func, args, kwargs or {}, out)
         return out
 
@@ -162,9 +167,22 @@ class _Tracer(TorchDispatchMode):
     ) -> None:
         self._paused = True  # the arithmetic on labels is not a part of the network
         name, inputs = self.names[module], next(tensors_in((args, kwargs)), None)
-        if module in self._padded:
+        if module in self._held:
+            self._fix_around((args, kwargs), out)
+        elif not self._held.isdisjoint(self._stack):
+            pass  # the held module around it is labelled when it ends
+        elif module in self._padded:
             self.channels.note_padding(module, name, self._padded.pop(module), inputs, out)
         elif isinstance(module, LAYERS) and inputs is not None:
             self.channels.pass_through(module, name, inputs, out)
         self._paused = False
         self._stack.pop()
+
+    def _fix_around(self, inputs: Any, outputs: Any) -> None:
+        """Fix the channels that a module reads and writes, whatever it does with them."""
+        labels = self.channels.labels
+        for value in tensors_in(inputs):
+            if labels.has(value):
+                labels.fix(labels.of(value))
+        for value in tensors_in(outputs):
+            labels.give_fixed(value)
