@@ -200,6 +200,30 @@ def least_total(layers: Sequence[Candidates], budget: float) -> list[Choice]:
     return [layer.choice(option) for layer, option in zip(layers, chosen, strict=True)]
 
 
+def filled(
+    layers: Sequence[Candidates], chosen: Sequence[Choice], budget: float
+) -> tuple[list[Choice], list[int]]:
+    """Return the choice after ranks that cost no error have used up the budget, and who got some.
+
+    Data that are too few reach fewer directions than fit the budget. A rank beyond them lowers no
+    error that can be seen, so that the search saves it, and the network saves more than asked.
+    Where some error is left, the search has spent the budget and nothing changes here.
+    """
+    if any(choice.error > 0 for choice in chosen):
+        return list(chosen), []
+    options = []
+    for layer, choice in zip(layers, chosen, strict=True):
+        known = layer.options("high")
+        # Convex in the share that is missing, so that the layers rise together.
+        missing = np.maximum(1 - known.cost / layer.dense, 0) ** 2
+        worse = known.error > choice.error
+        options.append(Options(known.cost, np.where(worse, np.inf, missing)))
+    places = [layer.place(choice) for layer, choice in zip(layers, chosen, strict=True)]
+    spent = spend(options, places, budget)
+    raised = [place for place, index in enumerate(places) if spent[place] != index]
+    return [layer.choice(option) for layer, option in zip(layers, spent, strict=True)], raised
+
+
 def uniform(layers: Sequence[Candidates], budget: float) -> list[Choice]:
     """Return for each layer the best cut, at the rank that a common share of its cost allows.
 

@@ -1,6 +1,5 @@
 """Choose a rank for every layer under one budget, and build the compressed network."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowrank_bench.errors import LowRankError, LowRankWarning
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.layerwise.spectra import Spectrum
 from lowrank_bench.network import allocate
 from lowrank_bench.network.allocate import Options
 from lowrank_bench.network.layers import Layer, replaced, weight_of
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 from lowrank_bench.network.replacement import factorized_layer
+from lowrank_bench.network.scarce import warn_of_shortage
 
 SHARE_LEAST = 1e-12  # of the energy kept, so that its logarithm is finite
-MOST_NAMED = 3  # layers that a warning names
 Floats = NDArray[np.float64]
 
 
@@ -151,7 +150,7 @@ def compress_layers(
     if scarce := [candidate.layer.name for candidate in candidates if candidate.scarce]:
         spent, chosen = chosen, _with_unseen(problem, candidates, chosen, budget)
         if chosen != spent:
-            _warn_of_shortage(scarce)
+            warn_of_shortage(scarce)
             info["scarce_layers"] = scarce
     # The last option of a layer keeps it dense; option i before it is rank i + 1.
     new: dict[str, nn.Module] = {}
@@ -182,17 +181,6 @@ def _with_unseen(
         for one in candidates
     ]
     return allocate.spend(options, chosen, budget)
-
-
-def _warn_of_shortage(scarce: Sequence[str]) -> None:
-    named = ", ".join(scarce[:MOST_NAMED])
-    more = f" and {len(scarce) - MOST_NAMED} more" if len(scarce) > MOST_NAMED else ""
-    warnings.warn(
-        "the calibration data are too few for this compression: they reach fewer directions than "
-        f"fit the budget in {named}{more}, and the others are kept unranked; give more examples",
-        LowRankWarning,
-        stacklevel=3,
-    )
 
 
 def build(problem: NetworkProblem, candidate: Candidate, rank: int) -> nn.Module:

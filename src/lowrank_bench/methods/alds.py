@@ -188,13 +188,21 @@ class Alds(NetworkMethod):
         import time
 
         from lowrank_bench.alds.cuts import alds_layers
+        from lowrank_bench.alds.search import filled
         from lowrank_bench.alds.summary import describe, summary
         from lowrank_bench.network.layers import replaced
         from lowrank_bench.network.problem import CompressedNetwork
+        from lowrank_bench.network.scarce import warn_of_shortage
 
         start = time.process_time()
         layers = alds_layers(problem, self.cuts())
-        chosen = self.choose(layers, problem.allowance(compression), problem.seed)
+        budget = problem.allowance(compression)
+        chosen = self.choose(layers, budget, problem.seed)
+        scarce: list[str] = []
+        if self.error in ("data", "loss") and self.allocation != "uniform":
+            chosen, raised = filled([layer.candidates for layer in layers], chosen, budget)
+            scarce = [layers[place].layer.name for place in raised]
+            warn_of_shortage(scarce)
         searched = time.process_time()
         new = {
             each.layer.name: each.replacement(problem.model.get_submodule(each.layer.name), choice)
@@ -204,6 +212,8 @@ class Alds(NetworkMethod):
         seconds = {"search": searched - start, "factors": time.process_time() - searched}
         rows = describe(layers, chosen, new)
         info: dict[str, Any] = summary(self.error, self.rule, rows, chosen)
+        if scarce:
+            info["scarce_layers"] = scarce
         return CompressedNetwork(
             replaced(problem.model, new), rows, {**info, "cpu_seconds": seconds}
         )
