@@ -8,7 +8,7 @@ from torch import nn
 
 from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import check_request
+from lowrank_bench.compression.request import OnStep, check_request
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
 from lowrank_bench.layers.plain import refuse_held, refuse_uncopied
@@ -35,6 +35,7 @@ def compress_network(
     example: Inputs | None = None,
     batches: Batches | None = None,
     budget: Budget = "parameters",
+    on_step: OnStep | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with all targeted layers compressed, and a report.
@@ -59,6 +60,8 @@ def compress_network(
         (or None), the same at every call, for methods that look at data.
     budget
         What is limited: `parameters`, `macs` (multiply-adds of the example) or `latency`.
+    on_step
+        Called with a few words when the compression begins.
     **params
         Parameters of a method that is given by name.
 
@@ -81,6 +84,8 @@ def compress_network(
     problem = _problem(network, target, budget, example, batches, "labels" in chosen.needs)
     whole = network_method(chosen, target)
     _refuse_shared(model, problem, memo)
+    if on_step:
+        on_step(f"compress {_layers(problem)} by {chosen.label()}")
     start = time.perf_counter()
     compressed = compress_within(problem, whole, float(compression))
     report = _report(chosen, problem, compressed, time.perf_counter() - start)
@@ -108,6 +113,11 @@ def _problem(
     if batches is not None:
         batches = checked_batches(network, batches, labelled)
     return NetworkProblem(network, target, inputs, batches, budget, seconds=seconds_for(budget))
+
+
+def _layers(problem: NetworkProblem) -> str:
+    count, size = len(problem.layers), sum(layer.parameters for layer in problem.layers)
+    return f"{count} layer{'s' * (count != 1)} with {size:,} parameters"
 
 
 def _refuse_shared(model: nn.Module, problem: NetworkProblem, memo: dict[Any, Any]) -> None:
