@@ -184,5 +184,6 @@ def pieces(folder: Path) -> tuple[Counter[str], Counter[str]]:
     (place,) = folder.glob("results/*/plan.json")
     keys = json.loads(place.read_text())["keys"]
     lines = place.with_name("progress.jsonl").read_text().splitlines()
-    done = Counter(json.loads(line)["stage"] for line in lines if line)
+    events = [json.loads(line) for line in lines if line]
+    done = Counter(event["stage"] for event in events if "seconds" in event)
     return done, Counter({stage: len(listed) for stage, listed in keys.items()})

@@ -117,8 +117,10 @@ TABLE = {
     "inputs.vision.published": ["published image"],
     # What only carries work about.
     "plan.grid": [],
+    "plan.work": [],
     "stages.run": [],
     "stages.progress": [],
+    "stages.time_left": [],
     "store.store": [],
     "store.checksum": [],
     "store.manifest": [],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lowrank_bench.cli.out import check_out, left_out, not_written
+from lowrank_bench.cli.steps import Steps
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names, register_folders
 from lowrank_bench.methods.registry import origin_of
@@ -62,17 +63,15 @@ def compress_network(options: Namespace) -> None:
     _check_images(options, method.needs)
     _check_share(options)
     check_out(options.out)
-    from tqdm import tqdm
-
     from lowrank_bench.artifact import save
     from lowrank_bench.cli.calibration import image_example
     from lowrank_bench.cli.load import load_network
     from lowrank_bench.compression.front import compress
 
-    with tqdm(total=3, desc="load", unit="step", leave=False) as bar:
+    bounded = options.target == "embedding" and options.certificate is not False
+    with Steps(4 if bounded else 3) as steps:
+        steps.begin(f"load {options.model}")
         model, tokenizer = load_network(options.model, options.revision, options.trust_remote_code)
-        bar.update()
-        bar.set_description(f"compress by {options.method}")
         small, report = compress(
             model,
             options.method,
@@ -87,14 +86,13 @@ def compress_network(options: Namespace) -> None:
             budget=options.budget,
             exclude=options.exclude,
             certificate=options.certificate,
+            on_step=steps.begin,
             **params,
         )
-        bar.update()
-        bar.set_description("save")
+        steps.begin(f"save to {options.out}")
         save(small, options.out)
         if tokenizer is not None:
             tokenizer.save_pretrained(options.out)
-        bar.update()
     _say_what_is_missing(model, options, report)
     print(json.dumps(report.to_dict(), indent=2))
 

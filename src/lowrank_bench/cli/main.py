@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from lowrank_bench.cli import commands
 from lowrank_bench.cli.evaluate import evaluate_network
+from lowrank_bench.cli.steps import CLEAR
 from lowrank_bench.cli.store import add_store
 from lowrank_bench.errors import LowRankError, LowRankWarning
 
@@ -58,7 +59,8 @@ def _print_warnings(command: str) -> None:
     ) -> None:
         """Print one warning."""
         if issubclass(category, LowRankWarning):
-            print(f"lowrank {command}: warning: {message}", file=sys.stderr)
+            begun = CLEAR if sys.stderr.isatty() else ""  # the line of a step, shown again soon
+            print(f"{begun}lowrank {command}: warning: {message}", file=sys.stderr)
         else:
             usual(message, category, filename, lineno, file, line)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.matrix import Factorized, factorize
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import Numbers, as_matrix, as_texts, checked_budget
+from lowrank_bench.compression.request import Numbers, OnStep, as_matrix, as_texts, checked_budget
 from lowrank_bench.compression.savings import compression_of
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
@@ -42,6 +42,7 @@ def compress_embedding(
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
     certificate: Certificate = True,
+    on_step: OnStep | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with its embedding compressed, and a report.
@@ -67,6 +68,8 @@ def compress_embedding(
     certificate
         Whether the report has the table's errors, and bounds on how far they are from optimal:
         quick ones on tables of more than 2²² entries, or always the tightest by "full".
+    on_step
+        Called with a few words when the factorization begins, and when the bounds do.
     **params
         Parameters of a method that is given by name.
 
@@ -82,11 +85,17 @@ def compress_embedding(
     name, embedding = _usable_embedding(model, layer)
     matrix = as_matrix(embedding.weight)
     size = chosen.size_for(len(matrix), matrix.shape[1], share, budget)
+    rows, columns = matrix.shape
+    say = on_step or (lambda text: None)
+    say(f"factorize {name}, {rows:,} x {columns:,}, by {chosen.label()}")
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
     facts |= _read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
     factorized = factorize(matrix, chosen, size, facts)
     compressed = _replaced(model, name, embedding, factorized.factors)
-    errors = _errors(matrix, factorized, certificate == "full") if certificate else {}
+    errors = {}
+    if certificate:
+        say("bound how far the errors are from the least possible")
+        errors = _errors(matrix, factorized, certificate == "full")
     report = _report(chosen, name, matrix, factorized)
     return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
 

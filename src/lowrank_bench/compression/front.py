@@ -9,7 +9,7 @@ from torch import nn
 from lowrank_bench.compression.embedding import Certificate, compress_embedding
 from lowrank_bench.compression.networks import Budget, NetworkTarget, compress_network
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import Numbers
+from lowrank_bench.compression.request import Numbers, OnStep
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import MatrixMethod, NetworkMethod
 from lowrank_bench.network.problem import Batches, Inputs
@@ -33,6 +33,7 @@ def compress(
     counts: Numbers | None = None,
     fisher: Numbers | None = None,
     certificate: Certificate = True,
+    on_step: OnStep | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress the embedding: `compress_embedding`."""
@@ -49,6 +50,7 @@ def compress(
     batches: Batches | None = None,
     budget: Budget = "parameters",
     exclude: Sequence[str] = (),
+    on_step: OnStep | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress a whole network: `compress_network`."""
@@ -94,18 +96,22 @@ def compress(
     if target not in TARGETS:
         raise LowRankError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
     if target == "embedding":
-        options = _without(compress_network, options, target)
+        options = _without(compress_network, compress_embedding, options, target)
         return compress_embedding(model, method, compression, layer=layer, **options)
-    options = _without(compress_embedding, {"layer": layer, **options}, target)
+    both = {"layer": layer, **options}
+    options = _without(compress_embedding, compress_network, both, target)
     if compression is None:
         raise LowRankError(f"target {target!r} needs compression, the share to save")
     return compress_network(model, method, compression, target=target, **options)
 
 
-def _without(function: Callable[..., Any], options: dict[str, Any], target: str) -> dict[str, Any]:
+def _without(
+    other: Callable[..., Any], chosen: Callable[..., Any], options: dict[str, Any], target: str
+) -> dict[str, Any]:
     """Return the options without those of another target's function that are at their defaults."""
-    for name, parameter in signature(function).parameters.items():
-        if parameter.kind is not Parameter.KEYWORD_ONLY or name not in options:
+    shared = signature(chosen).parameters
+    for name, parameter in signature(other).parameters.items():
+        if parameter.kind is not Parameter.KEYWORD_ONLY or name not in options or name in shared:
             continue
         value = options[name]
         plain = isinstance(value, str | bool | tuple | list) and value in (parameter.default, [])

@@ -9,7 +9,7 @@ from torch import nn
 
 from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import check_request
+from lowrank_bench.compression.request import OnStep, check_request
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
 from lowrank_bench.layers.plain import refuse_held, refuse_uncopied
@@ -38,6 +38,7 @@ def compress_network(
     batches: Batches | None = None,
     budget: Budget = "parameters",
     exclude: Sequence[str] = (),
+    on_step: OnStep | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with all targeted layers compressed, and a report.
@@ -65,6 +66,8 @@ def compress_network(
     exclude
         Names of layers to leave as they are, `*` standing for any part: the budget is a share of
         the others.
+    on_step
+        Called with a few words when the compression begins.
     **params
         Parameters of a method that is given by name.
 
@@ -88,6 +91,8 @@ def compress_network(
     problem = _problem(network, target, budget, example, batches, labelled, exclude)
     whole = network_method(chosen, target)
     _refuse_shared(model, problem, memo)
+    if on_step:
+        on_step(f"compress {_layers(problem)} by {chosen.label()}")
     start = time.perf_counter()
     compressed = compress_within(problem, whole, float(compression))
     report = _report(chosen, problem, compressed, time.perf_counter() - start)
@@ -120,6 +125,11 @@ def _problem(
     return NetworkProblem(
         network, target, inputs, batches, budget, seconds=seconds, exclude=tuple(exclude)
     )
+
+
+def _layers(problem: NetworkProblem) -> str:
+    count, size = len(problem.layers), sum(layer.parameters for layer in problem.layers)
+    return f"{count} layer{'s' * (count != 1)} with {size:,} parameters"
 
 
 def _refuse_shared(model: nn.Module, problem: NetworkProblem, memo: dict[Any, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.units import largest_entry
 
 Numbers = Tensor | NDArray[Any]
+OnStep = Callable[[str], None]  # called with the name of what begins
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 

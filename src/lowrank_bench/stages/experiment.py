@@ -168,7 +168,8 @@ class Experiment:
         """
         stages = self.plan.stages()
         try:
-            write_plan(self.folder, stages, cores)
+            measured = bool(self.config.latency.batches)
+            write_plan(self.folder, stages, cores, len(self.config.model), measured)
             write_holdings(self.folder, stages)
         except OSError as error:
             raise SystemExit(f"error: {self.folder} cannot be written: {brief(error)}") from None

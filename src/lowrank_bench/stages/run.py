@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def run_download(job: Job, store: Store, settings: Settings) -> list[Outcome]:
 
 def run_checkpoint(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Make the job's checkpoints and evaluate them as they are, dense."""
-    progress = Progress(settings.folder, "checkpoint", store, settings.threads)
+    progress = Progress(settings.folder, "checkpoint", store, settings.threads, job.name)
     runner, failures = Runner(store, settings), {}
     for checkpoint in job.checkpoints:
         if store.folder("checkpoint", checkpoint.key):
@@ -52,23 +53,31 @@ def run_checkpoint(job: Job, store: Store, settings: Settings) -> list[Outcome]:
         _start(settings, checkpoint)
         from lowrank_bench.stages.checkpoint import CheckpointStep
 
-        def _shown(step: int, steps: int, loss: float, title: str = checkpoint.title()) -> None:
-            if step == 1 or step % max(1, steps // 5) == 0:
-                text = f"[checkpoint] {title} · step {step} of {steps} · loss {loss:.3f}"
-                print(text, file=sys.stderr, flush=True)
-
-        reason = _tried(runner, CheckpointStep(checkpoint, _shown))
+        shown = partial(_show_step, checkpoint, progress)
+        reason = _tried(runner, CheckpointStep(checkpoint, shown))
         if reason:  # all its cells become rows with this reason
             failures[checkpoint.key] = reason
             print(f"error: {reason}", file=sys.stderr, flush=True)
-        progress.finished(checkpoint.title())
-    outcome = _evaluated(job, store, settings, failures, quiet=True)
+        progress.finished(checkpoint.title(), checkpoint.key)
+    outcome = _evaluated(job, store, settings, failures, progress)
     return [*outcome, *(_failed(key, reason) for key, reason in failures.items())]
+
+
+def _show_step(
+    checkpoint: Checkpoint, progress: Progress, step: int, steps: int, loss: float
+) -> None:
+    """Show some of the steps of a training, and note the part that is done."""
+    if step != 1 and step % max(1, steps // 5):
+        return
+    if 1 < step < steps:
+        progress.partly(checkpoint.key, step / steps)
+    text = f"[checkpoint] {checkpoint.title()} · step {step} of {steps} · loss {loss:.3f}"
+    print(f"{text} · {progress.time_left()}", file=sys.stderr, flush=True)
 
 
 def run_factorize(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Decompose the matrices of the job's checkpoints by each of its specs."""
-    progress = Progress(settings.folder, "factorize", store, settings.threads)
+    progress = Progress(settings.folder, "factorize", store, settings.threads, job.name)
     runner, outcome, prepared = Runner(store, settings), [], None
     for key, (checkpoint, spec, compression) in job.decompositions().items():
         reason = settings.failures.get(checkpoint.key, "")
@@ -79,18 +88,19 @@ def run_factorize(job: Job, store: Store, settings: Settings) -> list[Outcome]:
             prepared = prepared or Prepared()
             step = DecompositionStep(checkpoint, spec, compression, prepared)
             reason = _tried(runner, step)  # the cells that need it become rows with this reason
-            progress.finished(f"{checkpoint.title()} · {spec.label}")
+            progress.finished(f"{checkpoint.title()} · {spec.label}", key)
         outcome.append(_failed(key, reason) if reason else _ok(key))
     return outcome
 
 
 def run_evaluate(job: Job, store: Store, settings: Settings) -> list[Outcome]:
     """Evaluate the job's cells that the store lacks, after further training if they ask for it."""
-    return _evaluated(job, store, settings, settings.failures)
+    progress = Progress(settings.folder, job.stage, store, settings.threads, job.name)
+    return _evaluated(job, store, settings, settings.failures, progress)
 
 
 def _evaluated(
-    job: Job, store: Store, settings: Settings, failures: Mapping[str, str], quiet: bool = False
+    job: Job, store: Store, settings: Settings, failures: Mapping[str, str], progress: Progress
 ) -> list[Outcome]:
     """Evaluate the missing cells, except those that rest on a failed piece of work."""
     cells = job.cells()
@@ -103,7 +113,7 @@ def _evaluated(
         else:
             todo.append(cell)
     if todo:
-        reasons = _computed(todo, job, Runner(store, settings), quiet)
+        reasons = _computed(todo, Runner(store, settings), progress)
         outcome |= {key: _failed(key, reason) for key, reason in reasons.items() if reason}
     lost = sum(piece["status"] == "failed" for piece in outcome.values())
     tried = sum(outcome[cell.key]["status"] == "failed" for cell in todo)
@@ -117,14 +127,12 @@ def _evaluated(
     return list(outcome.values())
 
 
-def _computed(cells: list[Cell], job: Job, runner: Runner, quiet: bool) -> dict[str, str]:
+def _computed(cells: list[Cell], runner: Runner, progress: Progress) -> dict[str, str]:
     """Evaluate cells, and return for each key the reason why it failed, or an empty one."""
-    settings = runner.settings
-    _start(settings, cells[0].checkpoint)
+    _start(runner.settings, cells[0].checkpoint)
     from lowrank_bench.stages.evaluate import CellStep, CheckpointEvaluator
 
-    stage = "finetune" if job.stage == "finetune" else "evaluate"
-    progress = Progress(settings.folder, stage, runner.store, settings.threads)
+    stage = "evaluate" if progress.stage == "checkpoint" else progress.stage
     evaluators: dict[str, CheckpointEvaluator] = {}
     reasons = {}
     for cell in cells:
@@ -132,8 +140,7 @@ def _computed(cells: list[Cell], job: Job, runner: Runner, quiet: bool) -> dict[
         if reason:
             text = f"[{stage}] failed: {cell.title()}: {reason}"
             print(text, file=sys.stderr, flush=True)
-        if not quiet:
-            progress.finished(cell.title())
+        progress.finished(cell.title(), cell.key, quiet=stage != progress.stage)
     return reasons
 
 

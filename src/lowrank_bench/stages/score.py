@@ -20,6 +20,7 @@ from lowrank_bench.score.experiment import score_experiment
 from lowrank_bench.score.scored_cell import ScoredCell
 from lowrank_bench.stages.download import DataStep
 from lowrank_bench.stages.faults import brief
+from lowrank_bench.stages.progress import Progress
 from lowrank_bench.stages.record import Record, read_record
 from lowrank_bench.stages.run import failures_of
 from lowrank_bench.stages.runner import Runner
@@ -46,6 +47,11 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
         As `score.experiment.score_experiment`.
     """
     runner = Runner(Store(config.store), settings_of(config))
+    progress = Progress(runner.settings.folder, "score", runner.store, job="score")
+
+    def tell(line: str) -> None:
+        print(f"[score] {line} · {progress.time_left()}", file=sys.stderr, flush=True)
+
     cells, failures = make_plan(config).cells(), failures_of(outcomes)
     tasks = {name: task.model_dump() for name, task in config.task.items()}
     references: dict[Place, NDArray[Any]] = {}
@@ -75,7 +81,7 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
         resamples=statistics.resamples,
         seed=statistics.seed,
         baseline=statistics.baseline,
-        progress=lambda line: print(f"[score] {line}", file=sys.stderr, flush=True),
+        progress=tell,
     )
 
 
