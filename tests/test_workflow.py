@@ -26,6 +26,7 @@ TINY = [
     "statistics.resamples=100",
     "jobs.methods_per_job=1",
 ]
+TOGETHER = "jobs.methods_per_job=3"  # for tests that ask nothing of single jobs: fewer processes
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,8 @@ def command(*words, overrides=TINY):
 
 
 def environment(folder):
-    return os.environ | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Nobody else uses the copy, so compiled modules may stay in it; twenty processes compile them.
+    return os.environ | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def snakemake(folder, *words, overrides=TINY, ok=True):
@@ -111,47 +113,10 @@ def test_touching_every_file_reruns_nothing(finished):
     assert "Nothing to be done" in snakemake(finished)
 
 
-def test_one_more_rate_computes_only_its_cells(finished):
-    more = [*TINY, "compressions=[0.3,0.5,0.8]"]
-    text = snakemake(finished, SCORES, overrides=more)
-    assert computed(text) == (4, 8)
-
-
-def test_a_changed_setting_and_a_new_rate_together_reach_the_scores(finished):
-    more = [*TINY, "compressions=[0.3,0.45]", "hub.unofficial=true", "evaluation.max_tokens=2048"]
-    assert computed(snakemake(finished, SCORES, overrides=more)) == (4, 4)
-    assert set(scores(finished)["compression"]) == {0, 0.3, 0.45}
-
-
-def test_cells_that_fail_are_rows_and_the_run_ends_with_an_error(finished):
-    text = snakemake(finished, overrides=[*TINY, "compressions=[0.3,0.9999]"], ok=False)
-    lines = [line for line in text.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    assert "leaves no rank" in lines[0]
-    table = scores(finished)
-    assert set(table.loc[table["compression"] == 0.9999, "status"]) >= {"failed"}
-    again = snakemake(finished, "--dry-run", overrides=[*TINY, "compressions=[0.3,0.9999]"])
-    assert "4 pieces of work failed in an earlier run" in again
-
-
-def test_a_checkpoint_that_cannot_be_made_leaves_rows_and_does_not_stop_the_others(finished):
-    spoiled = "task.quick_wnli.recipe={learning_rate: 1.0e+30, max_grad_norm: 1.0e+30}"
-    text = snakemake(finished, SCORES, overrides=[*TINY, spoiled], ok=False)
-    assert "diverged" in text
-    assert "Traceback" not in text
-    table = scores(finished)
-    lost = table["task"] == "quick_wnli"
-    assert set(table.loc[lost, "status"]) == {"failed"}
-    assert table.loc[lost, "reason"].str.contains("diverged").all()
-    assert lost.sum() == 5
-    assert set(table.loc[table["task"] == "quick_rte", "status"]) == {"ok"}
-
-
 def test_a_fresh_clone_with_the_same_store_computes_nothing(finished, tmp_path):
     for name in FILES:
         source = finished / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    snakemake(finished, SCORES)
     shutil.copytree(finished / "results/store", tmp_path / "results/store")
     assert computed(snakemake(tmp_path, SCORES)) == (0, 8)
     left, right = scores(tmp_path), scores(finished)
@@ -172,70 +137,7 @@ def test_editing_a_method_reruns_only_that_method(finished):
         file.write_text(text)
 
 
-PLUGIN = """
-from typing import ClassVar
-
-from lowrank_bench.methods.base import MatrixMethod
-
-
-class Halved(MatrixMethod):
-    name: ClassVar[str] = "halved"
-    title: ClassVar[str] = "Columns in pairs"
-    source: ClassVar[str] = "a test"
-
-    def decompose(self, problem):
-        import torch
-
-        from lowrank_bench.linalg.decomposition import Projection
-
-        return Projection(problem.matrix, torch.eye(problem.matrix.shape[1]).double())
-"""
-
-
-def test_a_method_of_a_folder_outside_runs_like_one_of_ours(finished, tmp_path):
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "halved.py").write_text(PLUGIN)
-    methods = ["method=[svd,lp]", "+method.halved={name: halved}"]
-    more = [*(o for o in TINY if o not in methods), *methods, f"plugins=[{folder}]"]
-    targets = [SCORES, "results/quickstart/tables/drop.md"]
-    assert computed(snakemake(finished, *targets, overrides=more)) == (4, 8)
-    table = scores(finished)
-    assert set(table.loc[table["method"] == "halved", "status"]) == {"ok"}
-    drops = (finished / "results/quickstart/tables/drop.md").read_text()
-    assert "halved" in drops
-    (folder / "halved.py").write_text(PLUGIN.replace("torch.eye(", "1 * torch.eye("))
-    listed = snakemake(finished, "--dry-run", "--quiet", "host", overrides=more)
-    names = re.findall(r"(?:checkpoint|factorize|evaluate) (\S+\.[0-9a-f]{8})$", listed, re.M)
-    assert len(names) == 2
-    assert all(".halved." in name for name in names)
-
-
-def test_training_after_compression_and_winners_on_half_of_the_data(finished):
-    more = ["name=after", "task=[quick_rte]", "method=[svd,messi]", "method.messi.grid.k=[2,3]"]
-    more += ["compressions=[0.8]", "finetune_epochs=[0,1]", "statistics.halves=true"]
-    more += ["evaluation.train_rows=50", "select={messi: k}"]
-    folder = finished / "results/after"
-    targets = [f"results/after/{name}" for name in ("scores.parquet", "tables/winners_by_data.md")]
-    settings = [*(o for o in TINY if "method" not in o), *more]
-    snakemake(finished, *targets, overrides=settings)
-    found = pd.read_parquet(folder / "scores.parquet")
-    found = found[found["task"] == "quick_rte"]
-    assert set(found["status"]) == {"ok"}
-    series = found.groupby("finetune_epochs")["label"].apply(sorted).to_dict()
-    methods = [f"messi ({k}, steps=10)" for k in ("k chosen", "k=2", "k=3")] + ["svd"]
-    assert series == {0: ["dense", *methods], 1: ["dense", *methods]}
-    trained = found[found["finetune_epochs"] == 1].set_index("label")
-    assert (trained["finetune_seconds"] > 0).all()
-    at_once = found[found["finetune_epochs"] == 0].set_index("label")
-    assert trained.loc["svd", "value"] > at_once.loc["svd", "value"]
-    chosen = trained.loc["messi (k chosen, steps=10)", "value"]
-    assert chosen in {trained.loc[f"messi (k={k}, steps=10)", "value"] for k in (2, 3)}
-    assert "data-free" in (folder / "tables/winners_by_data.md").read_text()
-
-
 def test_a_truncated_cell_is_computed_again_with_a_warning(finished):
-    snakemake(finished, SCORES)
     plan = json.loads((finished / "results/quickstart/plan.json").read_text())
     key = plan["keys"]["evaluate"][0]
     victim = finished / f"results/store/cell/{key[:2]}/{key}.safetensors"
@@ -283,6 +185,106 @@ def test_a_killed_run_resumes_and_ends_with_identical_scores(finished):
     pd.testing.assert_frame_equal(
         scores(finished).drop(columns=MEASURED), before.drop(columns=MEASURED)
     )
+
+
+def test_one_more_rate_computes_only_its_cells(finished):
+    more = [*TINY, TOGETHER, "compressions=[0.3,0.5,0.8]"]
+    text = snakemake(finished, SCORES, overrides=more)
+    assert computed(text) == (4, 8)
+
+
+def test_a_changed_setting_and_a_new_rate_together_reach_the_scores(finished):
+    more = [*TINY, TOGETHER, "compressions=[0.3,0.45]", "hub.unofficial=true"]
+    more += ["evaluation.max_tokens=2048"]
+    assert computed(snakemake(finished, SCORES, overrides=more)) == (4, 4)
+    assert set(scores(finished)["compression"]) == {0, 0.3, 0.45}
+
+
+def test_cells_that_fail_are_rows_and_the_run_ends_with_an_error(finished):
+    spoiled = [*TINY, TOGETHER, "compressions=[0.3,0.9999]"]
+    text = snakemake(finished, overrides=spoiled, ok=False)
+    lines = [line for line in text.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "leaves no rank" in lines[0]
+    table = scores(finished)
+    assert set(table.loc[table["compression"] == 0.9999, "status"]) >= {"failed"}
+    again = snakemake(finished, "--dry-run", overrides=spoiled)
+    assert "4 pieces of work failed in an earlier run" in again
+
+
+def test_a_checkpoint_that_cannot_be_made_leaves_rows_and_does_not_stop_the_others(finished):
+    spoiled = "task.quick_wnli.recipe={learning_rate: 1.0e+30, max_grad_norm: 1.0e+30}"
+    text = snakemake(finished, SCORES, overrides=[*TINY, TOGETHER, spoiled], ok=False)
+    assert "diverged" in text
+    assert "Traceback" not in text
+    table = scores(finished)
+    lost = table["task"] == "quick_wnli"
+    assert set(table.loc[lost, "status"]) == {"failed"}
+    assert table.loc[lost, "reason"].str.contains("diverged").all()
+    assert lost.sum() == 5
+    assert set(table.loc[table["task"] == "quick_rte", "status"]) == {"ok"}
+
+
+PLUGIN = """
+from typing import ClassVar
+
+from lowrank_bench.methods.base import MatrixMethod
+
+
+class Halved(MatrixMethod):
+    name: ClassVar[str] = "halved"
+    title: ClassVar[str] = "Columns in pairs"
+    source: ClassVar[str] = "a test"
+
+    def decompose(self, problem):
+        import torch
+
+        from lowrank_bench.linalg.decomposition import Projection
+
+        return Projection(problem.matrix, torch.eye(problem.matrix.shape[1]).double())
+"""
+
+
+def test_a_method_of_a_folder_outside_runs_like_one_of_ours(finished, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "halved.py").write_text(PLUGIN)
+    methods = ["method=[svd,lp]", "+method.halved={name: halved}"]
+    more = [*(o for o in TINY if o not in methods), *methods, f"plugins=[{folder}]"]
+    targets = [SCORES, "results/quickstart/tables/drop.md"]
+    assert computed(snakemake(finished, *targets, overrides=more)) == (4, 8)
+    table = scores(finished)
+    assert set(table.loc[table["method"] == "halved", "status"]) == {"ok"}
+    drops = (finished / "results/quickstart/tables/drop.md").read_text()
+    assert "halved" in drops
+    (folder / "halved.py").write_text(PLUGIN.replace("torch.eye(", "1 * torch.eye("))
+    listed = snakemake(finished, "--dry-run", "--quiet", "host", overrides=more)
+    names = re.findall(r"(?:checkpoint|factorize|evaluate) (\S+\.[0-9a-f]{8})$", listed, re.M)
+    assert len(names) == 2
+    assert all(".halved." in name for name in names)
+
+
+def test_training_after_compression_and_winners_on_half_of_the_data(finished):
+    more = ["name=after", "task=[quick_rte]", "method=[svd,messi]", "method.messi.grid.k=[2,3]"]
+    more += ["compressions=[0.8]", "finetune_epochs=[0,1]", "statistics.halves=true"]
+    more += ["evaluation.train_rows=50", "select={messi: k}", TOGETHER]
+    folder = finished / "results/after"
+    targets = [f"results/after/{name}" for name in ("scores.parquet", "tables/winners_by_data.md")]
+    settings = [*(o for o in TINY if "method" not in o), *more]
+    snakemake(finished, *targets, overrides=settings)
+    found = pd.read_parquet(folder / "scores.parquet")
+    found = found[found["task"] == "quick_rte"]
+    assert set(found["status"]) == {"ok"}
+    series = found.groupby("finetune_epochs")["label"].apply(sorted).to_dict()
+    methods = [f"messi ({k}, steps=10)" for k in ("k chosen", "k=2", "k=3")] + ["svd"]
+    assert series == {0: ["dense", *methods], 1: ["dense", *methods]}
+    trained = found[found["finetune_epochs"] == 1].set_index("label")
+    assert (trained["finetune_seconds"] > 0).all()
+    at_once = found[found["finetune_epochs"] == 0].set_index("label")
+    assert trained.loc["svd", "value"] > at_once.loc["svd", "value"]
+    chosen = trained.loc["messi (k chosen, steps=10)", "value"]
+    assert chosen in {trained.loc[f"messi (k={k}, steps=10)", "value"] for k in (2, 3)}
+    assert "data-free" in (folder / "tables/winners_by_data.md").read_text()
 
 
 def test_a_large_grid_has_few_jobs_and_a_quick_dry_run(project):

@@ -1,22 +1,22 @@
-"""Rows of a split: read from parquet, limited to a part, with labels numbered like the outputs."""
+"""Rows of a split: read from parquet, limited to a part, with labels numbered like the outputs.
 
-from collections.abc import Callable, Sequence
+Scoring reads labels with it, so it imports no torch.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
 
 from lowrank_bench.inputs.splits import split_and_range
 
 if TYPE_CHECKING:
-    from lowrank_bench.inputs.modality import Encoded, Modality
+    from lowrank_bench.inputs.modality import Encoded
 
 Rows = TypeVar("Rows", bound="Encoded")
 SHUFFLE_SEED = 0  # parts of a split are the same for every network and seed
-HELD_OUT_TOKENS = 4096  # of one batch, with padding
 
 
 def read_split(folder: Path, name: str, limits: Sequence[int | None] = ()) -> pd.DataFrame:
@@ -60,23 +60,3 @@ def with_outputs(encoded: Rows, labels: Sequence[str], output_order: Sequence[in
     if output_order is None or not labels:
         return encoded
     return encoded.with_labels(np.array(output_order)[encoded.labels])
-
-
-def held_out_loss(
-    modality: "Modality", processor: Any, rows: "Encoded"
-) -> Callable[[nn.Module], float]:
-    """Return a function that computes a network's mean loss on rows it is not trained on."""
-
-    def loss(model: nn.Module) -> float:
-        """Return the loss that training minimises, on the held-out rows."""
-        device = str(next(model.parameters()).device)
-        logits = modality.predict(model, processor, rows, HELD_OUT_TOKENS, device)
-        return _loss(torch.from_numpy(logits), torch.as_tensor(rows.labels))
-
-    return loss
-
-
-def _loss(logits: Tensor, labels: Tensor) -> float:
-    if logits.shape[-1] == 1:
-        return float(nn.functional.mse_loss(logits.squeeze(-1), labels.float()))
-    return float(nn.functional.cross_entropy(logits, labels))

@@ -4,8 +4,10 @@ Names and notes of ordinary experiments pass unchanged, so that their files keep
 """
 
 import re
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:  # the Snakefile escapes texts too, and needs no pandas for that
+    import pandas as pd
 
 # A number that a text holds is one in a spreadsheet too, whatever its sign.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE)
@@ -22,7 +24,7 @@ def markdown_text(text: str) -> str:
     return re.sub(r"\](?=[(\[:])", r"\\]", text)
 
 
-def csv_cells(frame: pd.DataFrame) -> pd.DataFrame:
+def csv_cells(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Return a frame in which no text is a formula of a spreadsheet.
 
     A text that begins with = + - @, a tab or a line break is written behind an apostrophe.

@@ -9,8 +9,9 @@ from torch import nn
 
 from lowrank_bench.checkpoint.train import train_checkpoint
 from lowrank_bench.device import best_device
+from lowrank_bench.inputs.held_out import held_out_loss
 from lowrank_bench.inputs.modality import Encoded, Modality, modality_of
-from lowrank_bench.inputs.rows import held_out_loss, with_outputs
+from lowrank_bench.inputs.rows import with_outputs
 from lowrank_bench.inputs.training_loop import OnStep, Watch
 from lowrank_bench.plan.cells import Checkpoint
 from lowrank_bench.stages.download import NetworkStep
