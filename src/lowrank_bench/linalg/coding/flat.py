@@ -57,12 +57,17 @@ def pack_basis(basis: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(codes), scales
 
 
-def unpack_basis(packed: Tensor, bits: Tensor, scales: Tensor, width: int) -> Tensor:
-    """Return the rows of a packed basis, r×d float32."""
+def basis_levels(packed: Tensor, bits: Tensor, width: int) -> Tensor:
+    """Return the rows of a packed basis in units of their scales, r×d float32."""
     rows = torch.empty(len(bits), width, device=packed.device)
     start = 0
     for row, depth in enumerate(bits.tolist()):
         widths = torch.full((width,), depth)
         part = packed[start : (start := start + stride_of(widths))]
         rows[row] = unpack(part.unsqueeze(0), widths)[0].float() - (2**depth - 1) / 2
-    return rows * scales.float().unsqueeze(1)
+    return rows
+
+
+def unpack_basis(packed: Tensor, bits: Tensor, scales: Tensor, width: int) -> Tensor:
+    """Return the rows of a packed basis, r×d float32."""
+    return basis_levels(packed, bits, width) * scales.float().unsqueeze(1)
