@@ -54,7 +54,8 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
             else:
                 value = torch.empty(shape, device=device, dtype=of_tensor)
                 self.register_buffer(_attribute(name), value)
-        self._kept: tuple[tuple[Any, ...], Coded] | None = None
+        self._attributes = {name: _attribute(name) for name in self.layout}
+        self._kept: tuple[dict[str, tuple[Tensor, int]], Coded] | None = None
 
     @classmethod
     def empty(cls, factors: Coded, **options: Any) -> Self:
@@ -75,15 +76,45 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
         return rows.to(self._precision).reshape(*indices.shape, self.embedding_dim)
 
     def approximation(self) -> Coded:
-        """Return the code with the current values."""
-        values = {name: getattr(self, _attribute(name)) for name in self.layout}
-        if torch.is_grad_enabled() and any(value.requires_grad for value in values.values()):
-            return self._restored(values)
-        # What a code derives from its tensors is kept until one of them is replaced or written to.
-        state = tuple((id(value), value._version) for value in values.values())
-        if self._kept is None or self._kept[0] != state:
-            self._kept = state, self._restored(values)
-        return self._kept[1]
+        """Return the code with the current values.
+
+        What it derives from its tensors is kept until one of them is replaced or written to; while
+        gradients are on, what it derives from the integers.
+        """
+        values = self._values()
+        if not (torch.is_grad_enabled() and any(v.requires_grad for v in values.values())):
+            return self._without_gradients(values)
+        whole = {name: value for name, value in values.items() if not value.is_floating_point()}
+        if self._kept is None or not _unchanged(self._kept[0], whole):
+            self._without_gradients(
+                {name: value.detach() for name, value in values.items()} | whole
+            )
+        code = self._restored(values)
+        return code if self._kept is None else code.adopt(self._kept[1].derive())
+
+    def _without_gradients(self, values: dict[str, Tensor]) -> Coded:
+        """Return the code that is kept, or a new one if a tensor has changed."""
+        if self._kept is not None and _unchanged(self._kept[0], values):
+            return self._kept[1]
+        with torch.no_grad():
+            code = self._restored(values)
+        whole = {name: value for name, value in values.items() if not value.is_floating_point()}
+        if self._kept is not None and _unchanged(self._kept[0], whole):
+            code.adopt(self._kept[1])
+        # Tensors of `inference_mode` do not tell whether they were written to.
+        known = {} if any(value.is_inference() for value in values.values()) else values
+        state = {name: (value, value._version) for name, value in known.items()}
+        self._kept = (state, code) if state else None
+        return code
+
+    def _values(self) -> dict[str, Tensor]:
+        """Return the tensors of the code by name."""
+        # Not `getattr`: ten look-ups through a module take longer than to find a row.
+        places = {**self._buffers, **self._parameters}
+        return {
+            name: getattr(self, attribute) if (value := places.get(attribute)) is None else value
+            for name, attribute in self._attributes.items()
+        }
 
     def _restored(self, values: dict[str, Tensor]) -> Coded:
         kinds = {name: getattr(torch, kind) for name, (kind, _) in self.layout.items()}
@@ -111,6 +142,15 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
     def extra_repr(self) -> str:
         """Return the size shown by `print`."""
         return f"{self.num_embeddings}, {self.embedding_dim}, bytes={self.approximation().n_bytes}"
+
+
+def _unchanged(state: dict[str, tuple[Tensor, int]], values: dict[str, Tensor]) -> bool:
+    """Return whether these are the tensors of a state, and were not written to since."""
+    for name, value in values.items():
+        old, version = state[name]
+        if old is not value or value._version != version:
+            return False
+    return True
 
 
 def rounded(value: Tensor, kind: torch.dtype) -> Tensor:

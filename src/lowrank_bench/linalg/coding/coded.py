@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,21 @@ class Coded(Approximation):
     integer tensor that marks the kind holds all sizes; its last entry is a power of two by which
     every decoded row is multiplied, so that half-precision scales never leave their range.
     """
+
+    # What is computed once from the integers alone: names of cached properties.
+    derived: ClassVar[tuple[str, ...]] = ()
+
+    def derive(self) -> Self:
+        """Compute all that is `derived`, for others to adopt; return self."""
+        for name in self.derived:
+            getattr(self, name)
+        return self
+
+    def adopt(self, other: "Coded") -> Self:
+        """Take over what `other`, a code with the same integers, has derived; return self."""
+        known = vars(other)
+        vars(self).update({name: known[name] for name in self.derived if name in known})
+        return self
 
     @property
     def n_bytes(self) -> int:
@@ -62,9 +77,11 @@ class Coded(Approximation):
             If an id is negative or not below n.
         """
         distinct, places = torch.unique(ids, return_inverse=True)
-        if len(distinct) and not 0 <= int(distinct[0]) <= int(distinct[-1]) < self.shape[0]:
+        ends = distinct[:: max(1, len(distinct) - 1)].tolist()  # the least and the largest
+        if ends and not 0 <= ends[0] <= ends[-1] < self.shape[0]:
             raise LowRankError(f"rows are numbered 0 to {self.shape[0] - 1}; an id is outside")
-        return self.decode(distinct)[places]
+        decoded = self.decode(distinct).index_select(0, places.flatten())
+        return decoded.view(*ids.shape, self.shape[1])
 
     def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Return rows `start` to `stop`, by default all of them, in float32."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.coding.coded import power
-from lowrank_bench.linalg.coding.packing import pack, stride_of, unpack
+from lowrank_bench.linalg.coding.packing import pack, unpack
 from lowrank_bench.linalg.coding.rounding import round_to_nearest
 
 OCTAVES = 24  # numbers smaller than the largest by more are stored as if they were not
@@ -49,20 +49,37 @@ def unpack_flat(packed: Tensor, count: int, bits: int) -> Tensor:
 
 def pack_basis(basis: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes (uint8) and scales (r float16) of the rows of a basis, r×d."""
-    codes, scales = [], torch.zeros(len(basis), dtype=torch.float16)
-    for row, width in enumerate(bits.tolist()):
-        rounded = round_to_nearest(basis[row : row + 1], width)
-        codes.append(rounded.codes.flatten())
-        scales[row] = rounded.scales[0, 0].float() * power(rounded.exponent)
-    return torch.cat(codes), scales
+    places, total = _basis_places(bits, basis.shape[1])
+    codes = torch.empty(total, dtype=torch.uint8)
+    scales = torch.zeros(len(basis), dtype=torch.float16)
+    for depth, (rows, bytes_) in places.items():
+        rounded = round_to_nearest(basis[rows], depth)
+        codes[bytes_] = rounded.codes
+        scales[rows] = (rounded.scales[:, 0].float() * power(rounded.exponent)).half()
+    return codes, scales
+
+
+def _basis_places(bits: Tensor, width: int) -> tuple[dict[int, tuple[Tensor, Tensor]], int]:
+    """Return for each number of bits its rows and the places of their bytes; and all bytes."""
+    lengths = (bits.long() * width + 7) // 8
+    starts = lengths.cumsum(0) - lengths
+    places = {}
+    for depth in bits.unique().tolist():
+        rows = (bits == depth).nonzero().flatten()
+        steps = torch.arange((depth * width + 7) // 8, device=bits.device)
+        places[depth] = rows, starts[rows].unsqueeze(1) + steps
+    return places, int(lengths.sum())
+
+
+def basis_levels(packed: Tensor, bits: Tensor, width: int) -> Tensor:
+    """Return the rows of a packed basis in units of their scales, r×d float32."""
+    levels = torch.empty(len(bits), width, device=packed.device)
+    for depth, (rows, bytes_) in _basis_places(bits, width)[0].items():
+        codes = unpack(packed[bytes_], torch.full((width,), depth))
+        levels[rows] = codes.float() - (2**depth - 1) / 2
+    return levels
 
 
 def unpack_basis(packed: Tensor, bits: Tensor, scales: Tensor, width: int) -> Tensor:
     """Return the rows of a packed basis, r×d float32."""
-    rows = torch.empty(len(bits), width, device=packed.device)
-    start = 0
-    for row, depth in enumerate(bits.tolist()):
-        widths = torch.full((width,), depth)
-        part = packed[start : (start := start + stride_of(widths))]
-        rows[row] = unpack(part.unsqueeze(0), widths)[0].float() - (2**depth - 1) / 2
-    return rows * scales.float().unsqueeze(1)
+    return basis_levels(packed, bits, width) * scales.float().unsqueeze(1)

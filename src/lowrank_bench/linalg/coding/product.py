@@ -1,13 +1,15 @@
 """Product quantization: a row is cut into parts, each replaced by the nearest of 2^b vectors."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.coded import Coded, exponent_of, finite_unit, power, relative_error
+from lowrank_bench.linalg.coding.groups import take
 from lowrank_bench.linalg.coding.packing import MOST, pack, unpack
 
 SAMPLE = 64  # rows for each codebook vector that the iterations see
@@ -32,6 +34,8 @@ class ProductCodes(Coded, mark="product"):
     codebooks: Tensor
     product: Tensor
 
+    derived: ClassVar[tuple[str, ...]] = ("starts",)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Return (n, d)."""
@@ -41,15 +45,28 @@ class ProductCodes(Coded, mark="product"):
         """Return `codes`, `codebooks` and `product`."""
         return {"codes": self.codes, "codebooks": self.codebooks, "product": self.product}
 
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where the vectors of each part begin among those of all, m int32."""
+        parts, size, _ = self.codebooks.shape
+        return torch.arange(parts, dtype=torch.int32, device=self.codes.device) * size
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """The vectors of all parts in the units of the rows, m·K×⌈d/m⌉ float32."""
+        return self.codebooks.flatten(0, 1).float() * power(self.exponent)
+
     def decode(self, ids: Tensor) -> Tensor:
         """Return the rows `ids`, m×d float32."""
-        parts, size, depth = self.codebooks.shape
-        widths = torch.full((parts,), int(self.product[0]))
-        codes = unpack(self.codes.index_select(0, ids), widths).long()
-        codes += torch.arange(parts, device=codes.device) * size
-        vectors = self.codebooks.view(parts * size, depth).index_select(0, codes.flatten())
-        rows = vectors.view(len(ids), parts * depth)[:, : self.shape[1]]
-        return rows.float() * power(self.exponent)
+        parts, _, depth = self.codebooks.shape
+        codes = self.codes.index_select(0, ids)
+        bits = int(self.product[0])
+        if bits < MOST:
+            codes = unpack(codes, torch.full((parts,), bits))
+        numbers = codes.int().add_(self.starts)
+        return take(self.vectors, numbers.flatten()).view(len(ids), parts * depth)[
+            :, : self.shape[1]
+        ]
 
 
 def product_code(

@@ -6,14 +6,16 @@ The grid is symmetric and has 2^b levels, s·(j + ½ − 2^(b−1)) for j = 0, �
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.coded import Coded, exponent_of, finite_unit, power
-from lowrank_bench.linalg.coding.packing import MOST, pack, unpack
+from lowrank_bench.linalg.coding.groups import Groups, even
+from lowrank_bench.linalg.coding.packing import MOST, pack
 
 Scale = Literal["absmax", "least_squares"]
 CHUNK = 1 << 21  # entries that are rounded at a time
@@ -40,24 +42,47 @@ class RoundedRows(Coded, mark="rounded"):
     scales: Tensor
     rounded: Tensor
 
+    derived: ClassVar[tuple[str, ...]] = ("sizes", "fields")
+
     @property
     def shape(self) -> tuple[int, int]:
         """Return (n, d)."""
         return len(self.codes), int(self.rounded[2])
 
+    @cached_property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """The integers of `rounded`."""
+        bits, group, width, exponent = self.rounded.tolist()
+        return bits, group, width, exponent
+
+    @cached_property
+    def fields(self) -> Groups:
+        """How the codes of a row are read."""
+        bits, _, width, _ = self.sizes
+        return even(width, bits, symmetric(bits)).to(self.codes.device)
+
     def decode(self, ids: Tensor) -> Tensor:
         """Return the rows `ids`, m×d float32."""
-        bits, group, width, exponent = (int(value) for value in self.rounded.tolist())
-        codes = unpack(self.codes.index_select(0, ids), torch.full((width,), bits))
-        values = codes.float().sub_((2**bits - 1) / 2)
+        _, group, width, exponent = self.sizes
+        values = self.fields.read(self.codes.index_select(0, ids))
         scales = self.scales.index_select(0, ids).float() * power(exponent)
         if scales.shape[1] == 1:
             return values.mul_(scales)
+        if width % group == 0:
+            grouped = values.view(len(ids), -1, group)
+            return grouped.mul_(scales.unsqueeze(2)).view(values.shape)
         return values.mul_(scales.repeat_interleave(group, dim=1)[:, :width])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return `codes`, `scales` and `rounded`."""
         return {"codes": self.codes, "scales": self.scales, "rounded": self.rounded}
+
+
+def symmetric(bits: int) -> Tensor:
+    """Return the levels j + ½ − 2^(b−1) of the last b bits of a byte, 9×256, for this b alone."""
+    levels = torch.zeros(MOST + 1, 1 << MOST)
+    levels[bits] = torch.arange(1 << MOST) % (1 << bits) - (2**bits - 1) / 2
+    return levels
 
 
 def round_to_nearest(

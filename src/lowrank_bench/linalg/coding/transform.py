@@ -1,46 +1,50 @@
 """The stored form of a transform code, and how its rows are decoded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.coding.coded import Coded, power
-from lowrank_bench.linalg.coding.flat import logarithmic, unpack_basis, unpack_flat
-from lowrank_bench.linalg.coding.packing import places, unpack, words
-from lowrank_bench.linalg.coding.trellis import BEFORE, WINDOW, level_table
+from lowrank_bench.linalg.coding.flat import basis_levels, logarithmic, unpack_flat
+from lowrank_bench.linalg.coding.groups import Groups, grouped
+from lowrank_bench.linalg.coding.packing import unpack
+from lowrank_bench.linalg.coding.trellis import BEFORE, HISTORY, level_table
 
 NIBBLE = 4  # bits that store a number of bits
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What decoding needs of each (band, direction), computed once from the stored tensors.
+    """What decoding needs and the integers alone decide, computed once.
 
     Attributes
     ----------
-    byte, shift
-        Tensors G×r: where the field ends, as in `packing.places`.
-    base
-        Tensor G×r int32: where the levels for its number of bits begin.
-    scales
-        Tensor G×r float32; 0 where there are no bits.
+    groups
+        How the fields of a row of each band are read.
+    live
+        Tensor G×r or G×1 bool: which (band, direction) have bits.
     starts
-        Tensor n int64: the byte where each row starts.
+        Tensor n of integers: the byte where each row starts.
     labels
-        Tensor n int64: the band of each row.
+        Tensor n of integers: the band of each row.
     strides
         Tensor G int64: the bytes of a row of each band.
+    longest
+        The largest stride, or the bytes of a word where they are more.
+    whole
+        The first so many rows have `longest` bytes from their start, with those of later rows.
     """
 
-    byte: Tensor
-    shift: Tensor
-    base: Tensor
-    scales: Tensor
+    groups: Groups
+    live: Tensor
     starts: Tensor
     labels: Tensor
     strides: Tensor
+    longest: int
+    whole: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class TransformCodes(Coded, mark="transform"):
     basis_scales: Tensor | None = None
     mean: Tensor | None = None
 
+    derived: ClassVar[tuple[str, ...]] = ("reading", "gain_codes", "basis_levels")
+
     @property
     def shape(self) -> tuple[int, int]:
         """Return (n, d)."""
@@ -101,37 +107,50 @@ class TransformCodes(Coded, mark="transform"):
 
     @cached_property
     def reading(self) -> Reading:
-        """What decoding needs, computed at the first look-up; not stored."""
+        """What decoding needs of the integers, computed at the first look-up; not stored."""
         n, _, r, label_bits, *_ = (int(value) for value in self.transform.tolist())
-        labels = unpack_flat(self.labels, n, label_bits).long()
-        bits = unpack(self.table, _fours(self.scales, r)).long().expand(-1, r)
-        where = [places(row) for row in bits]
-        strides = torch.tensor([place.stride for place in where], device=labels.device)
-        lengths = strides[labels]
-        scales = logarithmic(self.scales.expand(-1, r), self.ranges[0]) * power(self.exponent)
+        device, trellis = self.codes.device, bool(self.transform[5])
+        table = unpack(self.table, _fours(self.scales, r)).long().cpu()
+        bits = table.expand(-1, r)
+        strides = -(-bits.sum(1) // 8)
+        labels = unpack_flat(self.labels, n, label_bits).int()
+        lengths = strides.to(device).index_select(0, labels)
+        starts = lengths.cumsum(0) - lengths
+        groups = grouped(bits, level_table(trellis), HISTORY if trellis else 0, BEFORE)
+        longest = max(int(strides.max()), groups.span)
         return Reading(
-            torch.stack([place.byte for place in where]) * (bits > 0),
-            torch.stack([place.shift for place in where]).to(torch.int32),
-            (bits << WINDOW).to(torch.int32),
-            torch.where(bits > 0, scales, 0.0),
-            lengths.cumsum(0) - lengths,
+            groups.to(device),
+            (table > 0).to(device),
+            starts.to(torch.int32 if self.codes.numel() < 1 << 31 else torch.int64),
             labels,
-            strides,
+            strides.to(device),
+            longest,
+            int((starts <= self.codes.numel() - longest).sum()),
         )
 
     @cached_property
-    def levels(self) -> Tensor:
-        """The value of each window, for each number of bits in turn: 9·256 float32."""
-        return level_table(bool(self.transform[5])).flatten().to(self.codes.device)
+    def band_scales(self) -> Tensor:
+        """The scale of each (band, direction), G×r or G×1 float32; 0 where there are no bits."""
+        scales = logarithmic(self.scales, self.ranges[0]) * power(self.exponent)
+        return torch.where(self.reading.live, scales, 0.0)
+
+    @cached_property
+    def basis_levels(self) -> Tensor | None:
+        """The levels of a packed basis in units of its scales, r×d float32; None without one."""
+        if self.basis is None or self.basis_bits is None:
+            return None
+        bits = unpack_flat(self.basis_bits, self.rank, NIBBLE).long()
+        return basis_levels(self.basis, bits, self.shape[1])
 
     @cached_property
     def directions(self) -> Tensor | None:
         """The basis, r×d float32, decoded once; None for the identity."""
-        if self.basis is None or self.basis_bits is None or self.basis_scales is None:
+        levels, scales = self.basis_levels, self.basis_scales
+        if levels is None or scales is None:
             return None if self.basis is None else self.basis.float()
-        r, width = self.rank, self.shape[1]
-        bits = unpack_flat(self.basis_bits, r, NIBBLE).long()
-        return unpack_basis(self.basis, bits, self.basis_scales, width)
+        if not scales.requires_grad:
+            del vars(self)["basis_levels"]  # only training needs both
+        return levels * scales.float().unsqueeze(1)
 
     @cached_property
     def offset(self) -> Tensor | None:
@@ -139,42 +158,50 @@ class TransformCodes(Coded, mark="transform"):
         return None if self.mean is None else self.mean.float() * power(self.exponent)
 
     @cached_property
-    def row_gains(self) -> Tensor | None:
-        """The gain of each row, n float32."""
+    def gain_codes(self) -> Tensor | None:
+        """The codes of the gains, n uint8."""
         if self.gains is None:
             return None
-        packed = unpack_flat(self.gains, self.shape[0], int(self.transform[4]))
-        return logarithmic(packed, self.ranges[1])
+        return unpack_flat(self.gains, self.shape[0], int(self.transform[4]))
+
+    @cached_property
+    def gain_levels(self) -> Tensor:
+        """The gain of each code, float32."""
+        codes = torch.arange(1 << int(self.transform[4]), device=self.ranges.device)
+        return logarithmic(codes, self.ranges[1])
 
     def coefficients(self, ids: Tensor) -> Tensor:
         """Return Σ_c scale · level of the rows `ids` along each direction, m×r, without gains."""
         read = self.reading
-        bands = read.labels[ids]
-        reach = int(read.strides[bands].max()) if len(ids) else 0
-        if reach == 0:
-            return read.scales.new_zeros(len(ids), self.rank)
-        # The bytes of a row, and perhaps some of the next, which no field of this row ends in.
-        index = read.starts[ids].unsqueeze(1) + torch.arange(reach, device=ids.device)
-        rows = self.codes[index.clamp_(max=len(self.codes) - 1)]
-        fields = words(rows, BEFORE).gather(1, read.byte.index_select(0, bands))
-        fields >>= read.shift.index_select(0, bands)
-        fields &= (1 << WINDOW) - 1
-        fields |= read.base.index_select(0, bands)
-        values = self.levels.index_select(0, fields.flatten()).view(fields.shape)
-        return values.mul_(read.scales.index_select(0, bands))
+        bands = read.labels.index_select(0, ids)
+        if not len(self.codes) or not len(ids):
+            return self.band_scales.new_zeros(len(ids), self.rank)
+        rows = self._bytes(read.starts.index_select(0, ids), int(ids.max()) < read.whole)
+        values = read.groups.read(rows, bands)
+        return values.mul_(self.band_scales.index_select(0, bands))
+
+    def _bytes(self, starts: Tensor, inside: bool) -> Tensor:
+        """Return the bytes from each start on, m×longest: a row, and perhaps some of the next."""
+        reach, size = self.reading.longest, self.codes.numel()
+        if inside:  # one copy a row, out of windows that overlap
+            windows = self.codes.as_strided((size - reach + 1, reach), (1, 1))
+            return windows.index_select(0, starts)
+        index = starts.unsqueeze(1) + torch.arange(reach, device=starts.device)
+        return self.codes[index.clamp_(max=size - 1)]
 
     def decode(self, ids: Tensor) -> Tensor:
         """Return the rows `ids`, m×d float32."""
         rows = self.coefficients(ids)
-        if self.row_gains is not None:
-            rows.mul_(self.row_gains[ids].unsqueeze(1))
+        if self.gain_codes is not None:
+            gains = self.gain_levels.index_select(0, self.gain_codes.index_select(0, ids).int())
+            rows.mul_(gains.unsqueeze(1))
         mean, basis = self.offset, self.directions
         if basis is None:
             return rows if mean is None else rows.add_(mean)
         return rows @ basis if mean is None else torch.addmm(mean, rows, basis)
 
 
-NAMES = tuple(TransformCodes.__dataclass_fields__)
+NAMES = tuple(field.name for field in fields(TransformCodes))
 
 
 def _fours(scales: Tensor, directions: int) -> Tensor:

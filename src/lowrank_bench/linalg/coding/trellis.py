@@ -82,45 +82,63 @@ def search(values: Tensor, bits: Tensor) -> Tensor:
     Tensor
         m×n uint8: the bits of each field. Every sequence starts after `BEFORE`.
     """
-    parts = [_search(part, bits.tolist()) for part in values.split(CHUNK, dim=1)]
-    return torch.cat(parts, dim=1)
+    # A field of seven bits does not look back, and if the next one does not either, nothing looks
+    # at it: its code is the nearest level, and the others are chosen as if it were not there.
+    full = bits == HISTORY
+    alone = full & torch.cat([full[1:], torch.ones_like(full[:1])])
+    codes = torch.empty(values.shape, dtype=torch.uint8)
+    if bool(alone.any()):
+        levels = level_table(True)[HISTORY, :STATES]
+        cuts = (levels[1:] + levels[:-1]) / 2
+        codes[alone] = torch.bucketize(values[alone], cuts, out_int32=True).to(torch.uint8)
+    if not bool(alone.all()):
+        rest = values[~alone].split(CHUNK, dim=1)
+        codes[~alone] = torch.cat([_search(part, bits[~alone].tolist()) for part in rest], dim=1)
+    return codes
 
 
 def _search(values: Tensor, bits: list[int]) -> Tensor:
     n = values.shape[1]
     table = level_table(True)[:, :STATES]
-    squares, slopes = table.square().unsqueeze(2), (-2 * table).unsqueeze(2)
+    # (x − level)² without x², which is the same for all: factors of x and 1.
+    factors = torch.stack([-2 * table, table.square()], dim=2)
+    right = torch.ones(2, n)
     # The cost of the best stream that ends in each window; before the row it is known.
     cost = torch.full((STATES, n), 1e30)
     cost[BEFORE % STATES] = 0.0
-    error = torch.empty(STATES, n)
+    half = torch.empty(STATES, n)  # room for 64, 32, … rows
     history = []
-    for value, depth in zip(values.unsqueeze(1), bits, strict=True):
+    for value, depth in zip(values, bits, strict=True):
         # Windows that differ only in the bits that are shifted out now meet: keep the best of
         # them, found by halving, so that the highest bit is decided first.
         best, turns = cost.view(1 << depth, -1, n), []
         while len(best) > 1:
             low, high = best.chunk(2)
             turns.append(high < low)
-            best = torch.minimum(low, high)
+            size = len(low) * low.shape[1]  # after the place of the one before it
+            best = torch.minimum(low, high, out=half[size : 2 * size].view(low.shape))
         history.append(turns)
-        # Each goes on with all 2^b fields: (x − level)² without x², which is the same for all.
-        torch.addmm(squares[depth], slopes[depth], value, out=error)
-        grouped = error.view(-1, 1 << depth, n)
-        torch.add(grouped, best.view(-1, 1, n), out=cost.view(grouped.shape))
+        # Each goes on with all 2^b fields.
+        cost.view(-1, 1 << depth, n).copy_(best.view(-1, 1, n))
+        right[0] = value
+        cost.addmm_(factors[depth], right)
     return _trace(cost.argmin(0), history, bits)
 
 
 def _trace(window: Tensor, history: list[list[Tensor]], bits: list[int]) -> Tensor:
     """Return the fields of the streams that end in `window`, from the last to the first."""
-    codes = torch.empty(len(bits), len(window), dtype=torch.uint8)
-    place = torch.arange(len(window))
+    n = len(window)
+    windows = torch.empty(len(bits), n, dtype=torch.int32)
+    place, window = torch.arange(n, dtype=torch.int32), window.int()
     for step in range(len(bits) - 1, -1, -1):
         depth = bits[step]
-        codes[step] = window & ((1 << depth) - 1)
+        windows[step] = window
         kept = window >> depth
-        shifted = torch.zeros_like(window)
-        for level, turn in reversed(list(enumerate(history[step]))):
-            shifted += turn[shifted, kept, place].long() << (depth - 1 - level)
-        window = (shifted << (HISTORY - depth)) + kept
-    return codes
+        shifted, at = torch.zeros_like(window), torch.add(place, kept, alpha=n)
+        for level, turn in enumerate(reversed(history[step])):
+            index = torch.add(at, shifted, alpha=turn[0].numel())
+            chosen = turn.view(torch.uint8).view(-1).index_select(0, index)
+            shifted = torch.add(shifted, chosen, alpha=1 << level)
+        window = kept.add_(shifted, alpha=1 << (HISTORY - depth))
+    masks = (1 << torch.tensor(bits, dtype=torch.int32)) - 1
+    return (windows & masks.unsqueeze(1)).to(torch.uint8)
