@@ -13,6 +13,7 @@ from lowrank_bench.layers.factorized import FactorizedEmbedding
 from lowrank_bench.layers.plain import tied_by
 from lowrank_bench.layers.sparse import SparseEmbedding
 from lowrank_bench.linalg.coding.kinds import CODES
+from lowrank_bench.linalg.coding.quantized import QuantizedFactors
 from lowrank_bench.linalg.factors import (
     Approximation,
     BlockFactors,
@@ -26,7 +27,7 @@ KINDS: dict[type[Approximation], type[CompressedEmbedding[Any]]] = {
     ClusteredFactors: ClusteredEmbedding,
     BlockFactors: BlockEmbedding,
     SparseFactors: SparseEmbedding,
-    **dict.fromkeys(CODES, CodedEmbedding),
+    **dict.fromkeys((*CODES, QuantizedFactors), CodedEmbedding),
 }
 
 
