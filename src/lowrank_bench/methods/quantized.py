@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from lowrank_bench.linalg.coding.choice import Ladder
     from lowrank_bench.linalg.coding.precision import Precision
-    from lowrank_bench.linalg.decomposition import Decomposition
     from lowrank_bench.linalg.factors import Approximation
     from lowrank_bench.problem import Problem
 
@@ -124,14 +123,6 @@ class Quantized(CodingMethod):
         return (
             f"method {cls.name!r}: quantize.{key} = {first['input']!r} is not valid: {first['msg']}"
         )
-
-    @classmethod
-    def decomposition_class(cls) -> type[Decomposition]:
-        """Return the class of a code, once its kind is known to `restore`."""
-        import lowrank_bench.linalg.coding.quantized  # noqa: F401
-        from lowrank_bench.linalg.coding.single import SingleCode
-
-        return SingleCode
 
     def size_for(
         self, rows: int, columns: int, compression: float, budget: str = "parameters"
