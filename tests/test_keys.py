@@ -58,6 +58,10 @@ TABLE = {
         "finetune embedding",
         "iterate embedding",
     ],
+    "methods.quantized": [],  # of quantized methods alone, as the next three
+    "linalg.coding.choice": [],
+    "linalg.coding.quantized": [],
+    "linalg.coding.readers": [],
     "linalg.certificates.quick": [],  # of `compress` alone; the workflow's are thorough
     "alds.search": ["alds on *"],
     "alds.curves": ["alds on *"],
@@ -270,6 +274,14 @@ def test_the_keys_of_planned_work_follow_the_digests(file, config, edited):
     assert before.keys() == after.keys()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {n for n in before if any(fnmatch(n, pattern) for pattern in PLANNED[file])}
+
+
+@pytest.mark.parametrize("file", ["methods.quantized", "linalg.coding.readers", "methods.svd"])
+def test_quantized_factors_rest_on_the_method_and_on_what_rounds(file, before, edited):
+    few = make_method("svd", quantize=8)
+    first = code.method_code(few, "embedding", "bytes")
+    edited(f"lowrank_bench.{file}")
+    assert code.method_code(few, "embedding", "bytes") != first
 
 
 def test_an_approximator_of_the_registry_belongs_to_its_layerwise_method(before, edited):

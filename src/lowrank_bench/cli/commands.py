@@ -54,11 +54,45 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     return params
 
 
+def parse_precision(options: Namespace) -> Any:
+    """Return the value of `--quantize`, read as YAML; None where it is left out.
+
+    Raises
+    ------
+    LowRankError
+        When it is not YAML, or the budget or the target does not go with it.
+    """
+    if any(setting.partition("=")[0] == "quantize" for setting in options.set):
+        raise LowRankError("quantize is an option of its own; write --quantize BITS")
+    if options.quantize is None:
+        return None
+    if options.target != "embedding":
+        raise LowRankError(
+            f"--quantize is for embeddings, not for the target {options.target!r}; leave it out"
+        )
+    if options.saved_bytes is None:
+        raise LowRankError(
+            "--quantize stores factors in few bits, which --compression does not count; give "
+            "--saved-bytes instead"
+        )
+    try:
+        value = yaml.safe_load(options.quantize)
+    except yaml.YAMLError:
+        value = None
+    if value is None:
+        raise LowRankError(
+            f"--quantize {options.quantize!r} is not a precision; write 8, auto or "
+            "'{bits: 4, group: 32}'"
+        )
+    return value
+
+
 def compress_network(options: Namespace) -> None:
     """Load, compress and write a network, and print the report as JSON."""
     register_folders(options.methods_from)
     params = parse_settings(options.set)
-    method = make_method(options.method, **params)
+    quantize = parse_precision(options)
+    method = make_method(options.method, **params, quantize=quantize)
     texts = _texts(options, method.needs)
     _check_images(options, method.needs)
     _check_share(options)
@@ -78,6 +112,7 @@ def compress_network(options: Namespace) -> None:
             options.compression,
             target=options.target,
             saved_bytes=options.saved_bytes,
+            quantize=quantize,
             layer=options.layer,
             tokenizer=tokenizer,
             texts=texts,

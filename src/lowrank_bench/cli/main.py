@@ -172,6 +172,12 @@ def _add_size(command: argparse.ArgumentParser) -> None:
         metavar="C",
         help="for embeddings: share of the table's bytes in float32 to save instead",
     )
+    command.add_argument(
+        "--quantize",
+        metavar="BITS",
+        help="with --saved-bytes: store the factors of the method in so many bits, 1 to 8 or 16; "
+        "auto chooses rank and bits together; '{bits: 4, group: 32, scale: absmax}' says more",
+    )
 
 
 def _add_certificate(command: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from lowrank_bench.linalg.certificates.lower_bounds import LARGE
 from lowrank_bench.linalg.certificates.quick import quick_certificate
 from lowrank_bench.linalg.factors import Approximation, Factors
 from lowrank_bench.methods import CodingMethod, MatrixMethod, as_method
+from lowrank_bench.methods.registry import QUANTIZE
 from lowrank_bench.network.count import count_parameters
 from lowrank_bench.network.coverage import check_saved, coverage
 from lowrank_bench.network.idle import refuse_idle
@@ -35,6 +36,7 @@ def compress_embedding(
     compression: float | None = None,
     *,
     saved_bytes: float | None = None,
+    quantize: Any = None,
     layer: str | None = None,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
@@ -59,6 +61,9 @@ def compress_embedding(
     saved_bytes
         Instead of `compression`: share of the table's bytes in float32 to save, with all that the
         saved folder holds for it counted. Methods that code, such as `rtn`, have no other budget.
+    quantize
+        With `saved_bytes`: bits in which the factors of any method are stored, 1 to 8 or 16;
+        `auto`: rank and bits together; or a mapping of `bits`, `group` and `scale`.
     layer
         Dotted name of the embedding, where there are several.
     tokenizer, texts
@@ -81,7 +86,7 @@ def compress_embedding(
     """
     share, budget = checked_budget(model, compression, saved_bytes)
     _check_certificate(certificate)
-    chosen = _matrix_method(method, params)
+    chosen = _matrix_method(method, {**params, QUANTIZE: quantize})
     name, embedding = _usable_embedding(model, layer)
     matrix = as_matrix(embedding.weight)
     size = chosen.size_for(len(matrix), matrix.shape[1], share, budget)

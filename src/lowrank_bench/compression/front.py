@@ -27,6 +27,7 @@ def compress(
     layer: str | None = None,
     *,
     saved_bytes: float | None = None,
+    quantize: Any = None,
     tokenizer: Any = None,
     texts: Iterable[str] | None = None,
     frequency: Numbers | None = None,

@@ -39,7 +39,8 @@ class MethodGrid(Strict):
     """A method with fixed `params` and a `grid` of others; every combination is run.
 
     Its `compressions`, if any, are run instead of those of the experiment: some methods cannot
-    save as much as others.
+    save as much as others. `quantize` lists the precisions of its factors: null for float32, a
+    number of bits, `auto`, or a mapping of `bits`, `group` and `scale`.
     """
 
     name: Name
@@ -48,10 +49,21 @@ class MethodGrid(Strict):
         default_factory=dict, max_length=MOST_ENTRIES
     )
     compressions: Annotated[list[Compression], Distinct] = Field([], max_length=100)
+    quantize: Annotated[list[Any], Distinct] = Field([None], min_length=1, max_length=100)
 
     def combinations(self) -> int:
-        """Return how many combinations of parameters the grid has."""
-        return prod(len(values) for values in self.grid.values())
+        """Return how many combinations of parameters and precisions the grid has."""
+        return prod(len(values) for values in self.grid.values()) * len(self.quantize)
+
+    @model_validator(mode="after")
+    def _quantize_stands_alone(self) -> "MethodGrid":
+        for section, values in (("params", self.params), ("grid", self.grid)):
+            if "quantize" in values:
+                raise ValueError(
+                    f"{section} holds quantize, which is a key of its own; list its values in "
+                    f"method.{self.name}.quantize"
+                )
+        return self
 
     @field_validator("grid")
     @classmethod
@@ -251,6 +263,17 @@ class Config(Strict):
                 raise ValueError(
                     f"budget = 'bytes' is for embeddings, and the target of model.{name} is "
                     f"{target!r}; use parameters, macs or latency"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _precision_needs_bytes(self) -> "Config":
+        for name, entry in self.method.items():
+            if entry.quantize != [None] and self.budget != "bytes":
+                raise ValueError(
+                    f"method.{name}.quantize = {entry.quantize} stores factors in few bits, which "
+                    f"budget = {self.budget!r} does not count; set budget to bytes, or list "
+                    "saved_bytes"
                 )
         return self
 

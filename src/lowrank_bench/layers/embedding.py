@@ -12,6 +12,7 @@ from lowrank_bench.layers.coded import CodedEmbedding
 from lowrank_bench.layers.factorized import FactorizedEmbedding
 from lowrank_bench.layers.plain import tied_by
 from lowrank_bench.layers.sparse import SparseEmbedding
+from lowrank_bench.linalg.coding.coded import Coded
 from lowrank_bench.linalg.coding.kinds import CODES
 from lowrank_bench.linalg.factors import (
     Approximation,
@@ -44,7 +45,8 @@ def compressed_embedding(embedding: nn.Module, factors: Approximation) -> Compre
         When the shapes differ, or the embedding has an option that factors cannot honour.
     """
     assert isinstance(embedding, nn.Embedding | CompressedEmbedding)
-    return KINDS[type(factors)].from_dense(embedding, factors)
+    layer = CodedEmbedding if isinstance(factors, Coded) else KINDS[type(factors)]
+    return layer.from_dense(embedding, factors)
 
 
 def find_embedding(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Embedding]:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import ClassVar, Self
 
 import torch
@@ -13,6 +14,9 @@ from lowrank_bench.problem import FLOAT_BYTES
 
 LABELS = "labels"
 KEPT = 255  # in `SparseFactors.terms`: the row is kept whole
+# Kinds that only some methods make. Named, not imported, they are no part of what decides the
+# results of the others.
+LATER = {"quantized": "lowrank_bench.linalg.coding.quantized"}
 OFFSET = 1 << 15  # subtracted from indices, so that int16 reaches 65,536 rows
 
 
@@ -351,8 +355,11 @@ def label_bits(rows: int, parts: int) -> int:
 def restore(tensors: Mapping[str, Tensor]) -> Approximation:
     """Rebuild an approximation from its `tensors()`; their names tell which kind it is.
 
-    Kinds of other files are known once their file is imported.
+    Kinds of other files are known once their file is imported, which is done here for `LATER`.
     """
+    for mark, module in LATER.items():
+        if mark in tensors:
+            import_module(module)
     for mark, kind in Approximation.kinds.items():
         if mark in tensors:
             return kind.rebuild(tensors)

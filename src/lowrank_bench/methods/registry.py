@@ -14,7 +14,8 @@ from lowrank_bench.methods.base import Method, NetworkMethod
 from lowrank_bench.methods.plugins import Plugin, imported_from, installed_plugins, plugins_in
 
 # Modules of this folder that are not methods.
-SHARED = frozenset({"base", "fields", "plugins", "registry"})
+SHARED = frozenset({"base", "fields", "plugins", "quantized", "registry"})
+QUANTIZE = "quantize"  # the setting of every method with factors: the bits of these
 # The methods of the folders registered so far, by name, and these folders.
 _REGISTERED: dict[str, Plugin] = {}
 _FOLDERS: set[Path] = set()
@@ -155,16 +156,32 @@ def _check_alone(module: ModuleType, name: str) -> None:
 def make_method(name: str, /, **params: Any) -> Method:
     """Return the method `name` with its parameters validated.
 
+    With `quantize` (bits, `auto`, or a mapping of bits, group and scale) it is the method whose
+    factors are stored in that precision; None is as if it were left out.
+
     Raises
     ------
     LowRankError
         When the method is unknown, a parameter is unknown, or a value is out of range.
     """
-    return method_class(name)(**params)
+    return _made(method_class(name), params)
+
+
+def _made(cls: type[Method], params: Mapping[str, Any]) -> Method:
+    """Return a method, or what `quantize` makes of it."""
+    plain = {key: value for key, value in params.items() if key != QUANTIZE}
+    if params.get(QUANTIZE) is None:
+        return cls(**plain)
+    # By its name, as methods are: that module is no part of what decides other methods' results.
+    module = import_module("lowrank_bench.methods.quantized")
+    method: Method = module.quantized(cls)(**plain, quantize=params[QUANTIZE])
+    return method
 
 
 def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
     """Return a method: made from a name and parameters, or the object that already is one.
+
+    An object takes one parameter, `quantize`.
 
     Raises
     ------
@@ -178,8 +195,9 @@ def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
         raise LowRankError(
             f"expected the name of a method or a method such as Lp(p=1.5), not {kind}"
         )
-    if params:
-        name, value = next(iter(params.items()))
+    plain = {key: value for key, value in params.items() if key != QUANTIZE}
+    if plain:
+        name, value = next(iter(plain.items()))
         cls = type(method)
         if name not in cls.model_fields:
             known = ", ".join(cls.model_fields) or "none"
@@ -191,6 +209,9 @@ def as_method(method: str | Method, params: Mapping[str, Any]) -> Method:
             f"{name}={value!r} cannot be passed along with a method object; write "
             f"{cls.__name__}({name}={value!r})"
         )
+    if params.get(QUANTIZE) is not None:
+        values = {name: getattr(method, name) for name in type(method).model_fields}
+        return _made(type(method), {**values, **params})
     return method
 
 

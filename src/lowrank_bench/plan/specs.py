@@ -92,16 +92,21 @@ def _specs(config: Config, target: str) -> Specs:
 
 
 def _entry_specs(config: Config, name: str, target: str) -> Iterator[Spec]:
-    """Yield a spec for each combination of an entry's grid."""
+    """Yield a spec for each precision and each combination of an entry's grid."""
     entry = config.method[name]
     twice = sorted(set(entry.params) & set(entry.grid))
     if twice:
         raise LowRankError(
             f"method.{name}: parameter {twice[0]!r} is in both params and grid; keep one of them"
         )
-    for values in product(*entry.grid.values()):
+    for precision, values in product(entry.quantize, product(*entry.grid.values())):
         combination = dict(zip(entry.grid, values, strict=True))
-        method = make_method(entry.name, **entry.params, **combination)
+        if precision is not None and target != "embedding":
+            raise LowRankError(
+                f"method.{name}.quantize stores the factors of embeddings, and the experiment "
+                f"compresses {target}; take it out"
+            )
+        method = make_method(entry.name, **entry.params, **combination, quantize=precision)
         yield Spec(
             method=entry.name,
             params=method.model_dump(mode="json"),

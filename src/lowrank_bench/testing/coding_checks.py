@@ -13,7 +13,7 @@ from lowrank_bench.compression.matrix import low_rank
 from lowrank_bench.layers.stored import stored_bytes
 from lowrank_bench.linalg.certificates.certificate import relative_errors
 from lowrank_bench.linalg.coding.coded import Coded
-from lowrank_bench.methods import CodingMethod
+from lowrank_bench.methods import CodingMethod, MatrixMethod
 from lowrank_bench.problem import FACTS, FLOAT_BYTES, Problem
 from lowrank_bench.testing.compare import are_near, is_near, refused
 from lowrank_bench.testing.matrix_checks import Net, facts, table
@@ -25,7 +25,7 @@ SCALES = (2.0**-100, 2.0**100)
 HEADER = 4096  # bytes of the file's own
 
 
-def known(method: CodingMethod, rows: int = ROWS) -> dict[str, Any]:
+def known(method: MatrixMethod, rows: int = ROWS) -> dict[str, Any]:
     """Return the facts that a method needs."""
     return {name: value for name, value in facts(rows).items() if name in method.needs}
 

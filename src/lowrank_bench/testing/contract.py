@@ -6,7 +6,13 @@ from functools import partial
 import torch
 
 from lowrank_bench.methods import CodingMethod, MatrixMethod, Method, NetworkMethod
-from lowrank_bench.testing import coding_checks, declaration, matrix_checks, network_checks
+from lowrank_bench.testing import (
+    coding_checks,
+    declaration,
+    matrix_checks,
+    network_checks,
+    quantized_checks,
+)
 
 Check = Callable[[], None]
 
@@ -57,6 +63,12 @@ def _matrix_checks(method: MatrixMethod) -> Iterator[tuple[str, Check]]:
         yield f"scale[{scale}]", partial(checks.check_scale, method, scale)
     for function in checks.CHECKS:
         yield function.__name__, partial(function, method)
+    if quantized_checks.can_be_quantized(method):
+        few = quantized_checks.in_bits(method, 4)
+        for check in quantized_checks.CHECKS:
+            yield f"quantized-{check.__name__}", partial(check, few)
+        choice = quantized_checks.check_choice_of_bits
+        yield choice.__name__, partial(choice, method)
 
 
 def _network_checks(method: NetworkMethod, target: str) -> Iterator[tuple[str, Check]]:
