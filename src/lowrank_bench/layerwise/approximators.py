@@ -8,6 +8,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.layerwise.candidates import Candidate, compress_layers, layer_matrix
 from lowrank_bench.layerwise.fitted import Approximator, FittedSpectrum, unfit
 from lowrank_bench.layerwise.spectra import Metric, MetricSpectrum
+from lowrank_bench.layerwise.weighing import relative
 from lowrank_bench.network.gradients import column_information, output_gradients
 from lowrank_bench.network.layers import Layer
 from lowrank_bench.network.moments import input_moments, token_use
@@ -73,7 +74,7 @@ def _projected(problem: NetworkProblem, name: str) -> list[Candidate]:
     for layer in problem.layers:
         metric, mean = METRICS[name](problem, layer)
         spectrum = MetricSpectrum(layer_matrix(problem, layer), metric)
-        scarce = name != "svd" and _is_scarce(problem, layer, name, spectrum)
+        scarce = name not in ("svd", "relative") and _is_scarce(problem, layer, name, spectrum)
         candidates.append(Candidate(layer, spectrum, mean, scarce))
     return candidates
 
@@ -144,6 +145,7 @@ SILENT = 1e-12  # share of the squared norm that is rounding
 FLOOR = 1e-5  # as in the method `fwsvd`
 METRICS: dict[str, Metrics] = {
     "svd": _plain,
+    "relative": relative,
     "whitened": _whitened,
     "two_sided": _two_sided,
     "fwsvd": _fisher,

@@ -77,6 +77,11 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) ->
     if problem.budget == "parameters":
         costs = ranks * sum(layer.matrix_shape) + candidate.biases
         dense = layer.parameters
+    elif problem.budget == "bytes":
+        number, bias = problem.sizes.number[layer.name], problem.sizes.bias[layer.name]
+        costs = ranks * sum(layer.matrix_shape) * number + candidate.biases * bias
+        weights = layer.shape[0] * layer.has_bias
+        dense = (layer.parameters - weights) * number + weights * bias
     elif problem.budget == "macs":
         costs, dense = ranks * sum(layer.matrix_shape) * layer.positions, layer.macs
         if layer.kind == "embedding":  # the left factor is looked up, which multiplies nothing
@@ -234,5 +239,5 @@ def _check_reachable(problem: NetworkProblem, options: Sequence[Options], budget
         what = "the fastest form of" if problem.budget == "latency" else "rank 1 in"
         raise LowRankError(
             f"the budget is below what {what} every layer keeps; the largest compression that "
-            f"is reachable is {max(1 - least / problem.allowance(0), 0):.4f}"
+            f"is reachable is {problem.reachable(least):.4f}"
         )
