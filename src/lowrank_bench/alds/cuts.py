@@ -265,7 +265,7 @@ def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
         number, bias = problem.sizes.number[layer.name], problem.sizes.bias[layer.name]
         old = layer.shape[0] if layer.has_bias else 0
         dense = (layer.parameters - old) * number + old * bias
-        return Costs(dense, fixed * bias, number, embedding)
+        return Costs(dense, fixed * number, number, embedding)  # a new bias may stay whole
     return Costs(layer.parameters, fixed, 1, embedding)
 
 

@@ -61,6 +61,15 @@ def layer_matrix(problem: NetworkProblem, layer: Layer) -> Tensor:
     return matrix.T.contiguous() if layer.kind == "embedding" else matrix
 
 
+def bias_bytes(problem: NetworkProblem, candidate: Candidate) -> int:
+    """Return the bytes of a number of the new layer's bias.
+
+    A bias that keeps the mean response may be too small for half precision, and then stays whole.
+    """
+    sizes, name = problem.sizes, candidate.layer.name
+    return sizes.bias[name] if candidate.mean is None else sizes.number[name]
+
+
 def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) -> Options:
     """Return the options of a layer: rank 1, 2, … with `errors` at each rank, then dense.
 
@@ -78,10 +87,10 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) ->
         costs = ranks * sum(layer.matrix_shape) + candidate.biases
         dense = layer.parameters
     elif problem.budget == "bytes":
-        number, bias = problem.sizes.number[layer.name], problem.sizes.bias[layer.name]
-        costs = ranks * sum(layer.matrix_shape) * number + candidate.biases * bias
-        weights = layer.shape[0] * layer.has_bias
-        dense = (layer.parameters - weights) * number + weights * bias
+        number, old = problem.sizes.number[layer.name], layer.shape[0] * layer.has_bias
+        biases = candidate.biases * bias_bytes(problem, candidate)
+        costs = ranks * sum(layer.matrix_shape) * number + biases
+        dense = (layer.parameters - old) * number + old * problem.sizes.bias[layer.name]
     elif problem.budget == "macs":
         costs, dense = ranks * sum(layer.matrix_shape) * layer.positions, layer.macs
         if layer.kind == "embedding":  # the left factor is looked up, which multiplies nothing

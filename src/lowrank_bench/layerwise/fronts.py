@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layerwise.approximators import METRICS, candidates
-from lowrank_bench.layerwise.candidates import Candidate, layer_matrix
+from lowrank_bench.layerwise.candidates import Candidate, bias_bytes, layer_matrix
 from lowrank_bench.layerwise.fitted import spread
 from lowrank_bench.layerwise.forms import (
     WHOLE,
@@ -24,7 +24,7 @@ from lowrank_bench.layerwise.forms import (
     stored_layer,
 )
 from lowrank_bench.layerwise.spectra import Metric, MetricSpectrum
-from lowrank_bench.layerwise.weighing import table_weights, weighed
+from lowrank_bench.layerwise.weighing import relative, table_weights, weighed
 from lowrank_bench.linalg.coding.coder import use_weights
 from lowrank_bench.network.allocate import Options
 from lowrank_bench.network.knapsack import Division, divide
@@ -32,6 +32,7 @@ from lowrank_bench.network.layers import Layer, replaced
 from lowrank_bench.network.moments import token_use
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
+FURTHER = {"relative": relative}  # metrics that use what is known of codes
 ROUNDED = tuple((bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (WHOLE, 128, 32))
 PAIRS = ((3, 32), (4, 32), (6, 128), (8, WHOLE))  # bits and groups of two factors
 RANKS = 10  # that are tried, denser at the low end
@@ -62,9 +63,10 @@ class Front:
     def options(self, problem: NetworkProblem) -> Options:
         """Return bytes, with those of the bias, and errors."""
         layer = self.candidate.layer
-        bias = problem.sizes.bias[layer.name]
+        bias = bias_bytes(problem, self.candidate)
         extra = np.full(len(self.forms), float(self.candidate.biases * bias))
-        extra[-1] = layer.has_bias * layer.shape[0] * bias  # a dense layer gets no new bias
+        dense = layer.shape[0] * layer.has_bias  # which gets no new bias
+        extra[-1] = dense * problem.sizes.bias[layer.name]
         sizes = np.array([float(form.n_bytes) for form in self.forms])
         return Options(sizes + extra, np.array(self.errors))
 
@@ -79,7 +81,7 @@ def compress_jointly(
     compression
         Share of the network's bytes to save.
     metric
-        One of `approximators.METRICS`: in which errors are measured and added.
+        One of `approximators.METRICS` or `FURTHER`: in which errors are measured and added.
     coded
         Whether transform codes are among the forms.
 
@@ -118,9 +120,11 @@ def division_facts(division: Division, budget: float) -> dict[str, Any]:
     }
 
 
-def check_reachable(problem: NetworkProblem, options: Sequence[Options], budget: float) -> None:
-    """Refuse a budget below the smallest forms of all layers."""
-    least = sum(float(layer.cost.min()) for layer in options)
+def check_reachable(
+    problem: NetworkProblem, options: Sequence[Options], budget: float, more: int = 0
+) -> None:
+    """Refuse a budget below the smallest forms of all layers, and `more` bytes beside them."""
+    least = sum(float(layer.cost.min()) for layer in options) + more
     if least > budget:
         raise LowRankError(
             "the budget is below the smallest forms of all layers; the largest share of bytes "
@@ -131,9 +135,9 @@ def check_reachable(problem: NetworkProblem, options: Sequence[Options], budget:
 def _fronts(problem: NetworkProblem, name: str, coded: bool) -> list[Front]:
     """Return the forms of every layer with their errors."""
     fronts = []
-    for candidate in candidates(problem, name):
+    for candidate in candidates(problem, name, FURTHER):
         layer = candidate.layer
-        metric, _ = METRICS[name](problem, layer)
+        metric, _ = {**METRICS, **FURTHER}[name](problem, layer)
         spectrum = candidate.spectrum
         assert isinstance(spectrum, MetricSpectrum)
         matrix = layer_matrix(problem, layer).float()

@@ -19,11 +19,11 @@ from lowrank_bench.layerwise.forms import (
     stored_layer,
 )
 from lowrank_bench.layerwise.fronts import check_reachable, division_facts
-from lowrank_bench.layerwise.weighing import table_weights
+from lowrank_bench.layerwise.weighing import TABLE, table_weights
 from lowrank_bench.linalg.coding.coded import Coded, relative_error
 from lowrank_bench.linalg.coding.fitting import GROUPS
 from lowrank_bench.linalg.coding.packing import MOST
-from lowrank_bench.linalg.coding.predict import predicted_errors
+from lowrank_bench.linalg.coding.planning import predicted_errors
 from lowrank_bench.linalg.coding.rounding import Scale
 from lowrank_bench.network.allocate import Options
 from lowrank_bench.network.knapsack import divide
@@ -110,8 +110,8 @@ def compress_transformed(
         ("plans", weights, alpha, bands),
         lambda: [_planned(problem, layer, weights, alpha, bands) for layer in problem.layers],
     )
+    check_reachable(problem, plans, problem.allowance(compression), _biases(problem))
     budget = problem.allowance(compression) - _biases(problem)
-    check_reachable(problem, plans, budget + _biases(problem))
     division = divide(plans, budget)
     made = []
     left = int(budget - division.spent)
@@ -163,11 +163,11 @@ def _tried(
         matrix = rows_of(problem, layer)
         key = ("rounded", layer.name, form.bits, form.group, scale)
         codes = problem.cached(key, lambda: encode(form, matrix, scale=scale))  # noqa: B023
-        total += relative_error(matrix, codes[0]) ** 2
+        total += relative_error(matrix, codes[0]) ** 2 * (TABLE if layer.kind == "embedding" else 1)
         made.append((layer, form, codes))
     for layer in rest:
         use = table_weights(problem, layer)
-        total += predicted_errors(rows_of(problem, layer), use, [left])[0]
+        total += TABLE * predicted_errors(rows_of(problem, layer), use, [left])[0]
     return total, made, left
 
 
@@ -206,6 +206,7 @@ def _planned(
         Form("transform", int(cost[trial])), matrix, weights=use if is_table else None, bands=bands
     )
     ratio = relative_error(matrix, code[0], use) ** 2 / max(float(between[trial]), 1e-12)
+    ratio *= TABLE if is_table else 1.0
     return Options(
         np.append(cost[kept], float(half)), np.append(between[kept] * max(ratio, 1e-12), 0.0)
     )

@@ -151,7 +151,7 @@ class Layerwise(NetworkMethod):
             needed and absent.
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
-        from lowrank_bench.layerwise.fronts import compress_jointly
+        from lowrank_bench.layerwise.fronts import FURTHER, compress_jointly
 
         if self.bits:
             if problem.budget != "bytes":
@@ -160,7 +160,8 @@ class Layerwise(NetworkMethod):
                     "saved_bytes instead of compression"
                 )
             return compress_jointly(problem, compression, self.approximator, self.codes)
-        return compress_layerwise(problem, compression, self._approximator(), self.allocation)
+        rule = self.allocation
+        return compress_layerwise(problem, compression, self._approximator(), rule, FURTHER)
 
     def _approximator(self) -> str | MatrixMethod:
         """Return the name of the metric, or the matrix method."""
