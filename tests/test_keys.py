@@ -19,6 +19,11 @@ FACTS = ("frequency", "counts", "fisher")
 
 LAYERWISE = [f"{name} on *" for name in ("layerwise", "lrank", "pca", "svd_energy")]
 LAYERWISE += ["svd on linear*", "svd on conv*"]
+IN_BYTES = ["layerwise on *"]
+IN_BYTES += [
+    f"{name} on {target}*" for name in ("rtn", "transform_code") for target in ("linear", "conv")
+]
+LAYERWISE += IN_BYTES
 BY_USE = [f"{name} on embedding" for name in ("pq", "transform_code", "waterfill")]
 PRUNERS = [f"{name} on *" for name in ("filter_threshold", "pfp", "softnet", "thinet")]
 UNIFORM = [f"{name} on *" for name in ("filter_threshold", "softnet", "thinet")]
@@ -37,7 +42,8 @@ TABLE = {
     "methods.lp": ["lp on embedding"],
     "methods.messi": ["messi on embedding"],
     "methods.frequency_sparse": ["frequency_sparse on embedding"],
-    "methods.transform_code": ["transform_code on embedding"],
+    "methods.transform_code": ["transform_code on *"],
+    "methods.rtn": ["rtn on *"],
     "methods.fwsvd": ["fwsvd on embedding"],
     "methods.svd": ["svd on *"],
     "methods.alds": ["alds on *"],
@@ -52,7 +58,7 @@ TABLE = {
     "linalg.robust.irls": ["irls on embedding"],
     "linalg.robust.starts": ["irls on embedding", "l21 on embedding"],
     "linalg.frequency.pursuit": ["frequency_sparse on embedding"],
-    "linalg.frequency.row_use": ["frequency_* on embedding", *BY_USE],
+    "linalg.frequency.row_use": ["frequency_* on embedding", *BY_USE, *IN_BYTES],
     "linalg.certificates.certificate": [
         "evaluate embedding",
         "finetune embedding",
@@ -67,6 +73,9 @@ TABLE = {
     "alds.curves": ["alds on *"],
     "layerwise.approximators": LAYERWISE,
     "layerwise.spectra": LAYERWISE,
+    "layerwise.fronts": IN_BYTES,
+    "layerwise.whole_bytes": [name for name in IN_BYTES if not name.startswith("layerwise")],
+    "network.knapsack": IN_BYTES,
     "prune.graph": PRUNERS,
     "prune.draw": ["pfp on *"],
     "prune.shortage": PRUNERS,
@@ -110,7 +119,12 @@ TABLE = {
         "iterate linear",
     ],
     "inputs.text.predict": TEXT,
-    "inputs.text.vocabulary": ["frequency_* on embedding", "fact frequency", *BY_USE],
+    "inputs.text.vocabulary": [
+        "frequency_* on embedding",
+        "fact frequency",
+        *BY_USE,
+        "transform_code on *",
+    ],
     "inputs.text.counts": ["fact counts"],
     "inputs.labels": ["published text"],
     "inputs.training_loop": ["checkpoint *", "finetune *", "iterate *"],

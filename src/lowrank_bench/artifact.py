@@ -26,6 +26,7 @@ from lowrank_bench.layers import LAYERS
 from lowrank_bench.layers.embedding import replace_module
 from lowrank_bench.layers.fill import fill
 from lowrank_bench.layers.resize import Resized, find_resized, resize
+from lowrank_bench.layers.rest import halved_types, mark
 from lowrank_bench.layers.sharing import Sharing, View, sharing_of, state_of
 from lowrank_bench.layers.stored import stored_types
 
@@ -57,7 +58,8 @@ class Manifest(BaseModel):
 
     `shared` maps the name of each tensor that is stored under another name to that name; `views`
     lists those that overlap in memory without being one (`layers.sharing`); `resized` lists the
-    plain layers that lost channels.
+    plain layers that lost channels; `halved` names tensors that are float32 in memory and float16
+    in the file.
     """
 
     format: Literal["lowrank-bench"] = "lowrank-bench"
@@ -68,10 +70,12 @@ class Manifest(BaseModel):
     shared: dict[str, str]
     views: dict[str, View] = {}
     resized: list[Resized] = []
+    halved: list[str] = []
 
     def text(self) -> str:
         """Return what is written: without what does not occur in most networks."""
-        return self.model_dump_json(indent=2, exclude=None if self.views else {"views"}) + "\n"
+        rare = {name for name in ("views", "halved") if not getattr(self, name)}
+        return self.model_dump_json(indent=2, exclude=rare) + "\n"
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
@@ -108,6 +112,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         shared=sharing.shared,
         views=sharing.views,
         resized=find_resized(model),
+        halved=sorted(halved_types(model)),
     )
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
@@ -282,6 +287,7 @@ def _build(swap: Swap, place: Path) -> nn.Module:
     try:
         return LAYERS[swap.kind](**swap.spec, dtype=getattr(torch, swap.dtype))
     except (
+        AttributeError,  # a type that torch does not have
         TypeError,
         ValueError,
         LookupError,
@@ -382,10 +388,12 @@ def _complete(model: nn.Module, manifest: Manifest, tensors: dict[str, Tensor], 
         )
     # What is stored in half precision has the network's in memory.
     types = {name: targets[name].dtype for name in stored_types(model)}
+    types |= dict.fromkeys(manifest.halved, torch.float32)
     tensors = {name: value.to(types.get(name, value.dtype)) for name, value in tensors.items()}
     sharing = Sharing(manifest.shared, manifest.views)
-    named = {*manifest.shared, *manifest.shared.values(), *manifest.views}
+    named = {*manifest.halved, *manifest.shared, *manifest.shared.values(), *manifest.views}
     lost = sorted(named.union(view.of for view in manifest.views.values()) - targets.keys())
     if lost:
         raise LowRankError(f"{file.parent / MANIFEST} is damaged: there is no tensor {lost[0]!r}")
     fill(model, tensors, sharing)
+    mark(model, manifest.halved)

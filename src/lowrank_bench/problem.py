@@ -82,6 +82,11 @@ class Problem:
         return self.rank
 
 
+def used(needs: tuple[str, ...], target: str) -> tuple[str, ...]:
+    """Return the facts that a method looks at: a target without a table has none about its rows."""
+    return tuple(need for need in needs if target != "conv" or need not in ("frequency", "counts"))
+
+
 def data_used(needs: tuple[str, ...]) -> str:
     """Return in words the data that a method with these needs uses."""
     return ", ".join(["weights", *(words for name, words in FACTS.items() if name in needs)])

@@ -178,7 +178,7 @@ def alds_layers(problem: NetworkProblem, cuts: Cuts) -> list[AldsLayer]:
         cuts = replace(cuts, max_groups=cuts.max_groups or problem.timing.max_groups)
         return [_make(problem, layer, cuts) for layer in problem.layers]
     return problem.cached(
-        ("alds", cuts, problem.budget),
+        ("alds", cuts, problem.budget, problem.rest),
         lambda: [_make(problem, layer, cuts) for layer in problem.layers],
     )
 
@@ -261,6 +261,11 @@ def _costs(problem: NetworkProblem, layer: Layer, has_bias: bool) -> Costs:
     if problem.budget == "macs":
         return Costs(layer.macs, 0, layer.positions, embedding, looked_up=embedding)
     fixed = layer.shape[0] if has_bias and not embedding else 0
+    if problem.budget == "bytes":
+        number, bias = problem.sizes.number[layer.name], problem.sizes.bias[layer.name]
+        old = layer.shape[0] if layer.has_bias else 0
+        dense = (layer.parameters - old) * number + old * bias
+        return Costs(dense, fixed * number, number, embedding)  # a new bias may stay whole
     return Costs(layer.parameters, fixed, 1, embedding)
 
 

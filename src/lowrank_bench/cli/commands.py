@@ -120,6 +120,7 @@ def compress_network(options: Namespace) -> None:
             batches=_batches(options, method.needs, model, tokenizer, texts),
             budget=options.budget,
             exclude=options.exclude,
+            rest=options.rest,
             certificate=options.certificate,
             on_step=steps.begin,
             **params,
@@ -146,11 +147,6 @@ def _check_share(options: Namespace) -> None:
     share = options.compression if options.saved_bytes is None else options.saved_bytes
     if not 0 < share < 1:
         raise LowRankError(f"{name} {share:g} is not between 0 and 1")
-    if options.saved_bytes is not None and options.target != "embedding":
-        raise LowRankError(
-            f"--saved-bytes is for embeddings, not for the target {options.target!r}; give "
-            "--compression"
-        )
 
 
 def _texts(options: Namespace, needs: tuple[str, ...]) -> list[str] | None:

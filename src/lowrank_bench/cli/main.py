@@ -140,7 +140,7 @@ def _add_compress(group: "Commands") -> None:
     command.add_argument(
         "--budget",
         default="parameters",
-        choices=["parameters", "macs", "latency"],
+        choices=["parameters", "macs", "latency", "bytes"],
         help="for whole networks: the cost that --compression reduces",
     )
     command.add_argument(
@@ -150,6 +150,13 @@ def _add_compress(group: "Commands") -> None:
         metavar="NAME",
         help="for whole networks: a layer, or a module with its layers, to leave as it is; "
         "* stands for any part; may be repeated",
+    )
+    command.add_argument(
+        "--rest",
+        default="as_is",
+        choices=["as_is", "fp16"],
+        help="for whole networks: store biases and all that the target leaves out in half "
+        "precision (default: as it is)",
     )
     _add_certificate(command)
     command.add_argument("--layer", help="dotted name of the embedding, where there are several")
@@ -170,7 +177,8 @@ def _add_size(command: argparse.ArgumentParser) -> None:
         "--saved-bytes",
         type=float,
         metavar="C",
-        help="for embeddings: share of the table's bytes in float32 to save instead",
+        help="share of bytes in float32 to save instead: of the table, or with --target linear or "
+        "conv of the whole network, as its folder holds it without the tokenizer",
     )
     command.add_argument(
         "--quantize",

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.matrix import Factorized, factorize
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import Numbers, OnStep, as_matrix, as_texts, checked_budget
+from lowrank_bench.compression.request import Numbers, OnStep, as_matrix, checked_budget
 from lowrank_bench.compression.savings import compression_of
+from lowrank_bench.compression.table_facts import read_facts
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.embedding import compressed_embedding, find_embedding
 from lowrank_bench.layers.plain import refuse_held, refuse_uncopied, refuse_unusual
@@ -94,7 +95,7 @@ def compress_embedding(
     say = on_step or (lambda text: None)
     say(f"factorize {name}, {rows:,} x {columns:,}, by {chosen.label()}")
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
-    facts |= _read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
+    facts |= read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
     factorized = factorize(matrix, chosen, size, facts)
     compressed = _replaced(model, name, embedding, factorized.factors)
     errors = {}
@@ -147,28 +148,6 @@ def _matrix_method(method: str | MatrixMethod, params: dict[str, Any]) -> Matrix
             f"{' or '.join(chosen.targets)}"
         )
     return chosen
-
-
-def _read_facts(
-    facts: dict[str, Numbers | None],
-    needs: tuple[str, ...],
-    rows: int,
-    tokenizer: Any,
-    texts: Iterable[str] | None,
-) -> dict[str, Numbers | None]:
-    """Return the facts that are needed, absent so far, and known from tokenizer and texts."""
-    read: dict[str, Numbers | None] = {}
-    if "frequency" in needs and facts["frequency"] is None and tokenizer is not None:
-        from lowrank_bench.inputs.text.vocabulary import vocabulary_frequency
-
-        read["frequency"] = vocabulary_frequency(tokenizer, rows)
-    if "counts" in needs and facts["counts"] is None and texts is not None:
-        if tokenizer is None:
-            raise LowRankError("texts are counted in tokens; give the tokenizer with them")
-        from lowrank_bench.inputs.text.counts import token_counts
-
-        read["counts"] = token_counts(tokenizer(as_texts(texts))["input_ids"], rows)
-    return read
 
 
 def _report(

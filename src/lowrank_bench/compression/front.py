@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 from torch import nn
 
 from lowrank_bench.compression.embedding import Certificate, compress_embedding
-from lowrank_bench.compression.networks import Budget, NetworkTarget, compress_network
+from lowrank_bench.compression.networks import Budget, NetworkTarget, Rest, compress_network
 from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.compression.request import Numbers, OnStep
 from lowrank_bench.errors import LowRankError
@@ -44,14 +44,20 @@ def compress(
 def compress(
     model: Network,
     method: str | NetworkMethod,
-    compression: float,
-    target: NetworkTarget,
+    compression: float | None = None,
     *,
+    target: NetworkTarget,
+    saved_bytes: float | None = None,
+    rest: Rest = "as_is",
     example: Inputs | None = None,
     batches: Batches | None = None,
     budget: Budget = "parameters",
     exclude: Sequence[str] = (),
     on_step: OnStep | None = None,
+    tokenizer: Any = None,
+    texts: Iterable[str] | None = None,
+    frequency: Numbers | None = None,
+    counts: Numbers | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress a whole network: `compress_network`."""
@@ -74,8 +80,8 @@ def compress(
     method
         Name of a method, its parameters among the options, or an object such as `Lp(p=1.5)`.
     compression
-        Share of the targeted layers' parameters to save, between 0 and 1; for an embedding, the
-        option `saved_bytes` in its place is a share of its bytes.
+        Share of the targeted layers' parameters to save, between 0 and 1. The option `saved_bytes`
+        in its place is a share of bytes: of the embedding, or of the whole network.
     target
         `embedding`, `linear` (linear layers and embedding of a transformer) or `conv`
         (convolutions and linear layers of a CNN).
@@ -99,18 +105,22 @@ def compress(
     if target == "embedding":
         options = _without(compress_network, compress_embedding, options, target)
         return compress_embedding(model, method, compression, layer=layer, **options)
-    both = {"layer": layer, **options}
-    options = _without(compress_embedding, compress_network, both, target)
-    if compression is None:
-        raise LowRankError(f"target {target!r} needs compression, the share to save")
+    options = {"layer": layer, **options}
+    options = _without(compress_embedding, compress_network, options, target)
     return compress_network(model, method, compression, target=target, **options)
 
 
 def _without(
-    other: Callable[..., Any], chosen: Callable[..., Any], options: dict[str, Any], target: str
+    other: Callable[..., Any], function: Callable[..., Any], options: dict[str, Any], target: str
 ) -> dict[str, Any]:
-    """Return the options without those of another target's function that are at their defaults."""
-    shared = signature(chosen).parameters
+    """Return the options without those of another target's function that are at their defaults.
+
+    Parameters
+    ----------
+    other, function
+        The other target's function, and the one that is called, whose options stay.
+    """
+    shared = signature(function).parameters
     for name, parameter in signature(other).parameters.items():
         if parameter.kind is not Parameter.KEYWORD_ONLY or name not in options or name in shared:
             continue

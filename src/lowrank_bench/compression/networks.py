@@ -2,43 +2,53 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from lowrank_bench.compression.byte_counts import byte_facts
 from lowrank_bench.compression.report import CompressionReport
-from lowrank_bench.compression.request import OnStep, check_request
+from lowrank_bench.compression.request import Numbers, OnStep, as_vector, checked_budget
+from lowrank_bench.compression.table_facts import read_facts
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.latency import seconds_for
+from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.layers.plain import refuse_held, refuse_uncopied
 from lowrank_bench.methods import Method, NetworkMethod, as_method, network_method
 from lowrank_bench.network.check import check_example, checked_batches, take_modes
-from lowrank_bench.network.compress import COUNTED, compress_within
+from lowrank_bench.network.compress import BYTES, COUNTED, compress_within
 from lowrank_bench.network.coverage import coverage
 from lowrank_bench.network.exclude import excluded
 from lowrank_bench.network.forward import example_of
 from lowrank_bench.network.layers import refuse_shared
 from lowrank_bench.network.problem import Batches, CompressedNetwork, Inputs, NetworkProblem
-from lowrank_bench.problem import data_used
+from lowrank_bench.problem import data_used, used
 
 Network = TypeVar("Network", bound=nn.Module)
 NetworkTarget = Literal["linear", "conv"]
-Budget = Literal["parameters", "macs", "latency"]
+Budget = Literal["parameters", "macs", "latency", "bytes"]
+Rest = Literal["as_is", "fp16"]
 
 
 def compress_network(
     model: Network,
     method: str | NetworkMethod,
-    compression: float,
+    compression: float | None = None,
     *,
     target: NetworkTarget,
+    saved_bytes: float | None = None,
+    rest: Rest = "as_is",
     example: Inputs | None = None,
     batches: Batches | None = None,
     budget: Budget = "parameters",
     exclude: Sequence[str] = (),
     on_step: OnStep | None = None,
+    tokenizer: Any = None,
+    texts: Iterable[str] | None = None,
+    frequency: Numbers | None = None,
+    counts: Numbers | None = None,
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Return a copy of a network with all targeted layers compressed, and a report.
@@ -55,6 +65,12 @@ def compress_network(
     target
         `linear`: the linear layers and the embedding of a transformer; `conv`: the convolutions
         and linear layers of a CNN.
+    saved_bytes
+        Instead of `compression`: share of the bytes of the whole network in float32 to save, with
+        all counted that the saved folder holds.
+    rest
+        How biases and what the target leaves out are stored: `as_is`, or `fp16` where half
+        precision can hold it; in memory it keeps the network's precision.
     example
         Keyword arguments of one forward with batch size 1; decides shapes and multiply-adds. None:
         made from the network's configuration, where that says enough.
@@ -62,12 +78,18 @@ def compress_network(
         Function that returns batches of calibration data, pairs of keyword arguments and labels
         (or None), the same at every call, for methods that look at data.
     budget
-        What is limited: `parameters`, `macs` (multiply-adds of the example) or `latency`.
+        What is limited: `parameters`, `macs` (multiply-adds of the example), `latency`, or `bytes`,
+        for which `compression` means what `saved_bytes` does.
     exclude
         Names of layers to leave as they are, `*` standing for any part: the budget is a share of
         the others.
     on_step
         Called with a few words when the compression begins.
+    tokenizer, texts
+        For methods that weigh the rows of the table by the order of the vocabulary, or by counts of
+        training texts.
+    frequency, counts
+        n numbers, one for each row of the table, instead of those from tokenizer and texts.
     **params
         Parameters of a method that is given by name.
 
@@ -82,22 +104,49 @@ def compress_network(
         When the budget is out of reach, the network cannot be copied or run on the example, a
         layer cannot be handled, data are needed and absent, or the method refuses.
     """
-    check_request(model, compression)
+    share, unit = checked_budget(model, compression, saved_bytes)
+    budget = _unit(budget, unit)
     _check_target(target)
     chosen = as_method(method, params)
     memo: dict[Any, Any] = {}
     network = _copied(model, memo).eval()
     labelled = "labels" in chosen.needs
+    said = {"frequency": frequency, "counts": counts}
+    facts = _row_facts(network, target, said, chosen.needs, tokenizer, texts)
     problem = _problem(network, target, budget, example, batches, labelled, exclude)
+    problem = replace(problem, rest=rest, row_facts=facts)
     whole = network_method(chosen, target)
     _refuse_shared(model, problem, memo)
     if on_step:
         on_step(f"compress {_layers(problem)} by {chosen.label()}")
     start = time.perf_counter()
-    compressed = compress_within(problem, whole, float(compression))
+    compressed = compress_within(problem, whole, share)
     report = _report(chosen, problem, compressed, time.perf_counter() - start)
     take_modes(compressed.model, model)
     return cast(Network, compressed.model), report
+
+
+def _unit(budget: Budget, unit: str) -> Budget:
+    """Return what is limited, by both ways to say it."""
+    if unit == "bytes" and budget not in ("parameters", "bytes"):
+        raise LowRankError(f"saved_bytes is a budget of bytes, not of {budget}; leave one out")
+    return "bytes" if unit == "bytes" else budget
+
+
+def _row_facts(
+    network: nn.Module,
+    target: NetworkTarget,
+    facts: dict[str, Numbers | None],
+    needs: tuple[str, ...],
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+) -> dict[str, Tensor]:
+    """Return the facts about the rows of a transformer's table that the method needs."""
+    if target != "linear" or not set(needs) & set(facts):
+        return {}
+    rows = find_embedding(network)[1].num_embeddings
+    facts = facts | read_facts(facts, needs, rows, tokenizer, texts)
+    return {name: as_vector(name, value) for name, value in facts.items() if value is not None}
 
 
 def _check_target(target: str) -> None:
@@ -145,13 +194,15 @@ def _report(
 ) -> CompressionReport:
     info, names = dict(compressed.info), [layer.name for layer in problem.layers]
     counts = {name: info.pop(name) for name in COUNTED}
+    for name in BYTES:  # `byte_facts` has more of them
+        info.pop(name, None)
     return CompressionReport(
         method=method.name,
         params=method.model_dump(mode="json"),
         target=problem.target,
         layers=compressed.layers,
         compression=info.pop("achieved_compression"),
-        data_used=data_used(method.needs),
+        data_used=data_used(used(method.needs, problem.target)),
         seconds=seconds,
         info=info,
         **counts,

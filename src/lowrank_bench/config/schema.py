@@ -164,6 +164,7 @@ class Config(Strict):
     saved_bytes: Annotated[list[Compression], Distinct] = Field([], max_length=100)
     target: Target
     budget: Literal["parameters", "macs", "latency", "bytes"]
+    rest: Literal["as_is", "fp16"] = "as_is"
     calibration: Calibration
     finetune_epochs: Annotated[list[Epochs], Distinct] = Field([0], min_length=1, max_length=100)
     protocol: Literal["one_shot", "iterative"]
@@ -256,14 +257,13 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
-    def _bytes_are_counted(self) -> "Config":
-        targets = {name: self.target_of(model) for name, model in self.model.items()}
-        for name, target in targets.items():
-            if self.budget == "bytes" and target != "embedding":
-                raise ValueError(
-                    f"budget = 'bytes' is for embeddings, and the target of model.{name} is "
-                    f"{target!r}; use parameters, macs or latency"
-                )
+    def _rest_is_there(self) -> "Config":
+        targets = {self.target_of(model) for model in self.model.values()}
+        if self.rest != "as_is" and targets <= {"embedding"}:
+            raise ValueError(
+                f"rest = {self.rest!r} is for whole networks, and the target is embedding; use "
+                "target = 'linear', or rest = 'as_is'"
+            )
         return self
 
     @model_validator(mode="after")

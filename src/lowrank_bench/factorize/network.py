@@ -9,7 +9,7 @@ from torch import nn
 from lowrank_bench.device import device_of
 from lowrank_bench.network.compress import compress_within
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
-from lowrank_bench.problem import data_used
+from lowrank_bench.problem import data_used, used
 
 if TYPE_CHECKING:
     from lowrank_bench.inputs.modality import Encoded, Modality
@@ -36,7 +36,8 @@ def network_problem(
     batch_size
         Rows of a calibration batch.
     settings
-        Further fields of `NetworkProblem`: `target`, `budget`, `seed`, `seconds`.
+        Further fields of `NetworkProblem`: `target`, `budget`, `seed`, `seconds`, `rest`,
+        `row_facts`.
     """
     model.to(device)
     numbers = range(len(rows))
@@ -62,7 +63,7 @@ def compress_network(
     compressed = compress_within(problem, method, compression)
     return compressed, {
         "method": method.label(),
-        "data_used": data_used(method.needs),
+        "data_used": data_used(used(method.needs, problem.target)),
         "seconds": time.perf_counter() - start,
         "device": device_of(problem.model).type,
         "layers": compressed.layers,

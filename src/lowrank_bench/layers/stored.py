@@ -3,18 +3,21 @@
 import torch
 from torch import nn
 
+from lowrank_bench.layers.code_store import CodeStore
 from lowrank_bench.layers.coded import CodedEmbedding
+from lowrank_bench.layers.rest import halved_types
 from lowrank_bench.layers.sharing import sharing_of, state_of
 
 
 def stored_types(model: nn.Module) -> dict[str, torch.dtype]:
     """Return the type on disk of parameters that have another one in memory, by full name."""
-    return {
+    coded = {
         f"{path}.{name}" if path else name: kind
         for path, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, CodedEmbedding)
+        if isinstance(layer, CodedEmbedding | CodeStore)
         for name, kind in layer.stored_types().items()
     }
+    return coded | halved_types(model)
 
 
 def stored_bytes(model: nn.Module, number: int | None = None) -> int:

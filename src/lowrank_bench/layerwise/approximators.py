@@ -1,6 +1,6 @@
 """How each layer's matrix is approximated: in a metric, by data or not, or by a matrix method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ def compress_layerwise(
     compression: float,
     approximator: str | Approximator,
     rule: str,
+    further: Mapping[str, Metrics] | None = None,
 ) -> CompressedNetwork:
     """Return the network with every layer approximated and the budget divided by a rule.
 
@@ -33,6 +34,8 @@ def compress_layerwise(
         As in `candidates`.
     rule
         As in `compress_layers`.
+    further
+        Metrics besides `METRICS`.
 
     Raises
     ------
@@ -40,16 +43,22 @@ def compress_layerwise(
         When the approximator is unknown or needs data that are missing, a layer cannot be
         approximated, or the budget is out of reach.
     """
-    return compress_layers(problem, candidates(problem, approximator), rule, compression)
+    return compress_layers(problem, candidates(problem, approximator, further), rule, compression)
 
 
-def candidates(problem: NetworkProblem, approximator: str | Approximator) -> list[Candidate]:
+def candidates(
+    problem: NetworkProblem,
+    approximator: str | Approximator,
+    further: Mapping[str, Metrics] | None = None,
+) -> list[Candidate]:
     """Return the approximations of every rank for every targeted layer; computed once.
 
     Parameters
     ----------
     approximator
         The name of a metric, one of `METRICS`, or a matrix method.
+    further
+        Metrics besides `METRICS`.
 
     Raises
     ------
@@ -58,22 +67,24 @@ def candidates(problem: NetworkProblem, approximator: str | Approximator) -> lis
         weights or returns more than two factors.
     """
     if isinstance(approximator, str):
-        name = approximator
-        return problem.cached(("candidates", name), lambda: _projected(problem, name))
+        name, metrics = approximator, {**METRICS, **(further or {})}
+        return problem.cached(("candidates", name), lambda: _projected(problem, name, metrics))
     method = approximator
     return problem.cached(("candidates", repr(method)), lambda: _fitted(problem, method))
 
 
-def _projected(problem: NetworkProblem, name: str) -> list[Candidate]:
+def _projected(
+    problem: NetworkProblem, name: str, metrics: Mapping[str, Metrics]
+) -> list[Candidate]:
     """Return the candidates that are optimal in the metric `name`."""
-    if name not in METRICS:
-        known = ", ".join(METRICS)
+    if name not in metrics:
+        known = ", ".join(metrics)
         raise LowRankError(f"unknown metric {name!r}; known: {known}, or give a matrix method")
     candidates = []
     for layer in problem.layers:
-        metric, mean = METRICS[name](problem, layer)
+        metric, mean = metrics[name](problem, layer)
         spectrum = MetricSpectrum(layer_matrix(problem, layer), metric)
-        scarce = name != "svd" and _is_scarce(problem, layer, name, spectrum)
+        scarce = name not in WEIGHTS_ALONE and _is_scarce(problem, layer, name, spectrum)
         candidates.append(Candidate(layer, spectrum, mean, scarce))
     return candidates
 
@@ -140,6 +151,7 @@ def _fisher(problem: NetworkProblem, layer: Layer) -> tuple[Metric, Tensor | Non
     return Metric(right=weights + FLOOR * float(weights.max())), None
 
 
+WEIGHTS_ALONE = ("svd", "relative")  # metrics that no calibration data decide
 SILENT = 1e-12  # share of the squared norm that is rounding
 FLOOR = 1e-5  # as in the method `fwsvd`
 METRICS: dict[str, Metrics] = {

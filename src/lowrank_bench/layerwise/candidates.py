@@ -60,6 +60,15 @@ def layer_matrix(problem: NetworkProblem, layer: Layer) -> Tensor:
     return matrix.T.contiguous() if layer.kind == "embedding" else matrix
 
 
+def bias_bytes(problem: NetworkProblem, candidate: Candidate) -> int:
+    """Return the bytes of a number of the new layer's bias.
+
+    A bias that keeps the mean response may be too small for half precision, and then stays whole.
+    """
+    sizes, name = problem.sizes, candidate.layer.name
+    return sizes.bias[name] if candidate.mean is None else sizes.number[name]
+
+
 def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) -> Options:
     """Return the options of a layer: rank 1, 2, … with `errors` at each rank, then dense.
 
@@ -76,6 +85,11 @@ def options_of(problem: NetworkProblem, candidate: Candidate, errors: Floats) ->
     if problem.budget == "parameters":
         costs = ranks * sum(layer.matrix_shape) + candidate.biases
         dense = layer.parameters
+    elif problem.budget == "bytes":
+        number, old = problem.sizes.number[layer.name], layer.shape[0] * layer.has_bias
+        biases = candidate.biases * bias_bytes(problem, candidate)
+        costs = ranks * sum(layer.matrix_shape) * number + biases
+        dense = (layer.parameters - old) * number + old * problem.sizes.bias[layer.name]
     elif problem.budget == "macs":
         costs, dense = ranks * sum(layer.matrix_shape) * layer.positions, layer.macs
         if layer.kind == "embedding":  # the left factor is looked up, which multiplies nothing
@@ -222,5 +236,5 @@ def _check_reachable(problem: NetworkProblem, options: Sequence[Options], budget
         what = "the fastest form of" if problem.budget == "latency" else "rank 1 in"
         raise LowRankError(
             f"the budget is below what {what} every layer keeps; the largest compression that "
-            f"is reachable is {max(1 - least / problem.allowance(0), 0):.4f}"
+            f"is reachable is {problem.reachable(least):.4f}"
         )

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.base import CodingMethod, MatrixMethod, NetworkMethod
 
 if TYPE_CHECKING:
     from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
 
 # Names of `problem.FACTS` that each data-aware approximator needs.
-NEEDS = {"whitened": ("inputs",), "two_sided": ("inputs",), "fwsvd": ("inputs", "labels")}
+NEEDS = {
+    "relative": ("frequency",),
+    "whitened": ("inputs",),
+    "two_sided": ("inputs",),
+    "fwsvd": ("inputs", "labels"),
+}
 BUILT_IN = ("svd", *NEEDS)  # the others are matrix methods of the registry
 # Matrix methods that give more than two factors, which cannot replace a convolution.
 PARTED = ("frequency_blocks", "frequency_sparse", "messi", "partition_svd")
@@ -42,7 +48,8 @@ class Layerwise(NetworkMethod):
     Parameters
     ----------
     approximator
-        `svd`, `whitened`, `two_sided`, `fwsvd`, or a matrix method that needs no facts.
+        `svd`, `relative` (the share of the squared norm that is lost; rows of a table weigh by
+        use), `whitened`, `two_sided`, `fwsvd`, or a matrix method that needs no facts.
     approximator_params
         Parameters of the matrix method.
     allocation
@@ -50,6 +57,13 @@ class Layerwise(NetworkMethod):
         `energy`: each loses the same share of its squared norm; `minimax`: the largest relative
         spectral error is least; `sum`: the total squared error is least; `product`: the product of
         the shares of energy kept is largest.
+    bits
+        `auto`: rank and bits of every layer are chosen together, for a budget of bytes and the
+        allocation `sum`: each layer is one rounded matrix, two rounded factors, a transform code,
+        half precision or dense, whichever division of the bytes has the least total error, exactly.
+        Null: factors in the network's precision.
+    codes
+        With `bits: auto`, whether transform codes are among the forms.
 
     References
     ----------
@@ -60,7 +74,7 @@ class Layerwise(NetworkMethod):
     name: ClassVar[str] = "layerwise"
     title: ClassVar[str] = "Layer-wise low rank"
     source: ClassVar[str] = "Chen et al., NeurIPS 2021; Martens and Grosse, ICML 2015"
-    quiet: ClassVar[tuple[str, ...]] = ("approximator_params",)
+    quiet: ClassVar[tuple[str, ...]] = ("approximator_params", "bits", "codes")
 
     approximator: str = Field(
         default="two_sided", description="which error of a layer is minimized"
@@ -69,6 +83,10 @@ class Layerwise(NetworkMethod):
         default={}, validate_default=True, description="parameters of the approximator"
     )
     allocation: Rule = Field(default="sum", description="how the budget is divided")
+    bits: Literal["auto"] | None = Field(
+        default=None, description="auto: rank and bits together, for a budget of bytes"
+    )
+    codes: bool = Field(default=True, description="with bits=auto: transform codes as well")
 
     @field_validator("approximator")
     @classmethod
@@ -102,6 +120,15 @@ class Layerwise(NetworkMethod):
             raise ValueError(f"{name} with a mean row gives more than two factors; drop center")
         return params
 
+    @model_validator(mode="after")
+    def _jointly(self) -> Layerwise:
+        """Check that rank and bits are chosen for a sum of errors in a known metric."""
+        if self.bits and (self.approximator not in BUILT_IN or self.allocation != "sum"):
+            raise ValueError(
+                f"bits = auto needs allocation = sum and an approximator of {', '.join(BUILT_IN)}"
+            )
+        return self
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the calibration data that the approximator needs."""
@@ -124,8 +151,17 @@ class Layerwise(NetworkMethod):
             needed and absent.
         """
         from lowrank_bench.layerwise.approximators import compress_layerwise
+        from lowrank_bench.layerwise.fronts import FURTHER, compress_jointly
 
-        return compress_layerwise(problem, compression, self._approximator(), self.allocation)
+        if self.bits:
+            if problem.budget != "bytes":
+                raise LowRankError(
+                    f"bits = auto is for a budget of bytes, not of {problem.budget}; give "
+                    "saved_bytes instead of compression"
+                )
+            return compress_jointly(problem, compression, self.approximator, self.codes)
+        rule = self.allocation
+        return compress_layerwise(problem, compression, self._approximator(), rule, FURTHER)
 
     def _approximator(self) -> str | MatrixMethod:
         """Return the name of the metric, or the matrix method."""

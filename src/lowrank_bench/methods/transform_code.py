@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from lowrank_bench.methods.base import NetworkMethod, NetworkPart
 from lowrank_bench.methods.fields import UseCoded
 
 if TYPE_CHECKING:
+    from lowrank_bench.layerwise.whole_bytes import compress_transformed
     from lowrank_bench.linalg.factors import Approximation
+    from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
     from lowrank_bench.problem import Problem
+else:
+    compress_transformed = NetworkPart(
+        "lowrank_bench.layerwise.whole_bytes", "compress_transformed"
+    )
 
 
-class TransformCode(UseCoded):
+class TransformCode(UseCoded, NetworkMethod):
     """Rotate the table, and give every band of rows and direction the bits that it earns.
 
     Idea
@@ -21,7 +28,9 @@ class TransformCode(UseCoded):
         many of small; and a few rows are used often, most hardly ever. One bit for the entries of
         a band of rows in a direction lowers their squared error by a known share. So the bits go
         where use times variance is largest: reverse water-filling. Low rank is the case of 32 bits
-        or none, rounding that of equal bits everywhere.
+        or none, rounding that of equal bits everywhere. In a whole network the layers are coded
+        without a basis, which would cost what it saves, and the bytes are divided such that the
+        sum of the shares of squared norm that are lost is least.
     Cost
         One eigenvalue problem d×d, two products n×d×d, and one pass to round: seconds.
     Guarantee
@@ -39,6 +48,7 @@ class TransformCode(UseCoded):
         Groups of rows of similar use.
     basis
         `weighted`: eigenvectors of the covariance weighted by use; `plain`; `none`: no rotation.
+        For an embedding alone; in a whole network it is `weighted`.
 
     References
     ----------
@@ -49,6 +59,7 @@ class TransformCode(UseCoded):
     name: ClassVar[str] = "transform_code"
     title: ClassVar[str] = "Transform coding, weighted by use"
     source: ClassVar[str] = "this suite; after Goyal, IEEE SPM 2001"
+    targets: ClassVar[tuple[str, ...]] = ("embedding", "linear", "conv")
     quiet: ClassVar[tuple[str, ...]] = ("alpha", "bands", "basis")
 
     bands: int = Field(default=16, ge=1, le=256, description="groups of rows of similar use")
@@ -69,3 +80,13 @@ class TransformCode(UseCoded):
 
         use = use_weights(row_use(problem, self.weights), self.alpha)
         return transform_code(problem.matrix, use, n_bytes, bands=self.bands, basis=self.basis)
+
+    def compress(self, problem: NetworkProblem, compression: float) -> CompressedNetwork:
+        """Return a copy of the network with coded layers, within the budget of bytes.
+
+        Raises
+        ------
+        LowRankError
+            When the budget is not one of bytes, or out of reach.
+        """
+        return compress_transformed(problem, compression, self.weights, self.alpha, self.bands)

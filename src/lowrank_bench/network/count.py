@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from lowrank_bench.layers.base import CompressedEmbedding
 from lowrank_bench.layers.clustered import ClusteredEmbedding
+from lowrank_bench.layers.coded_weight import CodedLayer
 from lowrank_bench.layers.factorized import FactorizedEmbedding
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.network.hooks import Watcher, watching
@@ -94,6 +95,9 @@ def _counter(module: nn.Module) -> Counter | None:
         return lambda inputs, output: output.numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear):
         return lambda inputs, output: output.numel() * module.in_features
+    if isinstance(module, CodedLayer):
+        outputs, products = module.matrix_shape[0], module.products
+        return lambda inputs, output: output.numel() // outputs * products
     if isinstance(module, FactorizedLinear):
         # `right` has k·j rows of in/k entries: a group multiplies its own slice of the inputs only.
         return lambda inputs, output: (

@@ -26,6 +26,21 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
+def sentence_vectors(output: Any, inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the vectors of an encoder of sentences, b×d of length one; None for other networks.
+
+    A vector is the mean of the last hidden states over all tokens that are not padding.
+    """
+    states = getattr(output, "last_hidden_state", None)
+    if not isinstance(states, Tensor) or states.ndim != 3:
+        return None
+    mask = inputs.get("attention_mask")
+    real = states.new_ones(states.shape[:2]) if mask is None else mask.to(states)
+    summed = (states * real.unsqueeze(-1)).sum(dim=1)
+    vectors: Tensor = nn.functional.normalize(summed, dim=-1)
+    return vectors
+
+
 def repeated(example: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
     """Return one example repeated to `batch` rows; inputs with more rows stay as they are.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.network.forward import logits_of
+from lowrank_bench.network.forward import logits_of, sentence_vectors
 from lowrank_bench.network.hooks import watching
 from lowrank_bench.network.layers import weight_of
 from lowrank_bench.network.moments import check_examples, check_finite, check_seen
@@ -16,8 +16,9 @@ from lowrank_bench.network.rows import input_rows, output_rows, real_positions
 
 # Called with a layer's name, the batch's inputs, the layer's input, and the gradient at its output.
 Visit = Callable[[str, Mapping[str, Tensor], Tensor, Tensor], None]
-# Returns the gradient of the loss with respect to the logits b×k, given the labels.
-LossGradient = Callable[[Tensor, Tensor | None], Tensor]
+# Returns the gradient of the loss with respect to the logits b×k, given the labels, and whether
+# they are vectors of sentences instead.
+LossGradient = Callable[[Tensor, Tensor | None, bool], Tensor]
 
 
 def output_gradients(problem: NetworkProblem) -> dict[str, Tensor]:
@@ -84,10 +85,13 @@ def visit_gradients(problem: NetworkProblem, gradient_of: LossGradient, visit: V
     with torch.enable_grad(), watching(problem.model, watchers):
         for inputs, labels in problem.data():
             caught.clear()
-            logits = logits_of(problem.model(**inputs))
+            output = problem.model(**inputs)
+            vectors = sentence_vectors(output, inputs)
+            logits = logits_of(output) if vectors is None else vectors
             examples += len(logits)
             # The gradient of this product is the one of the loss, for any gradient of the logits.
-            loss = (gradient_of(logits.detach(), labels) * logits).sum()
+            slope = gradient_of(logits.detach(), labels, vectors is not None)
+            loss = (slope * logits).sum()
             probes = [zeros for *_, zeros in caught]
             gradients = torch.autograd.grad(loss, probes, materialize_grads=True, allow_unused=True)
             for (name, layer_inputs, _), gradient in zip(caught, gradients, strict=True):
@@ -123,14 +127,15 @@ def drawn_gradient(seed: int) -> LossGradient:
     This is the Fisher information of the logits, as for labels drawn from p. A normal vector
     replaces the label: where the network is sure, nearly every drawn label is the likely one and
     its gradient is nearly zero, so a few draws would carry all the information. A single output, as
-    of a regression, has variance one.
+    of a regression, has variance one, and so has each number of a sentence's vector: there half the
+    squared error is 1 − cosine.
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def gradient_of(logits: Tensor, _: Tensor | None) -> Tensor:
+    def gradient_of(logits: Tensor, _: Tensor | None, are_vectors: bool = False) -> Tensor:
         """Return a normal draw with the covariance of a drawn label's gradient."""
         normal = torch.randn(logits.shape, generator=generator).to(logits)
-        if logits.shape[-1] == 1:
+        if logits.shape[-1] == 1 or are_vectors:
             return normal
         # With z normal, √p z − p ⟨√p, z⟩ has the covariance diag(p) − p pᵀ.
         shares = logits.softmax(dim=-1)
@@ -140,7 +145,7 @@ def drawn_gradient(seed: int) -> LossGradient:
     return gradient_of
 
 
-def true_labels(logits: Tensor, labels: Tensor | None) -> Tensor:
+def true_labels(logits: Tensor, labels: Tensor | None, are_vectors: bool = False) -> Tensor:
     """Return the gradient of cross-entropy, or of half the squared error for a single output.
 
     Raises
@@ -148,6 +153,11 @@ def true_labels(logits: Tensor, labels: Tensor | None) -> Tensor:
     LowRankError
         When there are no labels, or they do not fit the network's task.
     """
+    if are_vectors:
+        raise LowRankError(
+            "the method needs the loss of a task, and an encoder of sentences has none; take an "
+            "approximator that needs no labels"
+        )
     if labels is None:
         raise LowRankError("the method needs labels; give them with the calibration batches")
     labels = labels.to(logits.device)

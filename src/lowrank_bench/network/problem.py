@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.network.layers import Layer, find_layers
+from lowrank_bench.network.sizes import Sizes, sizes_of
 
 Inputs = Mapping[str, Tensor]
 Batches = Callable[[], Iterable[tuple[Inputs, Tensor | None]]]
 Made = TypeVar("Made")
-BUDGETS = ("parameters", "macs", "latency")
+BUDGETS = ("parameters", "macs", "latency", "bytes")
+RESTS = ("as_is", "fp16")
 
 
 class SecondsModel(Protocol):
@@ -92,7 +94,8 @@ class NetworkProblem:
         None without calibration data.
     budget
         What is limited, summed over the targeted layers: `parameters`, `macs` (multiply-adds of
-        the example) or `latency` (seconds, measured).
+        the example) or `latency` (seconds, measured); or the `bytes` of the whole network, as
+        shares of its bytes in float32.
     seed
         Seed of all random choices.
     batch
@@ -105,6 +108,10 @@ class NetworkProblem:
     origin
         The problem of the original network if this one has been compressed before: budgets are
         shares of that. None for the first compression.
+    rest
+        How biases and all that the target leaves out are stored: `as_is`, or `fp16`.
+    row_facts
+        Facts about the rows of the embedding that the method needs: `frequency`, `counts`.
     """
 
     model: nn.Module
@@ -117,11 +124,15 @@ class NetworkProblem:
     origin: "NetworkProblem | None" = None
     seconds: SecondsModel | None = None
     exclude: tuple[str, ...] = ()
+    rest: str = "as_is"
+    row_facts: Mapping[str, Tensor] = field(default_factory=dict)
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
             raise LowRankError(f"unknown budget {self.budget!r}; known: {', '.join(BUDGETS)}")
+        if self.rest not in RESTS:
+            raise LowRankError(f"unknown rest {self.rest!r}; known: {', '.join(RESTS)}")
         if self.budget == "latency":
             _ = self.timing  # refused here rather than after other work
 
@@ -165,10 +176,27 @@ class NetworkProblem:
             raise LowRankError("the method needs calibration inputs; give batches of training data")
         return self.batches()
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Return what the parts of the dense network take on disk."""
+        names = [layer.name for layer in self.layers]
+        return sizes_of(self.model, names, self.rest, self.exclude)
+
+    def reachable(self, least: float) -> float:
+        """Return the largest compression at which the targeted layers may keep `least`."""
+        if self.origin is not None:
+            return self.origin.reachable(least)
+        if self.budget == "bytes":
+            return max(1 - (least + self.sizes.outside) / self.sizes.whole, 0.0)
+        return max(1 - least / self.allowance(0), 0.0)
+
     def allowance(self, compression: float) -> float:
         """Return how much of the budget's unit the targeted layers may keep."""
         if self.origin is not None:
             return self.origin.allowance(compression)
+        if self.budget == "bytes":
+            whole = (1 - compression) * self.sizes.whole * (1 + 1e-12)
+            return whole - self.sizes.outside
         if self.budget == "latency":
             dense: float = sum(self.timing.dense_seconds(self).values())
         elif self.budget == "macs":

@@ -6,12 +6,14 @@ import torch
 from torch import nn
 
 from lowrank_bench.layers.base import CompressedEmbedding
+from lowrank_bench.layers.coded_weight import CodedConv2d, CodedLinear
 from lowrank_bench.layers.convolution import FactorizedConv2d
 from lowrank_bench.layers.geometry import convolution_options
 from lowrank_bench.layers.linear import FactorizedLinear
 from lowrank_bench.network.layers import bias_of, replaced, weight_of
 
-FACTORIZED = (FactorizedConv2d, FactorizedLinear, CompressedEmbedding)
+LINEAR, CONV = (FactorizedLinear, CodedLinear), (FactorizedConv2d, CodedConv2d)
+FACTORIZED = (*LINEAR, *CONV, CompressedEmbedding)
 
 
 def densified(model: nn.Module) -> nn.Module:
@@ -33,10 +35,10 @@ def _dense(layer: nn.Module) -> nn.Module:
     if isinstance(layer, CompressedEmbedding):
         padding = layer.padding_idx
         new = nn.Embedding(layer.num_embeddings, layer.embedding_dim, padding_idx=padding, **kind)
-    elif isinstance(layer, FactorizedLinear):
+    elif isinstance(layer, LINEAR):
         new = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, **kind)
     else:
-        assert isinstance(layer, FactorizedConv2d)
+        assert isinstance(layer, CONV)
         options = {**convolution_options(layer), **kind, "bias": bias is not None}
         tall, wide = layer.kernel_size
         new = nn.Conv2d(layer.in_channels, layer.out_channels, (tall, wide), **options)

@@ -72,7 +72,8 @@ def _settings(config: Config, target: str) -> dict[str, Any]:
     """Return the experiment's settings for methods: the budget, and what whole networks need."""
     if target == "embedding":  # of the two budgets of embeddings, the papers' goes without saying
         return {"budget": BYTES} if config.budget == BYTES else {}
-    return {"budget": config.budget, "calibration": config.calibration.model_dump()}
+    settings = {"budget": config.budget, "calibration": config.calibration.model_dump()}
+    return settings if config.rest == "as_is" else {**settings, "rest": config.rest}
 
 
 def _specs(config: Config, target: str) -> Specs:

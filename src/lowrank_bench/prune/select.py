@@ -72,6 +72,9 @@ class Budget:
                 sliced_seconds(self.problem, layer, *channels_of(self.graph, layer, mask))
                 for layer in layers
             )
+        if self.problem.budget == "bytes":  # the widest number for all: never less than is stored
+            number = max(self.problem.sizes.number.values())
+            return number * kept_cost(self.graph, layers, mask)
         return kept_cost(self.graph, layers, mask, self.problem.budget)
 
     def whole_blocks(self, counts: Sequence[int]) -> list[int]:
@@ -98,6 +101,8 @@ class Budget:
         if least > self.allowance:
             everything = [np.concatenate([pool]) for pool in self.order]
             most = 1 - least / self.cost_of(everything)
+            if self.problem.budget == "bytes":
+                most = self.problem.reachable(least)
             raise LowRankError(
                 f"compression {self.compression:g} of {self.problem.budget} is out of reach: one "
                 f"filter in each of {len(self.order)} groups allows {np.floor(most * 1e4) / 1e4:g}"

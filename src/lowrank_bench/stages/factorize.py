@@ -13,6 +13,7 @@ from lowrank_bench.device import best_device
 from lowrank_bench.factorize.decompose import decompose
 from lowrank_bench.factorize.network import compress_network, network_problem
 from lowrank_bench.latency import seconds_for
+from lowrank_bench.layers.embedding import find_embedding
 from lowrank_bench.methods import MatrixMethod, NetworkMethod, make_method, network_method
 from lowrank_bench.network.problem import NetworkProblem
 from lowrank_bench.plan.cells import Cell, Checkpoint, Spec
@@ -43,7 +44,7 @@ class Prepared:
 
     def problem(self, checkpoint: Checkpoint, spec: Spec, runner: Runner) -> NetworkProblem:
         """Return the whole network with calibration data."""
-        key = (checkpoint.key, spec.target)
+        key = (checkpoint.key, f"{spec.target} {spec.needs}")  # with the facts that it needs
         if self._read is None or self._read[0] != key:
             device = best_device(runner.settings.factorize_device, "factorize.device")
             self._read = key, read_problem(checkpoint, spec, runner, device)
@@ -143,6 +144,8 @@ def read_problem(
     """Return a checkpoint's network as methods for whole networks see it."""
     loaded = load_checkpoint(checkpoint, runner)
     calibration, budget = spec.settings["calibration"], spec.budget
+    wanted = {*spec.needs} & {"frequency", "counts"} if spec.target == "linear" else set()
+    rows = len(find_embedding(loaded.model)[1].weight) if wanted else 0
     return network_problem(
         loaded.modality,
         loaded.model,
@@ -154,6 +157,8 @@ def read_problem(
         budget=budget,
         seconds=seconds_for(budget),
         seed=checkpoint.seed,
+        rest=spec.settings.get("rest", "as_is"),
+        row_facts=row_facts(checkpoint, runner, sorted(wanted), rows),
     )
 
 
