@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -8,7 +9,7 @@ from lowrank_bench.stages.submission import cores_at_once, lift_rate, submission
 from lowrank_bench.stages.experiment import load_experiment
 
 EXPERIMENT = load_experiment(Path(workflow.basedir, "conf"), config)
-if workflow.is_main_process:
+if workflow.is_main_process and "--report" not in sys.argv:  # a report runs nothing again
     EXPERIMENT.reopen()
 config["report"] = EXPERIMENT.report_words()
 

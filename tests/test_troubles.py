@@ -1,5 +1,6 @@
 """Stages that are killed, lose artifacts meanwhile, or run by a wrong clock: right results."""
 
+import os
 import re
 import time
 
@@ -10,7 +11,7 @@ import small_store
 from killed_run import MEASURED, finished
 from stage_children import child, records, remove_one, seconds, shift_files, work
 
-from lowrank_bench.stages.holdings import write_holdings
+from lowrank_bench.stages.holdings import bring_back, write_holdings
 from lowrank_bench.stages.progress import write_plan
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.stages.score import run_score
@@ -113,6 +114,19 @@ def test_a_clock_that_jumps_between_stages_changes_no_result(tmp_path, calm, mon
     for key, record in truth.items():
         for split, logits in record.predictions.items():
             np.testing.assert_array_equal(found[key].predictions[split], logits)
+
+
+def test_results_from_the_future_get_the_time_of_now(tmp_path):
+    """Snakemake ends a job with an error when its output is older than its input."""
+    before, after = tmp_path / "jobs/before.json", tmp_path / "jobs/after.json"
+    before.parent.mkdir()
+    for place, shift in ((before, -YEAR), (after, YEAR)):
+        place.write_text("{}")
+        os.utime(place, (REAL() + shift, REAL() + shift))
+    bring_back(tmp_path)
+    assert abs(after.stat().st_mtime - REAL()) < 60
+    assert abs(before.stat().st_mtime - (REAL() - YEAR)) < 60
+    bring_back(tmp_path / "absent")  # a first run
 
 
 def test_what_is_finished_stays_finished_whatever_the_time(tmp_path, calm, monkeypatch):

@@ -18,7 +18,7 @@ from lowrank_bench.plan.cells import DENSE, Job
 from lowrank_bench.plan.grid import Plan, make_plan
 from lowrank_bench.report.escape import rst_text
 from lowrank_bench.stages.faults import brief
-from lowrank_bench.stages.holdings import reopen, write_holdings
+from lowrank_bench.stages.holdings import bring_back, reopen, write_holdings
 from lowrank_bench.stages.progress import write_plan
 from lowrank_bench.stages.record import KIND, SUFFIX
 from lowrank_bench.stages.settings import settings_of
@@ -151,6 +151,7 @@ class Experiment:
 
     def reopen(self) -> None:
         """Have jobs run again whose cells were lost, and say what failed for good before."""
+        bring_back(self.folder)
         places = [Path(manifest) for manifest in self.all_manifests()]
         opened, failed = reopen(places, Store(self.config.store))
         if opened:
