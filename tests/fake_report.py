@@ -36,6 +36,7 @@ def fake_scores(models=("bert", "net_2"), tasks=GLUE, methods=METHODS, budgets=(
                 row |= {"reason": "", "n_examples": 277, "dense_value": 80.0}
                 row |= {"value": 80.0 - drop, "drop": drop, "vs_svd_p": rng.random() / 5}
                 row |= {"rel_error_fro": budget + rng.normal() / 20, "rel_error_l1": rng.random()}
+                row |= {"parameters_dense": 400, "network_parameters_dense": 563}
                 rows.append(row | _spread(drop))
                 if lost(row):
                     gone = [*MEANS, *ENDS, "vs_svd_p", "rel_error_fro", "rel_error_l1"]

@@ -15,10 +15,12 @@ class LRank(NetworkMethod):
 
     Idea
         The compression step (C-step) of the learning-compression algorithm chooses the ranks r_l
-        that minimize λ·cost(r) + Σ_l Σ_{i>r_l} σ_{l,i}², where λ is the price of a parameter or of
-        a multiply-add. Here the budget takes the place of λ, and the sum is minimized within it to
-        1e-4. The other half of the method, training that pulls the weights towards their factors,
-        is left out: this is one compression step on the trained weights.
+        that minimize λ·cost(r) + Σ_l Σ_{i>r_l} σ_{l,i}². The paper's cost is the parameters or the
+        multiply-adds; its reference code prices a rank in multiply-adds. Here the budget of the
+        experiment takes the place of λ and says what a rank costs: parameters by default,
+        multiply-adds with `budget: macs`. The sum is minimized within it to 1e-4. The other half of
+        the method, training that pulls the weights towards their factors, is left out: this is one
+        compression step on the trained weights.
     Cost
         One SVD for each layer.
     Guarantee

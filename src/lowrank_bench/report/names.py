@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-TABLE_NAMES = ("dense", "drop", "average", "versus_svd", "status")
+TABLE_NAMES = ("dense", "drop", "average", "versus_svd", "left_out", "status")
 # Score tables that get a table of the report each, when an experiment has them.
 OPTIONAL_TABLES = {
     "halves": "winners_by_data",

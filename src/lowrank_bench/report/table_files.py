@@ -22,8 +22,14 @@ TEX = {
     "|": r"\textbar{}",
 } | {sign: rf"\{sign}" for sign in "#$%&_"}
 
-LEFT = {"method", "task", "metric", "status", "reason", "split", "tasks", "splits", "seeds"}
-COUNTS = ["seed", "finetune_epochs", "n_seeds", "n_examples"]  # whole numbers in the csv files
+LEFT = {"method", "task", "metric", "status", "reason", "split", "tasks", "splits", "seeds", "part"}
+COUNTS = [
+    "seed",
+    "finetune_epochs",
+    "n_seeds",
+    "n_examples",
+    "modules",
+]  # whole numbers in the csv files
 
 
 @dataclass

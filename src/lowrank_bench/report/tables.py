@@ -6,6 +6,7 @@ import pandas as pd
 
 from lowrank_bench.report import frames
 from lowrank_bench.report.costs import latency_table
+from lowrank_bench.report.left_out_table import left_out_table
 from lowrank_bench.report.names import TABLE_NAMES
 from lowrank_bench.report.saving_table import saving_table
 from lowrank_bench.report.table_files import Table, write_table
@@ -64,6 +65,7 @@ def write_tables(
         "drop": drop_table,
         "average": average_table,
         "versus_svd": versus_svd_table,
+        "left_out": left_out_table,
         "status": status_table,
     }
     place = Path(folder) / "tables"

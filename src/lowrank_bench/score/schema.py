@@ -49,6 +49,7 @@ SCORES = {
     "macs_dense": "multiply-adds of one example before; empty for embeddings, which have none",
     "macs_kept": "multiply-adds of one example after",
     "index_bits": "bits of the stored integers that say which part each row belongs to",
+    "left_out": "of dense networks: modules that the target leaves out, by kind and reason, JSON",
     "factorize_seconds": "wall time of the decomposition, which all ranks share",
     "finetune_seconds": "wall time of the training after compression; empty without training",
     "evaluate_seconds": "wall time of the evaluation of the cell",

@@ -34,7 +34,7 @@ TEXT = (
     *("experiment", "model", "task", "split", "method", "params", "label", "data_used"),
     *("target", "budget", "metric"),
     *("status", "reason", "note", "code_digest", "config_digest", "git_commit", "versions"),
-    *("device", "created_at"),
+    *("device", "created_at", "left_out"),
 )
 
 

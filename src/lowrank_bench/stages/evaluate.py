@@ -26,6 +26,7 @@ from lowrank_bench.stages.factorize import (
     read_problem,
     read_tensors,
 )
+from lowrank_bench.stages.left_out import left_out_by, left_out_of
 from lowrank_bench.stages.record import Record, read_record, write_record
 from lowrank_bench.stages.runner import Runner
 from lowrank_bench.store.provenance import provenance
@@ -95,7 +96,8 @@ class CheckpointEvaluator:
             return self._swapped(cell)
         if cell.spec.method == DENSE:
             problem = read_problem(self.checkpoint, cell.spec, self.runner)
-            return self.model, {**counted(problem, problem.model), "factorize_seconds": 0.0}
+            facts = {**counted(problem, problem.model), "left_out": left_out_by(problem)}
+            return self.model, {**facts, "factorize_seconds": 0.0}
         model, manifest = read_compressed(cell, self.model, self.runner)
         facts = {**manifest["info"], "layers": manifest["layers"]}
         model = model.to(device_of(self.model))
@@ -107,7 +109,8 @@ class CheckpointEvaluator:
             self._table = SwappedEmbedding(self.model)
         table = self._table
         if cell.spec.method == DENSE:
-            return self.model, table.dense_facts()
+            left_out = left_out_of(self.model, table.layer)
+            return self.model, {**table.dense_facts(), "left_out": left_out}
         method = make_method(cell.spec.method, **cell.spec.params)
         assert isinstance(method, MatrixMethod)
         # One decomposition serves all compressions of a nested method: it is read once.

@@ -194,9 +194,9 @@ class Progress:
 
 
 def in_words(seconds: float) -> str:
-    """Return a time as coarse as it is known: 70 s, 2.5 min, 12 min, 1.8 h."""
+    """Return a time as coarse as it is known: 75 s, 2.5 min, 12 min, 1.8 h."""
     if seconds < 100:
-        return f"{max(10, 10 * round(seconds / 10))} s"
+        return f"{max(5, 5 * round(seconds / 5))} s"
     if seconds < 570:
         return f"{round(seconds / 30) / 2:g} min"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -19,8 +19,8 @@ Kind = tuple[str, ...]
 Work = Sequence[tuple[Kind, float]]
 
 # Seconds of one unit (`plan.work`) on one core of a server of 2025: least squares over the CPU
-# seconds of a recorded run of the quickstart on three of its networks and four of its tasks. The
-# test replays another run.
+# seconds of a recorded run of the quickstart on three of its networks and four of its tasks. Those
+# of the report are its wall time, divided as that of the scores; of latency, a guess.
 PRICES: dict[Kind, float] = {
     ("process",): 1.5,
     ("start", "matrix"): 1.6,
@@ -58,12 +58,14 @@ PRICES: dict[Kind, float] = {
     ("tables each",): 0.001,
     ("figures",): 4.0,
     ("figures each",): 2.0,
-    ("report",): 9.0,
+    ("report",): 4.0,
     ("report each",): 0.0,
 }
 PROCESS = ("process",)  # until a job begins: Snakemake, and the start of Python
 OTHER = 1.0  # seconds of a kind without a price
-TRUST = 1.0  # in a group's correction before it is seen, in pieces of it
+TRUST = 0.1  # in the correction around a group before it is seen, as a share of all its work
+FIRM = 2.0  # seconds of work at the pace of the prices, taken for seen before any is
+MEMORY = 300.0  # seconds of work after which what they showed of the pace counts half
 AT_LEAST = 0.1  # of its price is left of a piece that takes longer than expected
 
 
@@ -73,7 +75,6 @@ class _Seen:
 
     seconds: float = 0.0
     priced: float = 0.0
-    pieces: float = 0.0
 
 
 def price_of(kind: Kind) -> float:
@@ -85,34 +86,57 @@ def price_of(kind: Kind) -> float:
 
 
 class Corrections:
-    """What the prices are multiplied by, from what was seen."""
+    """What the prices are multiplied by, from what was seen.
 
-    def __init__(self) -> None:
+    The pace of the machine is that of the last minutes, since others come and go on it; how kinds
+    of work differ from their prices at that pace is remembered for good.
+
+    Parameters
+    ----------
+    whole
+        All work of the plan: a few small pieces say little of a group of large ones.
+    """
+
+    def __init__(self, whole: Work) -> None:
+        self._whole: dict[Kind, float] = {}
+        for kind, amount in whole:
+            for length in range(len(kind) + 1):
+                before = self._whole.get(kind[:length], 0.0)
+                self._whole[kind[:length]] = before + price_of(kind) * amount
         self._seen: dict[Kind, _Seen] = {}
+        self._pace = _Seen(FIRM, FIRM)
 
     def add(self, work: Work, seconds: float, weight: float = 1.0) -> None:
         """Note that some work took so many seconds; each kind has its share of them."""
-        expected = [self.price(kind, amount) for kind, amount in work]
-        scale = seconds / max(sum(expected), 1e-9)
+        # The differences between kinds first, so that the pace does not hang on which kind it was.
+        expected = [price_of(kind) * amount * self._factor(kind) for kind, amount in work]
+        pace, kept = self._pace, 0.5 ** (weight * seconds / MEMORY)
+        pace.seconds = kept * pace.seconds + weight * seconds
+        pace.priced = kept * pace.priced + weight * sum(expected)
+        scale = seconds * pace.priced / pace.seconds / max(sum(expected), 1e-9)
         for (kind, amount), share in zip(work, expected, strict=True):
             priced = price_of(kind) * amount
-            for length in range(len(kind) + 1):
+            for length in range(len(kind) + 1):  # of 0: all kinds
                 seen = self._seen.setdefault(kind[:length], _Seen())
                 seen.seconds += weight * share * scale
                 seen.priced += weight * priced
-                seen.pieces += weight
 
     def price(self, kind: Kind, amount: float) -> float:
         """Return the seconds that so much of a kind is expected to take."""
+        pace = self._pace.seconds / self._pace.priced
+        return price_of(kind) * amount * self._factor(kind) * pace
+
+    def _factor(self, kind: Kind) -> float:
+        """Return what a kind takes at the machine's pace, in units of its price."""
         factor = 1.0
         for length in range(len(kind) + 1):
             seen = self._seen.get(kind[:length])
             if seen is None:
                 break
-            # As if some pieces of the group had shown the correction of the group around it.
-            trust = TRUST * seen.priced / seen.pieces
+            # As if a part of the group had shown the correction of the group around it.
+            trust = TRUST * self._whole.get(kind[:length], 0.0)
             factor = (seen.seconds + trust * factor) / max(seen.priced + trust, 1e-12)
-        return price_of(kind) * amount * factor
+        return factor
 
 
 @dataclass
@@ -140,9 +164,11 @@ class TimeLeft:
 
     def __init__(self, work: Mapping[str, Any], slots: int) -> None:
         self.slots = max(1, slots)
-        self._corrections = Corrections()
         self._finished: set[str] = set()
         self._kinds = [(tuple(kind), float(amount)) for kind, amount in work["kinds"]]
+        listed = [number for job in work["jobs"] for number in job["start"]]
+        listed += [n for job in work["jobs"] for _, kinds in job["pieces"] for n in kinds]
+        self._corrections = Corrections([self._kinds[number] for number in listed])
         self._jobs = {
             job["name"]: _Job(job["start"], dict(job["pieces"]), job["after"])
             for job in work["jobs"]
