@@ -122,7 +122,8 @@ def test_processes_load_the_module_concurrently_offline_with_an_empty_cache(tmp_
 
 def test_scoring_imports_neither_torch_nor_evaluate():
     code = (
-        "import sys, lowrank_bench.score.scores; "
+        "import sys, lowrank_bench.score.scores, lowrank_bench.stages.score; "
+        "import lowrank_bench.inputs.rows; "
         "print([name for name in ('torch', 'evaluate') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

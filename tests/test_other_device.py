@@ -30,7 +30,7 @@ from lowrank_bench.testing import small_networks as networks
 CONF = Path(__file__).parents[1] / "conf"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def there_too():
     with other_device():
         yield
@@ -43,6 +43,7 @@ def without_inference_mode(monkeypatch):
     monkeypatch.setattr(provable, "sensitivities", torch.no_grad()(sensitivities.__wrapped__))
 
 
+@pytest.mark.usefixtures("there_too")
 def test_the_other_device_refuses_what_a_gpu_refuses():
     here, there = torch.ones(3), There(torch.ones(3))
     assert (there + there).device == there.device == torch.zeros(2, device=OTHER).device == OTHER
@@ -67,16 +68,19 @@ def test_embeddings(method: Method):
     model, ids = matrices.Net(matrices.table().float()), torch.arange(12).view(3, 4)
     known = matrices.known(method)
     here, report = compress(model, method.name, 0.5, **known, **method.model_dump())
-    known = {name: There(value) for name, value in known.items()}
-    there, again = compress(
-        copy.deepcopy(model).to(OTHER), method.name, 0.5, **known, **method.model_dump()
-    )
-    assert all(part.device == OTHER for part in there.state_dict().values())
+    with other_device():  # only now: the truth is that of torch alone
+        known = {name: There(value) for name, value in known.items()}
+        there, again = compress(
+            copy.deepcopy(model).to(OTHER), method.name, 0.5, **known, **method.model_dump()
+        )
+        assert all(part.device == OTHER for part in there.state_dict().values())
+        outputs = there(There(ids)).cpu()
     assert again.layers == report.layers
     assert again.within_fro == pytest.approx(report.within_fro)
-    assert torch.equal(there(There(ids)).cpu(), here(ids))
+    assert torch.equal(outputs, here(ids))
 
 
+@pytest.mark.usefixtures("there_too")
 def test_matrices():
     matrix = matrices.table()
     here = low_rank(matrix, 5, "lp", p=1.5)
@@ -98,15 +102,17 @@ def test_networks(case: tuple[Method, str]):
         for inputs, labels in words["batches"]():
             yield _sent(inputs), There(labels)
 
-    sent = words | {"example": _sent(words["example"]), "batches": batches}
-    there, again = compress(
-        networks.network(target).to(OTHER), method.name, 0.4, **sent, **method.model_dump()
-    )
+    with other_device():
+        sent = words | {"example": _sent(words["example"]), "batches": batches}
+        there, again = compress(
+            networks.network(target).to(OTHER), method.name, 0.4, **sent, **method.model_dump()
+        )
+        with torch.no_grad():
+            logits = logits_of(there(**_sent(networks.inputs(target, 4)))).cpu()
     for layer, same in zip(again.layers, report.layers, strict=True):
         assert layer == {name: _nearly(value) for name, value in same.items()}
     with torch.no_grad():
-        found = logits_of(there(**_sent(networks.inputs(target, 4))))
-        torch.testing.assert_close(found.cpu(), logits_of(here(**networks.inputs(target, 4))))
+        torch.testing.assert_close(logits, logits_of(here(**networks.inputs(target, 4))))
 
 
 PIPELINE = {
@@ -122,13 +128,13 @@ PIPELINE = {
 
 
 @pytest.mark.parametrize("kind", PIPELINE)
-@pytest.mark.usefixtures("without_inference_mode")
+@pytest.mark.usefixtures("there_too", "without_inference_mode")
 def test_the_pipeline(kind: str, tmp_path, monkeypatch):
     optimizer = sys.modules["torch.optim.optimizer"]
     fused = [*optimizer._get_fused_kernels_supported_devices(), OTHER.type]
     monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: fused)
     task = PIPELINE[kind][1].removeprefix("task=[").removesuffix("]")
-    small = [f"task.{task}.recipe.epochs=2", f"task.{task}.train.limit=200"]
+    small = [f"task.{task}.recipe.epochs=2", f"task.{task}.train.limit=96"]
     # The stand-in's parameters cannot change their precision in place, as a card's can.
     small += [f"task.{task}.recipe.precision=fp32"]
     iterated = ["protocol=iterative"] if kind == "images" else []
