@@ -5,7 +5,8 @@ import torch
 
 from lowrank_bench.layers.coded import CodedEmbedding
 from lowrank_bench.layers.embedding import compressed_embedding
-from lowrank_bench.linalg.coding.coder import transform_code
+from lowrank_bench.linalg.coding.coded import relative_error
+from lowrank_bench.linalg.coding.coder import transform_code, waterfill
 from lowrank_bench.linalg.coding.groups import even, grouped
 from lowrank_bench.linalg.coding.packing import pack
 from lowrank_bench.linalg.coding.product import product_code
@@ -122,3 +123,20 @@ def test_a_layer_made_in_inference_mode_can_be_looked_up():
         assert not torch.equal(layer(torch.arange(9)), one)
     with torch.no_grad():
         assert layer(torch.arange(9)).shape == (9, 20)
+
+
+@pytest.mark.parametrize("columns", [24, 384])
+@pytest.mark.parametrize("share", [0.9, 0.97])
+def test_waterfill_decodes_no_row_farther_off_than_zero(columns, share):
+    """Rows of a few entries among zeros, as the levels of a Gaussian row serve them worst."""
+    for entries in (1, 2, 5):
+        rows = torch.zeros(200, columns).double()
+        for row in rows:
+            row[torch.randperm(columns, generator=GENERATOR)[:entries]] = torch.randn(
+                entries, generator=GENERATOR
+            ).double()
+        weights = torch.rand(200, generator=GENERATOR).double() + 0.01
+        coded, info = waterfill(rows, weights, int((1 - share) * 4 * rows.numel()) + 400)
+        error = (coded.dense().double() - rows).norm(dim=1)
+        assert bool((error <= rows.norm(dim=1) * (1 + 1e-6)).all())
+        assert info["weighted_error"] == pytest.approx(relative_error(rows, coded, weights))

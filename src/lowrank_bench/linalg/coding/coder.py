@@ -9,7 +9,7 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.bands import banded, cut, encode_rows
 from lowrank_bench.linalg.coding.bits import allocate, rate_distortion_bound
-from lowrank_bench.linalg.coding.coded import exponent_of, finite_unit, relative_error
+from lowrank_bench.linalg.coding.coded import exponent_of, finite_unit
 from lowrank_bench.linalg.coding.flat import (
     logarithmic,
     pack_basis,
@@ -17,6 +17,7 @@ from lowrank_bench.linalg.coding.flat import (
     to_logarithmic,
     unpack_basis,
 )
+from lowrank_bench.linalg.coding.mending import mended
 from lowrank_bench.linalg.coding.packing import pack
 from lowrank_bench.linalg.coding.sizes import NIBBLE, Sizes, choose_sizes, header_bytes
 from lowrank_bench.linalg.coding.transform import TransformCodes
@@ -68,7 +69,7 @@ def transform_code(
     Returns
     -------
     tuple
-        The table, and what `_facts` says of it.
+        The table, and what `_finished` says of it.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def transform_code(
         turned, stored = _rounded_basis(rows, vectors[: sizes.directions], sizes.basis_bits)
         parts |= stored
     code = _assemble(turned, weights, labels, sizes.bits, (d, depth, trellis, unit), parts)
-    return code.to(device=matrix.device), _facts(matrix, code, weights, energy, counts, sizes, unit)
+    return _finished(matrix, code, weights, energy, counts, sizes, unit)
 
 
 def _eigenvectors(rows: Tensor, weights: Tensor, basis: Basis) -> Tensor:
@@ -138,7 +139,7 @@ def waterfill(
     chosen = allocate(energy.sum(1, keepdim=True), counts * -(-d // 8), curve, left, unit=1)
     sizes = Sizes(d, torch.zeros(0, dtype=torch.long), chosen, chosen.error)
     code = _assemble(rows, weights, labels, sizes.bits, (d, 8, trellis, unit), {})
-    return code.to(device=matrix.device), _facts(matrix, code, weights, energy, counts, sizes, unit)
+    return _finished(matrix, code, weights, energy, counts, sizes, unit)
 
 
 def _checked(matrix: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -192,7 +193,7 @@ def _assemble(
     )
 
 
-def _facts(
+def _finished(
     matrix: Tensor,
     code: TransformCodes,
     weights: Tensor,
@@ -200,8 +201,10 @@ def _facts(
     counts: Tensor,
     sizes: Sizes,
     unit: float,
-) -> dict[str, Any]:
-    """Return what is known of a code; errors are relative, √(Σ w‖a − b‖² / Σ w‖a‖²).
+) -> tuple[TransformCodes, dict[str, Any]]:
+    """Return the code, mended where rows are worse than their mean, and what is known of it.
+
+    Errors are relative, √(Σ w‖a − b‖² / Σ w‖a‖²).
 
     `weighted_error` is exact. `predicted_error` is that of the allocation's model, `lp_bound` the
     least of any allocation over the same grid (bands, directions and bits of the basis) in that
@@ -209,24 +212,22 @@ def _facts(
     band Gaussian with their covariance. `row_bounds`: the largest ‖a_i − b_i‖ in each band.
     """
     whole = matrix.double().cpu() / unit
+    plain, squares = mended(whole, code.with_exponent(code.exponent - exponent_of(unit)), weights)
+    code = plain.with_exponent(code.exponent)
+    error = float((weights * squares).sum())
     total = float((weights * whole.square().sum(1)).sum())
     worst = torch.zeros(len(counts), dtype=torch.float64)
-    plain = code.with_exponent(code.exponent - exponent_of(unit))
-    labels = plain.reading.labels
-    for start in range(0, len(whole), 4096):
-        part = slice(start, start + 4096)
-        error = (whole[part] - plain.dense(start, start + 4096).double()).norm(dim=1)
-        worst.scatter_reduce_(0, labels[part], error, "amax")
+    worst.scatter_reduce_(0, plain.reading.labels.long(), squares.sqrt(), "amax")
     payload = 8 * code.codes.numel()
     bound = rate_distortion_bound(energy, counts, payload)
     discarded = sizes.error - sizes.allocation.error
 
-    def relative(error: float) -> float:
+    def relative(squares: float) -> float:
         """Return an error as the root of its share of the whole."""
-        return math.sqrt(max(error, 0.0) / total) if total > 0 else 0.0
+        return math.sqrt(max(squares, 0.0) / total) if total > 0 else 0.0
 
-    return {
-        "weighted_error": relative_error(whole, plain, weights),
+    facts = {
+        "weighted_error": relative(error),
         "predicted_error": relative(sizes.error),
         "lp_bound": relative(sizes.allocation.lp_bound + discarded),
         "rate_distortion_bound": relative(bound),
@@ -237,3 +238,4 @@ def _facts(
         "basis_bits": float(sizes.basis_bits.double().mean()) if len(sizes.basis_bits) else 0.0,
         "n_bytes": code.n_bytes,
     }
+    return code.to(device=matrix.device), facts
