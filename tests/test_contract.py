@@ -22,7 +22,7 @@ def test_a_method_gets_the_checks_of_its_targets():
     assert {"conv-budget[0.5]", "linear-check_independence"} <= names[Svd] & names[Alds]
     assert not any(name.startswith("scale") for name in names[Alds])
     assert not any(name.startswith("linear") for name in names[SoftNet])
-    assert len(names[Svd]) == 3 + 17 + 2 * 12
+    assert len(names[Svd]) == 3 + 17 + 11 + 2 * 12
 
 
 def test_a_method_that_keeps_everything_passes():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hostile import METHODS, answer, calls, code_answer, code_calls, facts
+from hostile import METHODS, answer, calls, code_answer, code_calls, facts, quantized_calls
 from hypothesis import HealthCheck, given, seed, settings
 
 from lowrank_bench import low_rank
@@ -53,6 +53,29 @@ def test_campaign_of_codes_on_hostile_tables(part):
     @seed(part)
     @settings(deadline=None, max_examples=1050, suppress_health_check=SLOW, database=None)
     @given(call=code_calls())
+    def run(call):
+        tally[code_answer(*call)] += 1
+
+    run()
+    print(f"part {part}: {tally}")
+    assert sum(tally.values()) >= 1000
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=SLOW, database=None)
+@given(call=quantized_calls())
+def test_quantized_factors_are_right_or_one_error(call):
+    code_answer(*call)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", range(4))
+def test_campaign_of_quantized_factors_on_hostile_tables(part):
+    """All together 4,000 calls."""
+    tally = {"right": 0, "refused": 0}
+
+    @seed(part)
+    @settings(deadline=None, max_examples=1050, suppress_health_check=SLOW, database=None)
+    @given(call=quantized_calls())
     def run(call):
         tally[code_answer(*call)] += 1
 

@@ -92,7 +92,10 @@ def test_packed_integers_are_read_alone(bits):
 
 
 def decoded(code, factors):
-    """Return the same kind of approximation with the numbers that a code stores."""
+    """Return the same kind of approximation with the numbers that a code stores.
+
+    Of sparse rows it stores what each term adds, along a row of length one.
+    """
     stored = code.tensors()
     tensors = {}
     for name, value in balanced(factors).tensors().items():
@@ -101,7 +104,10 @@ def decoded(code, factors):
             value if part is None else whole(part).flatten()[: value.numel()].view(value.shape)
         )
         tensors[name] = numbers if part is None else numbers.double()
-    return type(factors)(**tensors) if not isinstance(factors, BlockFactors) else tensors
+    if isinstance(factors, SparseFactors):
+        lengths = tensors["rows"].norm(dim=1)
+        tensors["values"] = tensors["values"] / lengths[tensors["indices"].long() + OFFSET]
+    return type(factors)(**tensors)
 
 
 @pytest.mark.parametrize("group", [None, 32])

@@ -148,4 +148,4 @@ def test_the_page_works_to_the_letter_outside_the_package(tmp_path):
     listing = ["-c", program, "methods", "--methods-from", "my_methods"]
     assert "rowsvd: SVD with rows weighted" in run(listing, tmp_path, PROJECT / "src")
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "my_methods"]
-    assert passed(run(words, tmp_path, PROJECT / "src")) == 2 * 20
+    assert passed(run(words, tmp_path, PROJECT / "src")) == 2 * 31

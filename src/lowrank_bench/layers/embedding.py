@@ -45,8 +45,9 @@ def compressed_embedding(embedding: nn.Module, factors: Approximation) -> Compre
         When the shapes differ, or the embedding has an option that factors cannot honour.
     """
     assert isinstance(embedding, nn.Embedding | CompressedEmbedding)
-    layer = CodedEmbedding if isinstance(factors, Coded) else KINDS[type(factors)]
-    return layer.from_dense(embedding, factors)
+    if isinstance(factors, Coded):
+        return CodedEmbedding.from_dense(embedding, factors)
+    return KINDS[type(factors)].from_dense(embedding, factors)
 
 
 def find_embedding(model: nn.Module, layer: str | None = None) -> tuple[str, nn.Embedding]:

@@ -1,5 +1,7 @@
 """Checks of `quantize` on a method for matrices: those of codes, and the choice of the bits."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ def _budget(method: MatrixMethod) -> int:
     return in_bits(method, 8).size_for(ROWS, COLUMNS, SHARE, "bytes")
 
 
-def _info(method: Quantized) -> dict[str, float]:
+def _info(method: Quantized) -> dict[str, Any]:
     size = method.size_for(ROWS, COLUMNS, SHARE, "bytes")
     a = table(0, ROWS, COLUMNS)
     made = method.decompose(Problem(a, size, **_known(method)))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.linalg.coding.coded import Coded
+from lowrank_bench.linalg.coding.coordinates import round_coordinates
 from lowrank_bench.linalg.coding.fitting import rounding_bytes
 from lowrank_bench.linalg.coding.half import HalfRows, to_half
 from lowrank_bench.linalg.coding.rounding import RoundedRows, Scale, round_to_nearest
@@ -64,6 +65,12 @@ class Precision:
         if self.bits == HALF:
             return to_half(matrix, "fp16")
         return round_to_nearest(matrix, self.bits, self.group, self.scale)
+
+    def store_coordinates(self, left: Tensor, metric: Tensor) -> Coded:
+        """Return coordinates n×k whose errors weigh `metric`, k or n×k, in this precision."""
+        if self.bits == HALF or self.scale == "absmax":
+            return self.store(left)
+        return round_coordinates(left, metric, self.bits, self.group)
 
     def vector_shape(self, count: int) -> tuple[int, int]:
         """Return rows and columns of a vector of that many numbers as it is stored: cut into rows.

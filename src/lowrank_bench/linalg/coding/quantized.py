@@ -15,7 +15,7 @@ from torch import Tensor
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.coding.coded import Coded, exponent_of, power
 from lowrank_bench.linalg.coding.integers import bits_of, integer_bytes, pack_integers
-from lowrank_bench.linalg.coding.precision import HALF, Precision, named
+from lowrank_bench.linalg.coding.precision import HALF, Precision, named, whole
 from lowrank_bench.linalg.coding.readers import (
     BlockReader,
     ClusterReader,
@@ -113,11 +113,8 @@ def quantize(factors: Approximation, precision: Precision, unit: float = 1.0) ->
         If the approximation is of another kind than those of `factors`, or not finite.
     """
     kind = kind_of(factors)
-    stored: dict[str, Tensor] = {}
     size, parts = factors.rank, 0
-    for name, value in balanced(factors).tensors().items():
-        if value.is_floating_point():
-            stored |= _stored(name, value, precision)
+    stored = _numbers(balanced(factors), precision)
     if isinstance(factors, ClusteredFactors | BlockFactors):
         parts = len(factors.right if isinstance(factors, ClusteredFactors) else factors.parts)
         stored[LABELS] = pack_integers(factors.labels.long(), bits_of(parts - 1))
@@ -218,17 +215,37 @@ def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     if not len(left):
         return left, right
     size = left.square().mean(0).sqrt()
-    size = torch.where(size > 0, size, 1.0)
-    return left / size, right * size.unsqueeze(1)
+    # A column of zeros says nothing: a row of zeros in `right` keeps its rounding out of the rows.
+    return left / torch.where(size > 0, size, 1.0), right * size.unsqueeze(1)
 
 
-def _stored(name: str, value: Tensor, precision: Precision) -> dict[str, Tensor]:
-    """Return a tensor of real numbers as it is stored, by the names of its parts."""
-    last = name.rpartition(".")[2]
-    if last == "right":
-        return named(name, precision.shared.store(value.flatten(0, -2)))
-    if last == "bias":
-        return named(name, BIAS.store(value.unsqueeze(0)))
-    if last == "values":
-        return named(name, precision.store_vector(value))
-    return named(name, precision.store(value))
+def _numbers(factors: Approximation, precision: Precision) -> dict[str, Tensor]:
+    """Return the real numbers of an approximation as they are stored."""
+    if isinstance(factors, SparseFactors):
+        rows = precision.store(factors.rows)
+        near = whole(rows).to(factors.rows)
+        size = near.norm(dim=1)
+        lengths = (factors.rows * near).sum(1) / torch.where(size > 0, size, 1.0)
+        atoms = factors.indices.long() + OFFSET
+        # What a term adds along its row as it is stored, whatever the length of that row is.
+        shares = factors.values * lengths[atoms]
+        return named("rows", rows) | named("values", precision.store_vector(shares))
+    if isinstance(factors, BlockFactors):
+        stored: dict[str, Tensor] = {}
+        for block, part in enumerate(factors.parts):
+            pieces = (
+                _numbers(part, precision)
+                if isinstance(part, Factors)
+                else named("rows", precision.store(part.rows))
+            )
+            stored |= {f"{block}.{name}": value for name, value in pieces.items()}
+        return stored
+    assert isinstance(factors, Factors | ClusteredFactors)
+    metric = factors.right.square().sum(-1)
+    if isinstance(factors, ClusteredFactors):
+        metric = metric[factors.labels]
+    stored = named("left", precision.store_coordinates(factors.left, metric))
+    stored |= named("right", precision.shared.store(factors.right.flatten(0, -2)))
+    if isinstance(factors, Factors) and factors.bias is not None:
+        stored |= named("bias", BIAS.store(factors.bias.unsqueeze(0)))
+    return stored

@@ -146,9 +146,12 @@ class SparseReader:
         used = places[combined]
         total = int(torch.where(self.terms == KEPT, 0, self.terms).sum())
         atoms[combined] = take_integers(self.indices, total, bits_of(self.kept.shape[0] - 1), used)
-        weights = weights.index_put((combined,), entries(self.values, used))
         distinct, inverse = torch.unique(atoms, return_inverse=True)
         table = self.kept.decode(distinct)
+        # Stored is what a term adds along its row, not a multiple of the row.
+        lengths = table.detach().norm(dim=1)
+        lengths = torch.where(lengths > 0, lengths, 1.0)[inverse[combined]]
+        weights = weights.index_put((combined,), entries(self.values, used) / lengths)
         return functional.embedding_bag(
             inverse, table, offsets, mode="sum", per_sample_weights=weights
         )
