@@ -5,14 +5,14 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import OrthogonalMatchingPursuit
+from sklearn.linear_model import orthogonal_mp_gram
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import KEPT
 from lowrank_bench.linalg.frequency.blocks import equal_cuts, geometric_cuts, weighted_blocks
 from lowrank_bench.linalg.frequency.pursuit import combination, matching_pursuit
 from lowrank_bench.linalg.frequency.row_use import smoothed_counts, table_frequency
-from lowrank_bench.linalg.frequency.sparse_rows import sparse_rows
+from lowrank_bench.linalg.frequency.sparse_rows import _slopes, sparse_rows
 
 
 def table(seed: int, rows: int, columns: int) -> torch.Tensor:
@@ -83,23 +83,83 @@ def test_cuts():
         assert all(a < b for a, b in pairwise(cuts))
 
 
-def test_pursuit_chooses_like_scikit_learn_and_solves_least_squares_like_numpy():
+def plain_greedy(row: np.ndarray, atoms: np.ndarray, count: int) -> list[int]:
+    """Choose atoms one by one, each time trying all of them by least squares in float64."""
+    chosen: list[int] = []
+    for _ in range(count):
+        gaps = np.full(len(atoms), np.inf)
+        for atom in set(range(len(atoms))) - set(chosen):
+            basis = atoms[[*chosen, atom]].T
+            gaps[atom] = np.sum((row - basis @ np.linalg.lstsq(basis, row, rcond=None)[0]) ** 2)
+        chosen.append(int(gaps.argmin()))
+    return chosen
+
+
+def test_pursuit_chooses_like_a_plain_search_and_solves_least_squares_like_numpy():
     rows, atoms = table(1, 40, 12), table(2, 30, 12)
-    indices, energies = matching_pursuit(rows, atoms, 4)  # the first four are chosen one at a time
-    unit = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
+    indices, energies = matching_pursuit(rows, atoms, 6)  # few atoms: all of them compete
     for i in range(len(rows)):
-        for count in (1, 2, 3, 4):
-            model = OrthogonalMatchingPursuit(n_nonzero_coefs=count, fit_intercept=False)
-            model.fit(unit.T, rows[i].numpy())
-            assert set(np.flatnonzero(model.coef_)) == set(indices[i, :count].tolist())
-            gap = float(((rows[i].numpy() - unit.T @ model.coef_) ** 2).sum())
-            assert energies[i, count].item() == pytest.approx(gap, rel=1e-3, abs=1e-4)
-    counts = torch.arange(40) % 5
-    values = combination(rows, atoms, indices, counts).split(counts.tolist())
-    for i, count in enumerate(counts.tolist()):
-        chosen = atoms[indices[i, :count]].numpy().T
+        assert indices[i].tolist() == plain_greedy(rows[i].numpy(), atoms.numpy(), 6)
+    counts = torch.arange(40) % 7
+    values = combination(rows, torch.arange(40), atoms, indices, counts)
+    huge = combination(1e200 * rows, torch.arange(40), 1e200 * atoms, indices, counts, 1e200)
+    torch.testing.assert_close(huge, values, rtol=1e-6, atol=1e-9)
+    for i, (count, solved) in enumerate(
+        zip(counts.tolist(), values.split(counts.tolist()), strict=True)
+    ):
+        chosen = atoms[indices[i, :count].long()].numpy().T
         expected = np.linalg.lstsq(chosen, rows[i].numpy(), rcond=None)[0]
-        np.testing.assert_allclose(values[i].numpy(), expected, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(solved.numpy(), expected, rtol=1e-6, atol=1e-8)
+        gap = float(((rows[i].numpy() - chosen @ expected) ** 2).sum())
+        assert energies[i, count].item() == pytest.approx(gap, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("size", "flat"), [(60, 1.0), (1500, 1.0), (900, 0.9), (800, 0.97)])
+def test_pursuit_is_about_as_good_as_the_one_by_one_pursuit_of_scikit_learn(size, flat):
+    generator = torch.Generator().manual_seed(size)
+    scale = flat ** torch.arange(48)
+    rows, atoms = (torch.randn(n, 48, generator=generator).double() * scale for n in (40, size))
+    _, energies = matching_pursuit(rows, atoms, 16)
+    unit = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
+    for count in (1, 4, 12, 16):
+        codes = orthogonal_mp_gram(unit @ unit.T, unit @ rows.numpy().T, n_nonzero_coefs=count)
+        gaps = ((rows.numpy().T - unit.T @ codes) ** 2).sum()
+        assert float(energies[:, count].sum()) <= 1.1 * gaps
+
+
+def test_dependent_and_zero_atoms_and_rows_end_in_least_squares():
+    """Copies, zeros and a dictionary of low rank: no choice may raise the error or be NaN."""
+    thin = table(7, 200, 3) @ torch.ones(3, 12).double()
+    atoms = torch.cat([table(2, 5, 12).repeat(40, 1), torch.zeros(9, 12), thin]).double()
+    rows = torch.cat([table(1, 20, 12), torch.zeros(2, 12), atoms[:3], 1e-30 * table(3, 2, 12)])
+    indices, energies = matching_pursuit(rows.double(), atoms, 12)
+    assert energies.isfinite().all()
+    assert (energies.diff(dim=1) <= 0).all()
+    rank = int(np.linalg.matrix_rank(atoms.numpy()))
+    values = combination(
+        rows.double(), torch.arange(len(rows)), atoms, indices, torch.full((len(rows),), rank)
+    )
+    fitted = (values.view(len(rows), rank, 1) * atoms[indices[:, :rank].long()]).sum(dim=1)
+    assert ((rows - fitted).norm(dim=1) <= rows.norm(dim=1) * (1 + 1e-6)).all()
+    assert (energies[22:25, 1] <= 1e-6 * energies[22:25, 0]).all()  # a row that is an atom
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slopes_are_those_of_the_concave_hull_of_the_gains(seed):
+    generator = torch.Generator().manual_seed(seed)
+    gains = torch.rand(20, 9, generator=generator) * (torch.rand(20, 9, generator=generator) > 0.3)
+    energies = 10 - torch.cat([torch.zeros(20, 1), gains.cumsum(dim=1)], dim=1)
+    slopes = _slopes(energies)
+    for gained, slope in zip((10 - energies.double()).numpy(), slopes.numpy(), strict=True):
+        hull = [
+            max(
+                gained[i] + (gained[j] - gained[i]) * (k - i) / max(j - i, 1)
+                for i in range(k + 1)
+                for j in range(k, 10)
+            )
+            for k in range(10)
+        ]
+        np.testing.assert_allclose(np.diff(hull), slope, atol=1e-5)
 
 
 def test_pursuit_stops_where_atoms_gain_too_little():

@@ -20,11 +20,11 @@ class FrequencySparse(UseWeighted):
         The embedding table of a language model has a flat spectrum: no low-dimensional subspace
         holds its rows, but each row lies near the span of a few others. Frequent words are worth
         storing exactly, and the stored rows are a dictionary of thousands of atoms at no extra
-        cost. Row i becomes Σ_t c_it a_{j(i,t)}, with t_i terms and the rows j(i,·) from orthogonal
-        matching pursuit. m and all t_i minimize Σ_i w_i ‖a_i − b_i‖², where w_i is the use of row
+        cost. Row i becomes Σ_t c_it a_{j(i,t)}, with t_i terms; j(i,·) come from greedy least
+        squares. m and all t_i minimize Σ_i w_i ‖a_i − b_i‖², where w_i is the use of row
         i, counted in the training text or estimated from the vocabulary's order and the table.
     Cost
-        2·n·m·d operations for each of about 15 steps: minutes for the table of BERT on one core.
+        n·m·d operations for each of at most 9 steps, and as long again for the choices.
     Guarantee
         The m rows are exact; no other row is longer than it was, up to rounding. Numbers kept:
         m·d + z for z terms; with 16 bits a term and 8 bits a row, they stay within rank·(n + d).

@@ -1,5 +1,6 @@
 """Important rows kept whole and all others as sparse combinations of them, in one budget."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +9,18 @@ from torch import Tensor
 
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.linalg.factors import KEPT, OFFSET, SparseFactors
-from lowrank_bench.linalg.frequency.pursuit import combination, matching_pursuit
+from lowrank_bench.linalg.frequency.pursuit import WIDE, combination, matching_pursuit
 from lowrank_bench.linalg.units import unit_of
 
 PRICE = 1.5  # numbers stored per term: its coefficient, and a 16-bit row index
 ROW_PRICE = 0.25  # numbers stored per row: an 8-bit count of terms
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the budget, for whole rows
-SAMPLE = 400  # rows on which the shares are compared
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the budget, for whole rows
+FAIR = 1.1  # how much larger an expected error counts as nearly equal
+SAMPLE = 256  # rows on which the shares are compared
+USED = 0.97  # of the budget for terms, at least
+BLOCK = 8192  # rows that are converted together
 MOST_ROWS = 2 * OFFSET  # what 16 bits can address
-SLACK = 0.5  # the pursuit of a row stops at this fraction of the gain that pays for a term
+SLACK = 0.9  # the pursuit of a row stops at this fraction of the gain that pays for a term
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def sparse_rows(
     Let e_i(t) be the error of the least-squares combination of the first t atoms that
     `matching_pursuit` chooses for row i. Terms are assigned one by one to the row with the largest
     w_i (e_i(t) − e_i(t + 1)), so that Σ w_i e_i is as small as the budget allows. The number of
-    kept rows is the best of ten shares of the budget, compared on a sample of the other rows.
+    kept rows is the best of eleven shares of the budget, compared on a sample of the other rows.
 
     Parameters
     ----------
@@ -68,15 +72,16 @@ def sparse_rows(
             f"{budget:g} numbers do not hold one of {rows} rows of {columns}; lower the compression"
         )
     order = torch.argsort(weights, descending=True, stable=True)
-    table = matrix[order] / unit_of(matrix)  # the search squares entries in float32
+    table, unit = _single(matrix, order)
     share = (weights / weights.sum())[order]
     # A row with more than columns / PRICE terms would be cheaper whole.
     limit = max(1, min(limit, KEPT - 1, int(columns / PRICE)))
-    plans = [_plan(table, share, kept, left, limit, atoms) for kept in _sizes(rows, columns, left)]
-    plan = min(plans, key=lambda plan: plan.error)
-    kept, others = plan.kept, table[plan.kept :]
-    terms, indices, values = _combine(others, table[:kept], share[kept:], plan, left, atoms)
-    factors = _assemble(matrix, order, kept, terms, indices, values)
+    plan = _best_plan(table, share, left, limit, atoms)
+    kept = plan.kept
+    terms, indices = _choose_terms(table, share[kept:], plan, left, limit, atoms)
+    values = combination(matrix, order[kept:], matrix[order[:kept][:atoms]], indices, terms, unit)
+    used = torch.arange(indices.shape[1], device=matrix.device) < terms.unsqueeze(1)
+    factors = _assemble(matrix, order, kept, terms, indices[used].long(), values)
     info = {
         "rows_kept": kept,
         "median_terms": float(terms.double().median()) if len(terms) else 0.0,
@@ -85,9 +90,38 @@ def sparse_rows(
     return factors, info
 
 
-def _sizes(rows: int, columns: int, left: float) -> list[int]:
+def _single(matrix: Tensor, order: Tensor) -> tuple[Tensor, float]:
+    """Return the rows in `order` in float32, and the unit that divides them."""
+    unit = unit_of(matrix)  # the search squares entries in float32
+    table = matrix.new_empty(matrix.shape, dtype=torch.float32)
+    for start in range(0, len(order), BLOCK):
+        table[start : start + BLOCK] = matrix[order[start : start + BLOCK]] / unit
+    return table, unit
+
+
+def _best_plan(table: Tensor, share: Tensor, left: float, limit: int, atoms: int) -> _Plan:
+    """Return the best plan over shares of the budget, by descent from the middle one."""
+    rows, columns = table.shape
     most = min(rows, int(left / columns), MOST_ROWS)
-    return sorted({max(1, min(most, int(share * left / columns))) for share in SHARES} | {most})
+    sizes = sorted({max(1, min(most, int(part * left / columns))) for part in SHARES})
+    plans: dict[int, _Plan] = {}
+
+    def error(place: int) -> float:
+        if not 0 <= place < len(sizes):
+            return math.inf
+        if place not in plans:
+            plans[place] = _plan(table, share, sizes[place], left, limit, atoms)
+        return plans[place].error
+
+    # A small table is cheap enough for all of them.
+    every = range(len(sizes)) if rows <= 4 * SAMPLE else ()
+    best = min(every, key=error, default=len(sizes) // 2)
+    while error(nearest := min(best - 1, best + 1, key=error)) < error(best):
+        best = nearest
+    # Fewer terms are found and looked up faster: of nearly equal plans for a large and wide table,
+    # that of most whole rows.
+    fair = error(best) * (FAIR if columns >= WIDE and not every else 1)
+    return plans[max(place for place, plan in plans.items() if plan.error <= fair)]
 
 
 def _plan(table: Tensor, share: Tensor, kept: int, left: float, limit: int, atoms: int) -> _Plan:
@@ -108,30 +142,56 @@ def _plan(table: Tensor, share: Tensor, kept: int, left: float, limit: int, atom
 
 def _divide(energies: Tensor, share: Tensor, left: float) -> tuple[Tensor, float]:
     """Return the number of terms of each row, n int64, and the weighted gain of the last one."""
-    gains = (energies[:, :-1] - energies[:, 1:]).double()
-    gains = torch.where(gains > 1e-9 * energies[:, :1], gains, 0.0) * share.unsqueeze(1)
-    gains = gains.cummin(dim=1).values  # a later term requires the earlier ones
+    gains = _slopes(energies) * share.unsqueeze(1)
     # Terms are bought in order of their gain: the budget sets the threshold.
     total, most = gains.numel(), int(left / PRICE + 1e-9)
     least = 0.0 if most >= total else float(gains.flatten().kthvalue(total - most).values)
     return (gains > least).sum(dim=1), least
 
 
-def _combine(
-    others: Tensor, kept: Tensor, share: Tensor, plan: _Plan, left: float, atoms: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the number of terms of each other row, and all indices and values in sequence."""
+def _slopes(energies: Tensor) -> Tensor:
+    """Return the gain of each term, non-increasing in each row, n×limit float64.
+
+    They are the slopes of the least concave curve above the gains so far: terms that prepare a
+    larger gain are bought with it, at the mean of both.
+    """
+    gained = (energies[:, :1] - energies).double()
+    # What float32 cannot tell from nothing is worth nothing.
+    floor = 1e-9 * energies[:, 0].double()
+    slopes = gained.new_zeros(len(gained), gained.shape[1] - 1)
+    steps = torch.arange(1, gained.shape[1], device=gained.device)
+    curve = gained[:, 0]
+    for term in range(slopes.shape[1]):
+        rise = gained[:, term + 1 :] - gained[:, term : term + 1]
+        steepest = (rise / steps[: rise.shape[1]]).amax(dim=1)
+        slope = torch.where(steepest > floor, steepest, 0.0)
+        if term:  # between two points where it touches, the curve is straight
+            touches = curve <= gained[:, term] + 1e-3 * floor
+            slope = torch.where(touches, slope, slopes[:, term - 1])
+        slopes[:, term] = slope
+        curve = curve + slope
+    return slopes.cummin(dim=1).values
+
+
+def _choose_terms(
+    table: Tensor, share: Tensor, plan: _Plan, left: float, limit: int, atoms: int
+) -> tuple[Tensor, Tensor]:
+    """Return the number of terms of each row that is not kept, and their indices, int16."""
+    others, source = table[plan.kept :], table[: plan.kept][:atoms]
     if plan.terms == 0:
-        empty = torch.zeros(0, dtype=torch.int64, device=others.device)
-        return empty.new_zeros(len(others)), empty, others.new_zeros(0)
-    source = kept[:atoms]
+        none = torch.zeros(len(others), dtype=torch.int64, device=table.device)
+        return none, none.new_zeros(len(others), 0, dtype=torch.int16)
+    spare = left - plan.kept * table.shape[1]
     # The threshold of the sample is only an estimate: pursue somewhat further, then divide again.
-    worth = SLACK * plan.least / share
-    indices, energies = matching_pursuit(others, source, plan.terms, worth)
-    terms, _ = _divide(energies, share, left - kept.numel())
-    values = combination(others, source, indices, terms)
-    used = torch.arange(indices.shape[1], device=others.device) < terms.unsqueeze(1)
-    return terms, indices[used], values
+    slack = SLACK
+    while True:
+        worth = slack * plan.least / share
+        indices, energies = matching_pursuit(others, source, min(limit, len(source)), worth)
+        terms, _ = _divide(energies, share, spare)
+        # If rows stopped so early that the budget is not used up, they go further.
+        if slack < 0.1 or plan.least == 0 or PRICE * int(terms.sum()) >= USED * spare:
+            return terms, indices
+        slack /= 2
 
 
 def _assemble(
