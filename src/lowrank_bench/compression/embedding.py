@@ -57,14 +57,14 @@ def compress_embedding(
     method
         Name of a method for matrices, or an object such as `Lp(p=1.5)`.
     compression
-        Share of the table's parameters to save, between 0 and 1, met or slightly exceeded. The
-        labels of `messi` and `partition_svd` come on top, as in the paper; the report counts them.
+        Share of the table's parameters to save, between 0 and 1. The labels of `messi` and
+        `partition_svd` come on top, as in the paper; the report counts them.
     saved_bytes
-        Instead of `compression`: share of the table's bytes in float32 to save, with all that the
-        saved folder holds for it counted. Methods that code, such as `rtn`, have no other budget.
+        Instead of `compression`: share of the table's bytes in float32 to save; all that the saved
+        folder holds for it is counted. Codes, such as `rtn`, have no other budget.
     quantize
-        With `saved_bytes`: bits in which the factors of any method are stored, 1 to 8 or 16;
-        `auto`: rank and bits together; or a mapping of `bits`, `group` and `scale`.
+        With `saved_bytes`: bits in which factors are stored, 1 to 8 or 16; `auto`: rank and bits
+        together; or a mapping of `bits`, `group` and `scale`.
     layer
         Dotted name of the embedding, where there are several.
     tokenizer, texts
@@ -74,10 +74,8 @@ def compress_embedding(
     certificate
         Whether the report has the table's errors, and bounds on how far they are from optimal:
         quick ones on tables of more than 2²² entries, or always the tightest by "full".
-    on_step
-        Called with a few words when the factorization begins, and when the bounds do.
-    **params
-        Parameters of a method that is given by name.
+    on_step, **params
+        Called with a few words when a step begins; parameters of a method given by name.
 
     Raises
     ------
@@ -90,20 +88,27 @@ def compress_embedding(
     chosen = _matrix_method(method, {**params, QUANTIZE: quantize})
     name, embedding = _usable_embedding(model, layer)
     matrix = as_matrix(embedding.weight)
-    size = chosen.size_for(len(matrix), matrix.shape[1], share, budget)
     rows, columns = matrix.shape
+    size = chosen.size_for(rows, columns, share, budget)
     say = on_step or (lambda text: None)
     say(f"factorize {name}, {rows:,} x {columns:,}, by {chosen.label()}")
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
-    facts |= read_facts(facts, chosen.needs, len(matrix), tokenizer, texts)
+    facts |= read_facts(facts, chosen.needs, rows, tokenizer, texts)
     factorized = factorize(matrix, chosen, size, facts)
     compressed = _replaced(model, name, embedding, factorized.factors)
-    errors = {}
-    if certificate:
-        say("bound how far the errors are from the least possible")
-        errors = _errors(matrix, factorized, certificate == "full")
+    errors = _bounded(matrix, factorized, certificate, say)
     report = _report(chosen, name, matrix, factorized)
     return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+
+
+def _bounded(
+    matrix: Tensor, factorized: Factorized, certificate: Certificate, say: OnStep
+) -> dict[str, Any]:
+    """Return the errors with their bounds, if they are asked for."""
+    if not certificate:
+        return {}
+    say("bound how far the errors are from the least possible")
+    return _errors(matrix, factorized, certificate == "full")
 
 
 def _usable_embedding(model: nn.Module, layer: str | None) -> tuple[str, nn.Embedding]:

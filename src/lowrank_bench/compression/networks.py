@@ -55,67 +55,57 @@ def compress_network(
 
     Parameters
     ----------
-    model
-        A transformers model, or any torch module. It is left as it was.
-    method
-        Name of a method for whole networks, or an object such as `Alds(error="data")`.
+    model, method
+        A transformers model or any torch module, left as it was; a method's name or an object.
     compression
-        Share of the targeted layers' parameters (or of `budget`) to save, between 0 and 1; at
-        least this much is saved, and little more.
+        Share of `budget` over the targeted layers to save, between 0 and 1; little more is saved.
     target
-        `linear`: the linear layers and the embedding of a transformer; `conv`: the convolutions
-        and linear layers of a CNN.
+        `linear`: linear layers and the embedding; `conv`: convolutions and linear layers.
     saved_bytes
-        Instead of `compression`: share of the bytes of the whole network in float32 to save, with
-        all counted that the saved folder holds.
+        Instead of `compression`: share of the bytes of the whole network in float32.
     rest
-        How biases and what the target leaves out are stored: `as_is`, or `fp16` where half
-        precision can hold it; in memory it keeps the network's precision.
+        What is not targeted, and biases, on disk: `as_is`, or `fp16` where that holds the values.
     example
-        Keyword arguments of one forward with batch size 1; decides shapes and multiply-adds. None:
-        made from the network's configuration, where that says enough.
+        Keyword arguments of one forward, batch size 1; None: made from the configuration.
     batches
-        Function that returns batches of calibration data, pairs of keyword arguments and labels
-        (or None), the same at every call, for methods that look at data.
+        Returns the calibration data, pairs of keyword arguments and labels (or None).
     budget
-        What is limited: `parameters`, `macs` (multiply-adds of the example), `latency`, or `bytes`,
-        for which `compression` means what `saved_bytes` does.
+        `parameters`, `macs` (multiply-adds of the example), `latency`, or `bytes`.
     exclude
-        Names of layers to leave as they are, `*` standing for any part: the budget is a share of
-        the others.
-    on_step
-        Called with a few words when the compression begins.
-    tokenizer, texts
-        For methods that weigh the rows of the table by the order of the vocabulary, or by counts of
-        training texts.
-    frequency, counts
-        n numbers, one for each row of the table, instead of those from tokenizer and texts.
-    **params
-        Parameters of a method that is given by name.
-
-    Returns
-    -------
-    (network, CompressionReport)
-        The copy and the report.
+        Names of layers to leave as they are, `*` standing for any part.
+    tokenizer, texts, frequency, counts
+        Use of the table's rows, as in `compress_embedding`.
+    on_step, **params
+        Called with a few words when a step begins; parameters of a method given by name.
 
     Raises
     ------
     LowRankError
-        When the budget is out of reach, the network cannot be copied or run on the example, a
-        layer cannot be handled, data are needed and absent, or the method refuses.
+        When the budget is out of reach, a layer cannot be handled, data are absent, or the method
+        refuses.
     """
     share, unit = checked_budget(model, compression, saved_bytes)
-    budget = _unit(budget, unit)
     _check_target(target)
-    chosen = as_method(method, params)
-    memo: dict[Any, Any] = {}
+    chosen, memo = as_method(method, params), dict[Any, Any]()
     network = _copied(model, memo).eval()
-    labelled = "labels" in chosen.needs
     said = {"frequency": frequency, "counts": counts}
     facts = _row_facts(network, target, said, chosen.needs, tokenizer, texts)
-    problem = _problem(network, target, budget, example, batches, labelled, exclude)
+    inputs = _checked_inputs(network, example, batches, "labels" in chosen.needs, exclude)
+    problem = _problem(network, target, _unit(budget, unit), inputs, tuple(exclude))
     problem = replace(problem, rest=rest, row_facts=facts)
-    whole = network_method(chosen, target)
+    return _compressed(model, problem, chosen, share, memo, on_step)
+
+
+def _compressed(
+    model: Network,
+    problem: NetworkProblem,
+    chosen: Method,
+    share: float,
+    memo: dict[Any, Any],
+    on_step: OnStep | None,
+) -> tuple[Network, CompressionReport]:
+    """Return the compressed copy of the user's network, and the report."""
+    whole = network_method(chosen, problem.target)
     _refuse_shared(model, problem, memo)
     if on_step:
         on_step(f"compress {_layers(problem)} by {chosen.label()}")
@@ -155,25 +145,29 @@ def _check_target(target: str) -> None:
         raise LowRankError(f"{target!r} is not a target of whole networks; known: {known}")
 
 
-def _problem(
+def _checked_inputs(
     network: nn.Module,
-    target: NetworkTarget,
-    budget: Budget,
     example: Inputs | None,
     batches: Batches | None,
     labelled: bool,
     exclude: Sequence[str],
-) -> NetworkProblem:
-    """Return the problem with checked inputs, with labels where they are needed."""
+) -> tuple[Inputs, Batches | None]:
+    """Return example and batches, checked, with labels where they are needed."""
     inputs = example_of(network) if example is None else example
     check_example(network, inputs)
-    if batches is not None:
-        batches = checked_batches(network, batches, labelled)
     excluded(network, exclude)  # a wrong name is refused before any work
+    return inputs, batches and checked_batches(network, batches, labelled)
+
+
+def _problem(
+    network: nn.Module,
+    target: NetworkTarget,
+    budget: Budget,
+    inputs: tuple[Inputs, Batches | None],
+    exclude: tuple[str, ...],
+) -> NetworkProblem:
     seconds = seconds_for(budget)
-    return NetworkProblem(
-        network, target, inputs, batches, budget, seconds=seconds, exclude=tuple(exclude)
-    )
+    return NetworkProblem(network, target, *inputs, budget, seconds=seconds, exclude=exclude)
 
 
 def _layers(problem: NetworkProblem) -> str:

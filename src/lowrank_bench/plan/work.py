@@ -77,6 +77,7 @@ class _Provided:
     places: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def add(self, number: int, job: Job) -> None:
+        """Note what a process makes."""
         for checkpoint in job.checkpoints:
             if job.stage == "checkpoint":
                 self.places[checkpoint.key,] = number
@@ -84,6 +85,7 @@ class _Provided:
                 self.places |= {(checkpoint.key, spec.label): number for spec in job.specs}
 
     def before(self, job: Job) -> tuple[int, ...]:
+        """Return the processes that a job waits for."""
         wanted: list[tuple[str, ...]]
         wanted = [(c.key, spec.label) for c in job.checkpoints for spec in job.specs]
         if job.stage == "factorize" or (job.specs and job.specs[0].method == DENSE):

@@ -50,6 +50,7 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
     progress = Progress(runner.settings.folder, "score", runner.store, job="score")
 
     def tell(line: str) -> None:
+        """Print a line with the time left."""
         print(f"[score] {line} · {progress.time_left()}", file=sys.stderr, flush=True)
 
     cells, failures = make_plan(config).cells(), failures_of(outcomes)

@@ -299,6 +299,7 @@ def work_of(listed: Sequence[Process]) -> dict[str, Any]:
     kinds: dict[tuple[Kind, float], int] = {}
 
     def numbers(work: Work) -> list[int]:
+        """Return the number of each kind of work."""
         return [kinds.setdefault((kind, amount), len(kinds)) for kind, amount in work]
 
     jobs = [

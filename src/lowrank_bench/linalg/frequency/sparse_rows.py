@@ -107,6 +107,7 @@ def _best_plan(table: Tensor, share: Tensor, left: float, limit: int, atoms: int
     plans: dict[int, _Plan] = {}
 
     def error(place: int) -> float:
+        """Return the expected error of a number of kept rows, computed once."""
         if not 0 <= place < len(sizes):
             return math.inf
         if place not in plans:
