@@ -52,10 +52,8 @@ def compress_embedding(
 
     Parameters
     ----------
-    model
-        A transformers model, or any torch module with an `nn.Embedding`. It is left as it was.
-    method
-        Name of a method for matrices, or an object such as `Lp(p=1.5)`.
+    model, method
+        A transformers model or any torch module, left as it was; a method's name or an object.
     compression
         Share of the table's parameters to save, between 0 and 1. The labels of `messi` and
         `partition_svd` come on top, as in the paper; the report counts them.
@@ -66,48 +64,44 @@ def compress_embedding(
         With `saved_bytes`: bits in which factors are stored, 1 to 8 or 16; `auto`: rank and bits
         together; or a mapping of `bits`, `group` and `scale`.
     layer
-        Dotted name of the embedding, where there are several.
-    tokenizer, texts
-        For methods that read the order of the vocabulary, or count tokens of training texts.
-    frequency, counts, fisher
-        n numbers, one for each row (`problem.Problem`), instead of those from tokenizer and texts.
+        Its dotted name, where there are several embeddings.
+    tokenizer, texts, frequency, counts, fisher
+        What methods read about rows: the vocabulary's order, token counts; or n numbers for them.
     certificate
-        Whether the report has the table's errors, and bounds on how far they are from optimal:
-        quick ones on tables of more than 2²² entries, or always the tightest by "full".
+        Whether to bound how far the errors are from optimal; "full": tightest on large tables too.
     on_step, **params
-        Called with a few words when a step begins; parameters of a method given by name.
+        Called with a few words at each step; parameters of a method given by name.
 
     Raises
     ------
     LowRankError
-        When the layer is absent, shares its table or does not run, no rank is left, the method
-        refuses, or the network does not become smaller by what the table saves.
+        When the layer is absent, tied or does not run, no rank is left, or the method refuses.
     """
     share, budget = checked_budget(model, compression, saved_bytes)
     _check_certificate(certificate)
     chosen = _matrix_method(method, {**params, QUANTIZE: quantize})
     name, embedding = _usable_embedding(model, layer)
-    matrix = as_matrix(embedding.weight)
-    rows, columns = matrix.shape
+    rows, columns = (matrix := as_matrix(embedding.weight)).shape
     size = chosen.size_for(rows, columns, share, budget)
-    say = on_step or (lambda text: None)
-    say(f"factorize {name}, {rows:,} x {columns:,}, by {chosen.label()}")
+    if on_step:
+        on_step(f"factorize {name}, {rows:,} x {columns:,}, by {chosen.label()}")
     facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
     facts |= read_facts(facts, chosen.needs, rows, tokenizer, texts)
     factorized = factorize(matrix, chosen, size, facts)
     compressed = _replaced(model, name, embedding, factorized.factors)
-    errors = _bounded(matrix, factorized, certificate, say)
+    errors = _bounded(matrix, factorized, certificate, on_step)
     report = _report(chosen, name, matrix, factorized)
     return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
 
 
 def _bounded(
-    matrix: Tensor, factorized: Factorized, certificate: Certificate, say: OnStep
+    matrix: Tensor, factorized: Factorized, certificate: Certificate, on_step: OnStep | None
 ) -> dict[str, Any]:
     """Return the errors with their bounds, if they are asked for."""
     if not certificate:
         return {}
-    say("bound how far the errors are from the least possible")
+    if on_step:
+        on_step("bound how far the errors are from the least possible")
     return _errors(matrix, factorized, certificate == "full")
 
 

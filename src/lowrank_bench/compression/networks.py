@@ -71,23 +71,20 @@ def compress_network(
         Returns the calibration data, pairs of keyword arguments and labels (or None).
     budget
         `parameters`, `macs` (multiply-adds of the example), `latency`, or `bytes`.
-    exclude
-        Names of layers to leave as they are, `*` standing for any part.
-    tokenizer, texts, frequency, counts
-        Use of the table's rows, as in `compress_embedding`.
+    exclude, tokenizer, texts, frequency, counts
+        Names of layers to leave out (`network.exclude`); use of rows, as in `compress_embedding`.
     on_step, **params
         Called with a few words when a step begins; parameters of a method given by name.
 
     Raises
     ------
     LowRankError
-        When the budget is out of reach, a layer cannot be handled, data are absent, or the method
-        refuses.
+        When the budget is out of reach, a layer cannot be handled, or data are absent.
     """
     share, unit = checked_budget(model, compression, saved_bytes)
     _check_target(target)
-    chosen, memo = as_method(method, params), dict[Any, Any]()
-    network = _copied(model, memo).eval()
+    chosen = as_method(method, params)
+    network = _copied(model, memo := dict[Any, Any]()).eval()
     said = {"frequency": frequency, "counts": counts}
     facts = _row_facts(network, target, said, chosen.needs, tokenizer, texts)
     inputs = _checked_inputs(network, example, batches, "labels" in chosen.needs, exclude)
