@@ -55,8 +55,7 @@ def compress_embedding(
     model, method
         A transformers model or any torch module, left as it was; a method's name or an object.
     compression
-        Share of the table's parameters to save, between 0 and 1. The labels of `messi` and
-        `partition_svd` come on top, as in the paper; the report counts them.
+        Share of the table's parameters to save, between 0 and 1; labels come on top, as in MESSI.
     saved_bytes
         Instead of `compression`: share of the table's bytes in float32 to save; all that the saved
         folder holds for it is counted. Codes, such as `rtn`, have no other budget.
@@ -77,21 +76,21 @@ def compress_embedding(
     LowRankError
         When the layer is absent, tied or does not run, no rank is left, or the method refuses.
     """
-    share, budget = checked_budget(model, compression, saved_bytes)
     _check_certificate(certificate)
+    share, budget = checked_budget(model, compression, saved_bytes)
     chosen = _matrix_method(method, {**params, QUANTIZE: quantize})
     name, embedding = _usable_embedding(model, layer)
     rows, columns = (matrix := as_matrix(embedding.weight)).shape
     size = chosen.size_for(rows, columns, share, budget)
     if on_step:
         on_step(f"factorize {name}, {rows:,} x {columns:,}, by {chosen.label()}")
-    facts = {"frequency": frequency, "counts": counts, "fisher": fisher}
-    facts |= read_facts(facts, chosen.needs, rows, tokenizer, texts)
-    factorized = factorize(matrix, chosen, size, facts)
+    said = {"frequency": frequency, "counts": counts, "fisher": fisher}
+    said |= read_facts(said, chosen.needs, rows, tokenizer, texts)
+    factorized = factorize(matrix, chosen, size, said)
     compressed = _replaced(model, name, embedding, factorized.factors)
-    errors = _bounded(matrix, factorized, certificate, on_step)
     report = _report(chosen, name, matrix, factorized)
-    return compressed, replace(report, **errors, **_network_facts(model, compressed, report))
+    facts = _bounded(matrix, factorized, certificate, on_step)
+    return compressed, replace(report, **facts, **_network_facts(model, compressed, report))
 
 
 def _bounded(
