@@ -32,6 +32,7 @@ TITLES = {
     "pipeline": "The workflow against one bare process",
     "growth": "Cost of an experiment as it grows",
     "latency": "Latency of compressed networks",
+    "coded_look_up": "Look-ups of coded tables",
 }
 SMALL = {"evaluation": ["--rows", "100"]}  # replaces `--quick`
 
