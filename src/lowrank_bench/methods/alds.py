@@ -194,7 +194,15 @@ class Alds(NetworkMethod):
 
         start = time.process_time()
         layers = alds_layers(problem, self.cuts())
-        chosen = self.choose(layers, problem.allowance(compression), problem.seed)
+        budget = problem.allowance(compression)
+        parts = [layer.candidates for layer in layers]
+        least = sum(min([part.dense, *(cut.costs[0] for cut in part.cuts)]) for part in parts)
+        if problem.budget == "bytes" and least > budget:  # what the target leaves out counts too
+            raise LowRankError(
+                "the budget is below what alds can keep; the largest share of bytes that it saves "
+                f"here is {problem.reachable(least):.4f}"
+            )
+        chosen = self.choose(layers, budget, problem.seed)
         searched = time.process_time()
         new = {
             each.layer.name: each.replacement(problem.model.get_submodule(each.layer.name), choice)
