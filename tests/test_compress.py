@@ -285,7 +285,7 @@ def test_compress_forwards_to_a_function_for_each_target():
         ("embedding", {"example": {}}),
         ("embedding", {"budget": "macs"}),
         ("linear", {"layer": "words"}),
-        ("linear", {"counts": torch.ones(60)}),
+        ("linear", {"fisher": torch.ones(60)}),
         ("conv", {"texts": []}),
     ],
 )

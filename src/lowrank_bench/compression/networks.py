@@ -129,6 +129,9 @@ def _row_facts(
     texts: Iterable[str] | None,
 ) -> dict[str, Tensor]:
     """Return the facts about the rows of a transformer's table that the method needs."""
+    idle = [name for name, value in {"texts": texts, **facts}.items() if value is not None]
+    if target == "conv" and idle:
+        raise LowRankError(f"{idle[0]} means nothing for target 'conv'; leave it out")
     if target != "linear" or not set(needs) & set(facts):
         return {}
     rows = find_embedding(network)[1].num_embeddings

@@ -197,10 +197,17 @@ class Alds(NetworkMethod):
         start = time.process_time()
         layers = alds_layers(problem, self.cuts())
         budget = problem.allowance(compression)
+        parts = [layer.candidates for layer in layers]
+        least = sum(min([part.dense, *(cut.costs[0] for cut in part.cuts)]) for part in parts)
+        if problem.budget == "bytes" and least > budget:  # what the target leaves out counts too
+            raise LowRankError(
+                "the budget is below what alds can keep; the largest share of bytes that it saves "
+                f"here is {problem.reachable(least):.4f}"
+            )
         chosen = self.choose(layers, budget, problem.seed)
         scarce: list[str] = []
         if self.error in ("data", "loss") and self.allocation != "uniform":
-            chosen, raised = filled([layer.candidates for layer in layers], chosen, budget)
+            chosen, raised = filled(parts, chosen, budget)
             scarce = [layers[place].layer.name for place in raised]
             warn_of_shortage(scarce)
         searched = time.process_time()
