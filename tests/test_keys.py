@@ -34,7 +34,7 @@ TEXT = [
     for target in ("embedding", "linear")
 ]
 IMAGE = ["evaluate conv", "finetune conv", "iterate conv"]
-NETWORKS = ["network vision", "checkpoint image", "published image"]
+NETWORKS = ["network vision", "checkpoint image*", "published image"]
 
 # What an edit of a file makes stale; nothing else may change.
 TABLE = {
@@ -110,9 +110,9 @@ TABLE = {
     "report.style": ["present"],
     "report.tables": ["present"],
     # Kinds of input.
-    "inputs.text.pretrained": ["checkpoint text"],
+    "inputs.text.pretrained": ["checkpoint text*"],
     "inputs.text.finetune": [
-        "checkpoint text",
+        "checkpoint text*",
         "finetune embedding",
         "finetune linear",
         "iterate embedding",
@@ -127,10 +127,11 @@ TABLE = {
     ],
     "inputs.text.counts": ["fact counts"],
     "inputs.labels": ["published text"],
+    "inputs.held_out": ["checkpoint * by patience"],
     "inputs.training_loop": ["checkpoint *", "finetune *", "iterate *"],
     "inputs.vision.build": NETWORKS,
     "inputs.vision.digits": ["data digits"],
-    "inputs.vision.augment": ["checkpoint image", "finetune conv", "iterate conv"],
+    "inputs.vision.augment": ["checkpoint image*", "finetune conv", "iterate conv"],
     "inputs.vision.predict": IMAGE,
     "inputs.vision.published": ["published image"],
     # What only carries work about.
@@ -159,6 +160,9 @@ def codes():
         known[f"checkpoint {modality}"] = code.checkpoint_code(modality, published=False)
         known[f"published {modality}"] = code.checkpoint_code(modality, published=True)
         known[f"encoded {modality}"] = code.encoding_code(modality)
+    for modality in ("text", "image"):
+        patient = code.checkpoint_code(modality, published=False, patient=True)
+        known[f"checkpoint {modality} by patience"] = patient
     for name in method_names():
         for target in method_class(name).targets:
             method = make_method(name)

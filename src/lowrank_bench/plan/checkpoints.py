@@ -43,7 +43,7 @@ def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Chec
             inputs=_inputs(config, task),
             recipe=recipe,
             evaluation=_evaluated(config, task),
-            code=checkpoint_code(task.modality, published),
+            code=checkpoint_code(task.modality, published, "held_out_split" in recipe),
             modality=task.modality,
             encoding=encoding_code(task.modality),
         )

@@ -27,14 +27,21 @@ def source_code(kind: str, origin: str) -> str:
     return made[origin].digest() if origin in made else ""
 
 
-def checkpoint_code(modality: str, published: bool) -> str:
-    """Return the digest behind a checkpoint: fine-tuned here, published by others, or as it is."""
+def checkpoint_code(modality: str, published: bool, patient: bool = False) -> str:
+    """Return the digest behind a checkpoint: fine-tuned here, published by others, or as it is.
+
+    Parameters
+    ----------
+    patient
+        Whether held-out rows choose the epoch that is kept.
+    """
     inputs = sources_of(modality)
     if not inputs.training:
         return (inputs.starting + inputs.batching).digest()
     if published:
         return (inputs.published + inputs.encoding).digest()
-    return (checkpoint.TRAINING + inputs.starting + inputs.encoding + inputs.training).digest()
+    training = checkpoint.TRAINING + inputs.starting + inputs.encoding + inputs.training
+    return (training + checkpoint.STOPPING if patient else training).digest()
 
 
 def method_code(method: Method, target: str, budget: str) -> str:
