@@ -39,7 +39,8 @@ def test_every_experiment_composes_and_plans(name):
         known = methods_for(config.target_of(model))
         entries = [entry for entry in config.method.values() if entry.name in known]
         cells = sum(
-            prod(map(len, entry.grid.values())) * len(entry.compressions or config.compressions)
+            prod(map(len, [*entry.grid.values(), entry.quantize]))
+            * len(entry.compressions or config.compressions)
             for entry in entries
         )
         networks += tasks * len(config.seeds)

@@ -255,7 +255,7 @@ def test_edge_cases_draw_every_figure(drawn, tmp_path, edge):
     with style.page_style():
         for figure in drawn:
             figure.draw_without_rendering()
-    assert len(write_tables(scores, summary, tmp_path)) == 15
+    assert len(write_tables(scores, summary, tmp_path)) == 18
     words = [" ".join(texts(figure)) for figure in drawn]
     assert ("no average over GLUE tasks" in words[1]) == summary.query("task == 'glue'").empty
     comparable = edge not in ("without svd", "nothing ran", "svd lost")

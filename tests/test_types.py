@@ -28,6 +28,7 @@ def use(model: nn.Module) -> None:
     assert_type(low_rank(np.eye(4), rank=2, method=Lp(p=1.5)), Approximation)
     assert_type(compress(model, "lp", 0.4, p=1.5)[1], CompressionReport)
     assert_type(compress(model, "svd", 0.4, "conv", budget="macs")[1], CompressionReport)
+    assert_type(compress(model, "rtn", target="linear", saved_bytes=0.8)[1], CompressionReport)
     assert_type(compress_network(model, "svd", 0.4, target="conv")[1], CompressionReport)
 """
 WRONG = """import numpy as np

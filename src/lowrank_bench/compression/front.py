@@ -44,10 +44,9 @@ def compress(
 def compress(
     model: Network,
     method: str | NetworkMethod,
-    compression: float | None = None,
-    *,
+    compression: float,
     target: NetworkTarget,
-    saved_bytes: float | None = None,
+    *,
     rest: Rest = "as_is",
     example: Inputs | None = None,
     batches: Batches | None = None,
@@ -61,6 +60,18 @@ def compress(
     **params: Any,
 ) -> tuple[Network, CompressionReport]:
     """Compress a whole network: `compress_network`."""
+
+
+@overload
+def compress(
+    model: Network,
+    method: str | NetworkMethod,
+    *,
+    target: NetworkTarget,
+    saved_bytes: float,
+    **options: Any,
+) -> tuple[Network, CompressionReport]:
+    """Compress a whole network to a share of its bytes: `compress_network`."""
 
 
 def compress(

@@ -280,7 +280,7 @@ def combination(
     # Rows with a similar number of atoms share a batch, so that little padding is computed.
     order = torch.argsort(counts, stable=True)
     for part in torch.split(order, CHUNK // 2):
-        width = int(counts[part].max())
+        width = int(counts[part].max()) if len(part) else 0
         if width == 0:
             continue
         places = indices[part, :width].long()
