@@ -7,9 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.layers.base import plain_copy
-from lowrank_bench.layers.coded import Layout, rounded
+from lowrank_bench.layers.code_tensors import (
+    as_json,
+    attribute_of,
+    code_of,
+    layout_of,
+    register_tensors,
+    types_on_disk,
+)
 from lowrank_bench.linalg.coding.coded import Coded
-from lowrank_bench.linalg.factors import restore
 
 
 class CodeStore(nn.Module):
@@ -33,46 +39,27 @@ class CodeStore(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.layout: Layout = {name: (kind, list(shape)) for name, (kind, shape) in tensors.items()}
-        for name, (kind, shape) in self.layout.items():
-            of_tensor = getattr(torch, kind)
-            if of_tensor.is_floating_point:
-                real = torch.empty(shape, device=device, dtype=dtype)
-                self.register_parameter(_attribute(name), nn.Parameter(real))
-            else:
-                whole = torch.empty(shape, device=device, dtype=of_tensor)
-                self.register_buffer(_attribute(name), whole)
+        self.layout = register_tensors(self, tensors, device, dtype)
 
     @classmethod
     def of(cls, code: Coded, like: Tensor) -> Self:
         """Return a store with the values of a code, on the device of `like`, in its precision."""
         values = code.tensors()
-        store = cls(
-            {
-                name: (str(value.dtype).removeprefix("torch."), list(value.shape))
-                for name, value in values.items()
-            },
-            device="meta",
-        )
+        store = cls(layout_of(code), device="meta")
         for name, value in values.items():
             real = value.is_floating_point()
             copy = plain_copy(value, like.device, like.dtype if real else value.dtype)
             if real:
                 value = nn.Parameter(copy, requires_grad=like.requires_grad)
-                setattr(store, _attribute(name), value)
+                setattr(store, attribute_of(name), value)
             else:
-                store.register_buffer(_attribute(name), copy)
+                store.register_buffer(attribute_of(name), copy)
         return store
 
     def code(self) -> Coded:
         """Return the code with the current values."""
-        values = {
-            name: rounded(getattr(self, _attribute(name)), getattr(torch, kind))
-            for name, (kind, _) in self.layout.items()
-        }
-        code = restore(values)
-        assert isinstance(code, Coded)
-        return code
+        values = {name: getattr(self, attribute_of(name)) for name in self.layout}
+        return code_of(self.layout, values)
 
     def decoded(self) -> Tensor:
         """Return the matrix n×d in the precision of the network."""
@@ -80,14 +67,8 @@ class CodeStore(nn.Module):
 
     def stored_types(self) -> dict[str, torch.dtype]:
         """Return the type on disk of each parameter, by its name here."""
-        kinds = {_attribute(name): getattr(torch, kind) for name, (kind, _) in self.layout.items()}
-        return {name: kind for name, kind in kinds.items() if kind.is_floating_point}
+        return types_on_disk(self.layout)
 
     def spec(self) -> dict[str, list[Any]]:
         """Return the layout as JSON values: the argument of `__init__`."""
-        return {name: [kind, list(shape)] for name, (kind, shape) in self.layout.items()}
-
-
-def _attribute(name: str) -> str:
-    """Return the name of a tensor as an attribute: no dots, and none of a module's own names."""
-    return "code_" + name.replace(".", "__")
+        return as_json(self.layout)

@@ -3,13 +3,19 @@
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lowrank_bench.layers.base import CompressedEmbedding
+from lowrank_bench.layers.code_tensors import (
+    Layout,
+    as_json,
+    attribute_of,
+    code_of,
+    layout_of,
+    register_tensors,
+    types_on_disk,
+)
 from lowrank_bench.linalg.coding.coded import Coded
-from lowrank_bench.linalg.factors import restore
-
-Layout = dict[str, tuple[str, list[int]]]  # type and shape of each tensor, by name
 
 
 class CodedEmbedding(CompressedEmbedding[Coded]):
@@ -45,30 +51,18 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
-        self.layout = {name: (kind, list(shape)) for name, (kind, shape) in tensors.items()}
-        for name, (kind, shape) in self.layout.items():
-            of_tensor = getattr(torch, kind)
-            if of_tensor.is_floating_point:
-                empty = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-                self.register_parameter(_attribute(name), empty)
-            else:
-                value = torch.empty(shape, device=device, dtype=of_tensor)
-                self.register_buffer(_attribute(name), value)
-        self._attributes = {name: _attribute(name) for name in self.layout}
+        self.layout = register_tensors(self, tensors, device, dtype)
+        self._attributes = {name: attribute_of(name) for name in self.layout}
         self._kept: tuple[dict[str, tuple[Tensor, int]], Coded] | None = None
 
     @classmethod
     def empty(cls, factors: Coded, **options: Any) -> Self:
         """Return a layer that fits the code, on the meta device, with `options` of `__init__`."""
-        layout: Layout = {
-            name: (str(value.dtype).removeprefix("torch."), list(value.shape))
-            for name, value in factors.tensors().items()
-        }
-        return cls(*factors.shape, layout, device="meta", **options)
+        return cls(*factors.shape, layout_of(factors), device="meta", **options)
 
     def set_value(self, name: str, value: Tensor) -> None:
         """Store one tensor of the code under the name that it has there."""
-        super().set_value(_attribute(name), value)
+        super().set_value(attribute_of(name), value)
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the rows of the table at `indices`, shape of `indices` × d."""
@@ -89,7 +83,7 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
             self._without_gradients(
                 {name: value.detach() for name, value in values.items()} | whole
             )
-        code = self._restored(values)
+        code = code_of(self.layout, values)
         return code if self._kept is None else code.adopt(self._kept[1].derive())
 
     def _without_gradients(self, values: dict[str, Tensor]) -> Coded:
@@ -97,7 +91,7 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
         if self._kept is not None and _unchanged(self._kept[0], values):
             return self._kept[1]
         with torch.no_grad():
-            code = self._restored(values)
+            code = code_of(self.layout, values)
         whole = {name: value for name, value in values.items() if not value.is_floating_point()}
         if self._kept is not None and _unchanged(self._kept[0], whole):
             code.adopt(self._kept[1])
@@ -116,28 +110,17 @@ class CodedEmbedding(CompressedEmbedding[Coded]):
             for name, attribute in self._attributes.items()
         }
 
-    def _restored(self, values: dict[str, Tensor]) -> Coded:
-        kinds = {name: getattr(torch, kind) for name, (kind, _) in self.layout.items()}
-        code = restore({name: rounded(value, kinds[name]) for name, value in values.items()})
-        assert isinstance(code, Coded)
-        return code
-
     @property
     def _precision(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
     def stored_types(self) -> dict[str, torch.dtype]:
         """Return the type on disk of each parameter, by its name in the layer."""
-        return {
-            _attribute(name): getattr(torch, kind)
-            for name, (kind, _) in self.layout.items()
-            if getattr(torch, kind).is_floating_point
-        }
+        return types_on_disk(self.layout)
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments of `__init__` that build this layer empty, as JSON values."""
-        tensors = {name: [kind, shape] for name, (kind, shape) in self.layout.items()}
-        return {**self.common_spec(), "tensors": tensors}
+        return {**self.common_spec(), "tensors": as_json(self.layout)}
 
     def extra_repr(self) -> str:
         """Return the size shown by `print`."""
@@ -151,21 +134,3 @@ def _unchanged(state: dict[str, tuple[Tensor, int]], values: dict[str, Tensor]) 
         if old is not value or value._version != version:
             return False
     return True
-
-
-def rounded(value: Tensor, kind: torch.dtype) -> Tensor:
-    """Return a tensor with the values that `kind` can hold, in its own type.
-
-    Its gradient is that of the tensor itself.
-    """
-    if not value.is_floating_point() or value.dtype == kind:
-        return value
-    near = value.detach().to(kind).to(value.dtype)
-    if torch.is_grad_enabled() and value.requires_grad:
-        return value + (near - value.detach())
-    return near
-
-
-def _attribute(name: str) -> str:
-    """Return the name of a tensor as an attribute: no dots, and none of a module's own names."""
-    return "code_" + name.replace(".", "__")
