@@ -204,5 +204,5 @@ def best_code(
         if best is None or error < chosen["weighted_error"]:
             best, chosen = code, facts
     if best is None:
-        raise LowRankError("; ".join(dict.fromkeys(facts["reason"] for facts in candidates)))
+        raise LowRankError(candidates[0]["reason"])  # of the fewest bits, which need the least
     return best, {**chosen, "candidates": candidates}
