@@ -29,6 +29,28 @@ MENDS = {
 }
 
 
+def require_bytes(name: str, budget: str, otherwise: str = "") -> None:
+    """Check that the budget of what stores few bits is one of bytes.
+
+    Parameters
+    ----------
+    name
+        What it is, as the error names it.
+    otherwise
+        What else mends it, for the end of the error.
+
+    Raises
+    ------
+    LowRankError
+        For another budget.
+    """
+    if budget != "bytes":
+        raise LowRankError(
+            f"{name} saves bytes, not {budget}; give saved_bytes (budget: bytes) instead "
+            f"of compression{otherwise}"
+        )
+
+
 @dataclass(frozen=True)
 class Problem:
     """A matrix to approximate, and the facts about its rows that the method needs.

@@ -87,6 +87,11 @@ class Candidates:
     def __post_init__(self) -> None:
         self.cuts[:] = [cut for cut in self.cuts if len(cut.ranks)]
 
+    @property
+    def least(self) -> float:
+        """Return the least cost: of the cheapest cut, or of the dense layer."""
+        return min([self.dense, *(float(cut.costs[0]) for cut in self.cuts)])
+
     def choice(self, option: int) -> Choice:
         """Return the choice at a place in `options`."""
         for cut in self.cuts:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.base import ReplacementLayer, as_parameter
 from lowrank_bench.layers.code_store import CodeStore
-from lowrank_bench.layers.geometry import convolution_options
+from lowrank_bench.layers.geometry import convolution_options, convolution_spec
 from lowrank_bench.linalg.coding.coded import Coded
 
 Padding = str | tuple[int, int]
@@ -76,11 +76,6 @@ class CodedLayer(ReplacementLayer):
     def rank(self) -> int | None:
         """Return the rank of a product of two codes, or None."""
         return None if len(self.parts) == 1 else self._stores()[0].code().shape[0]
-
-    @property
-    def code_bits(self) -> int:
-        """Return the bits of all integers of the codes."""
-        return sum(store.code().index_bits for store in self._stores())
 
     def codes(self) -> list[Coded]:
         """Return the codes with their current values."""
@@ -285,18 +280,7 @@ class CodedConv2d(CodedLayer):
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments of `__init__` that build this layer empty, as JSON values."""
-        padding = self.padding if isinstance(self.padding, str) else list(self.padding)
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "kernel_size": list(self.kernel_size),
-            "parts": [store.spec() for store in self._stores()],
-            "stride": list(self.stride),
-            "padding": padding,
-            "dilation": list(self.dilation),
-            "padding_mode": self.padding_mode,
-            "bias": self.bias is not None,
-        }
+        return {**convolution_spec(self), "parts": [store.spec() for store in self._stores()]}
 
     def extra_repr(self) -> str:
         """Return the sizes shown by `print`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.layers.base import ReplacementLayer, as_parameter
 from lowrank_bench.layers.fold import encoder_axes, split_kernel
-from lowrank_bench.layers.geometry import convolution_options
+from lowrank_bench.layers.geometry import convolution_options, convolution_spec
 
 Padding = str | tuple[int, int]
 
@@ -164,20 +164,8 @@ class FactorizedConv2d(ReplacementLayer):
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments of `__init__` that build this layer empty, as JSON values."""
-        padding = self.padding if isinstance(self.padding, str) else list(self.padding)
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "kernel_size": list(self.kernel_size),
-            "rank": self.rank,
-            "groups": self.groups,
-            "scheme": self.scheme,
-            "stride": list(self.stride),
-            "padding": padding,
-            "dilation": list(self.dilation),
-            "padding_mode": self.padding_mode,
-            "bias": self.bias is not None,
-        }
+        cut = {"rank": self.rank, "groups": self.groups, "scheme": self.scheme}
+        return {**convolution_spec(self), **cut}
 
     def extra_repr(self) -> str:
         """Return the shapes shown by `print`."""

@@ -19,6 +19,21 @@ def convolution_options(layer: nn.Module) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in OPTIONS}
 
 
+def convolution_spec(layer: Any) -> dict[str, Any]:
+    """Return the arguments that compressed convolutions share, as JSON values."""
+    padding = layer.padding if isinstance(layer.padding, str) else list(layer.padding)
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "kernel_size": list(layer.kernel_size),
+        "stride": list(layer.stride),
+        "padding": padding,
+        "dilation": list(layer.dilation),
+        "padding_mode": layer.padding_mode,
+        "bias": layer.bias is not None,
+    }
+
+
 def padded_input(layer: nn.Conv2d, images: Tensor) -> Tensor:
     """Return images b×c×h×w with the padding that a convolution adds to them.
 

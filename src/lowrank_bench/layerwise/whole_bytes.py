@@ -29,6 +29,7 @@ from lowrank_bench.network.allocate import Options
 from lowrank_bench.network.knapsack import divide
 from lowrank_bench.network.layers import Layer, replaced
 from lowrank_bench.network.problem import CompressedNetwork, NetworkProblem
+from lowrank_bench.problem import require_bytes
 
 # Bits an entry at which the error of a transform code is planned, and those in between.
 PLANNED = np.array([0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7])
@@ -59,7 +60,7 @@ def compress_rounded(
     LowRankError
         When nothing fits the budget.
     """
-    _need_bytes(problem, "rtn")
+    require_bytes("rtn", problem.budget)
     budget = problem.allowance(compression)
     inner = [layer for layer in problem.layers if _is_rounded(layer, table)]
     rest = [layer for layer in problem.layers if layer not in inner]
@@ -105,7 +106,7 @@ def compress_transformed(
     LowRankError
         When the budget is out of reach, or facts about the table's rows are missing.
     """
-    _need_bytes(problem, "transform_code")
+    require_bytes("transform_code", problem.budget)
     plans = problem.cached(
         ("plans", weights, alpha, bands),
         lambda: [_planned(problem, layer, weights, alpha, bands) for layer in problem.layers],
@@ -128,14 +129,6 @@ def compress_transformed(
 
 
 Made = tuple[Layer, Form, Sequence[Coded]]
-
-
-def _need_bytes(problem: NetworkProblem, name: str) -> None:
-    if problem.budget != "bytes":
-        raise LowRankError(
-            f"{name} saves bytes, not {problem.budget}; give saved_bytes (budget: bytes) instead "
-            "of compression"
-        )
 
 
 def _is_rounded(layer: Layer, table: str) -> bool:

@@ -159,9 +159,7 @@ class Alds(NetworkMethod):
         from lowrank_bench.alds import search as alds_search
 
         candidates = [layer.candidates for layer in layers]
-        least = sum(
-            min([layer.dense, *(cut.costs[0] for cut in layer.cuts)]) for layer in candidates
-        )
+        least = sum(layer.least for layer in candidates)
         if least > budget:
             dense = sum(layer.dense for layer in candidates)
             raise LowRankError(
@@ -198,7 +196,7 @@ class Alds(NetworkMethod):
         layers = alds_layers(problem, self.cuts())
         budget = problem.allowance(compression)
         parts = [layer.candidates for layer in layers]
-        least = sum(min([part.dense, *(cut.costs[0] for cut in part.cuts)]) for part in parts)
+        least = sum(part.least for part in parts)
         if problem.budget == "bytes" and least > budget:  # what the target leaves out counts too
             raise LowRankError(
                 "the budget is below what alds can keep; the largest share of bytes that it saves "

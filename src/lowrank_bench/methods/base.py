@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lowrank_bench.errors import LowRankError
-from lowrank_bench.problem import FACTS, FLOAT_BYTES, Problem
+from lowrank_bench.problem import FACTS, FLOAT_BYTES, Problem, require_bytes
 from lowrank_bench.store.digest import check_function
 
 if TYPE_CHECKING:
@@ -295,11 +295,7 @@ class CodingMethod(MatrixMethod):
         LowRankError
             For a budget of parameters.
         """
-        if budget != "bytes":
-            raise LowRankError(
-                f"{self.name} saves bytes, not {budget}; give saved_bytes (budget: bytes) instead "
-                "of compression"
-            )
+        require_bytes(self.name, budget)
         return int((1 - compression) * FLOAT_BYTES * rows * columns * (1 + 1e-12))
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods.base import CodingMethod, MatrixMethod, Method
 from lowrank_bench.methods.fields import UseWeighted
+from lowrank_bench.problem import require_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,11 +135,7 @@ class Quantized(CodingMethod):
         LowRankError
             For a budget of parameters.
         """
-        if budget != "bytes":
-            raise LowRankError(
-                f"{self.name} with quantize saves bytes, not {budget}; give saved_bytes "
-                "(budget: bytes) instead of compression, or leave quantize out"
-            )
+        require_bytes(f"{self.name} with quantize", budget, ", or leave quantize out")
         return super().size_for(rows, columns, compression, budget)
 
     def code(self, problem: Problem, n_bytes: int) -> tuple[Approximation, dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowrank_bench.linalg.coding.coded import exponent_of, finite_unit
 from lowrank_bench.linalg.coding.packing import pack
-from lowrank_bench.linalg.coding.rounding import SMALLEST, RoundedRows
+from lowrank_bench.linalg.coding.rounding import RoundedRows, half_scales, nearest_levels
 
 CHUNK = 1 << 21  # entries that are rounded at a time
 CLIPS = 10  # parts of the largest entry that are tried as the last level
@@ -63,13 +63,13 @@ def _round(rows: Tensor, share: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     size = torch.zeros_like(tops[0])
     least = (share * rows.square()).sum(2)  # that of zero, which the scale zero gives
     for top in tops:
-        size, least = _better(rows, share, bits, _half(top / half), size, least)
+        size, least = _better(rows, share, bits, half_scales(top / half), size, least)
     for _ in range(REFINE):
-        levels = _levels(rows, size, bits)
+        levels = nearest_levels(rows, size, bits)
         square = (share * levels.square()).sum(2)
-        trial = _half((share * rows * levels).sum(2) / square.clamp(min=1e-30))
+        trial = half_scales((share * rows * levels).sum(2) / square.clamp(min=1e-30))
         size, least = _better(rows, share, bits, trial, size, least)
-    codes = _levels(rows, size, bits) + half
+    codes = nearest_levels(rows, size, bits) + half
     return codes.round().to(torch.uint8), size.half()
 
 
@@ -77,18 +77,6 @@ def _better(
     rows: Tensor, share: Tensor, bits: int, trial: Tensor, size: Tensor, least: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the better of two scales of each group, and its error."""
-    left = _levels(rows, trial, bits).mul_(trial.unsqueeze(2)).sub_(rows)
+    left = nearest_levels(rows, trial, bits).mul_(trial.unsqueeze(2)).sub_(rows)
     error = left.square_().mul_(share).sum(2)
     return torch.where(error < least, trial, size), torch.minimum(error, least)
-
-
-def _half(values: Tensor) -> Tensor:
-    """Return values rounded to half precision, and positive ones kept positive."""
-    return torch.where(values > 0, values.clamp(min=SMALLEST), 0.0).half().float()
-
-
-def _levels(rows: Tensor, size: Tensor, bits: int) -> Tensor:
-    """Return the nearest level of each entry, in units of its scale."""
-    half = (2**bits - 1) / 2
-    ratio = rows / torch.where(size > 0, size, 1.0).unsqueeze(2)
-    return ratio.add_(half).round_().clamp_(0, 2 * half).sub_(half)

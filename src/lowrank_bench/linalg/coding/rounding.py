@@ -136,7 +136,7 @@ def _round(rows: Tensor, bits: int, scale: Scale, width: int) -> tuple[Tensor, T
     """Return codes n×G×g and half-precision scales n×G of grouped rows n×G×g."""
     half = (2**bits - 1) / 2
     top = rows.abs().amax(2)
-    size = _half(top / half)
+    size = half_scales(top / half)
     if scale == "least_squares":
         real = torch.ones(rows.shape[1:]).flatten().to(rows)
         real[width:] = 0.0  # the last group may be shorter: padding has no say
@@ -144,24 +144,24 @@ def _round(rows: Tensor, bits: int, scale: Scale, width: int) -> tuple[Tensor, T
         least = _error(rows, size, bits, real)
         for turn in range(SEARCH + REFINE):
             if turn < SEARCH:  # clip at a part of the largest entry
-                trial = _half(top * (1 - turn / SEARCH * (0.85 if bits < 4 else 0.6)) / half)
+                trial = half_scales(top * (1 - turn / SEARCH * (0.85 if bits < 4 else 0.6)) / half)
             else:  # the best scale for the codes of the best so far
-                levels = _levels(rows, size, bits) * real
+                levels = nearest_levels(rows, size, bits) * real
                 square = levels.square().sum(2)
-                trial = _half((rows * levels).sum(2) / square.clamp(min=1e-30))
+                trial = half_scales((rows * levels).sum(2) / square.clamp(min=1e-30))
             error = _error(rows, trial, bits, real)
             better = error < least
             size, least = torch.where(better, trial, size), torch.where(better, error, least)
-    codes = _levels(rows, size, bits) + half
+    codes = nearest_levels(rows, size, bits) + half
     return codes.round().to(torch.uint8), size.half()
 
 
-def _half(values: Tensor) -> Tensor:
+def half_scales(values: Tensor) -> Tensor:
     """Return values rounded to half precision, and positive ones kept positive."""
     return torch.where(values > 0, values.clamp(min=SMALLEST), 0.0).half().float()
 
 
-def _levels(rows: Tensor, size: Tensor, bits: int) -> Tensor:
+def nearest_levels(rows: Tensor, size: Tensor, bits: int) -> Tensor:
     """Return the nearest level of each entry, in units of its scale."""
     half = (2**bits - 1) / 2
     ratio = rows / torch.where(size > 0, size, 1.0).unsqueeze(2)
@@ -169,5 +169,5 @@ def _levels(rows: Tensor, size: Tensor, bits: int) -> Tensor:
 
 
 def _error(rows: Tensor, size: Tensor, bits: int, real: Tensor) -> Tensor:
-    left = _levels(rows, size, bits).mul_(size.unsqueeze(2)).sub_(rows).mul_(real)
+    left = nearest_levels(rows, size, bits).mul_(size.unsqueeze(2)).sub_(rows).mul_(real)
     return left.square_().sum(2)
