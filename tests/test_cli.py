@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from lowrank_bench import load
 from lowrank_bench.cli import main
+from lowrank_bench.cli.out import advice
+from lowrank_bench.compression.report import CompressionReport
 from lowrank_bench.errors import LowRankWarning
 from lowrank_bench.synthetic.networks import build_network
 
@@ -311,3 +313,28 @@ def test_parts_of_a_sentence_encoder_that_are_not_written_are_named(
     assert "lowrank_bench.load" in line
     assert not (tmp_path / "out" / "modules.json").exists()
     load(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "target", "advised"),
+    [
+        (250_037, "vocabulary", "embedding", True),
+        (30_522, "vocabulary", "embedding", False),
+        (250_037, "counts", "embedding", False),
+        (250_037, "vocabulary", "linear", False),
+    ],
+)
+def test_a_text_is_advised_for_a_vocabulary_of_many_languages(rows, weights, target, advised):
+    report = CompressionReport(
+        method="transform_code",
+        params={"weights": weights},
+        target=target,
+        layers=[{"name": "table", "shape": [rows, 4]}],
+        parameters_dense=4 * rows,
+        parameters_kept=rows,
+        compression=0.75,
+        index_bits=0,
+        data_used="weights",
+        seconds=0.0,
+    )
+    assert ("--text FILE" in advice(report)) == advised

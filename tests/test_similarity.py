@@ -61,6 +61,23 @@ def test_cosines_are_those_of_sentences_encoded_one_by_one(pooling):
     np.testing.assert_allclose(cosines[:, 1:], 1, atol=1e-6)
 
 
+def test_a_prefix_stands_before_each_sentence():
+    rows = pairs(6)
+    _, tokenizer = SIMILARITY.initial_network(SPEC, None, INPUTS, 0)
+    inputs = {**INPUTS, "pooling": "mean"}
+    plain = SIMILARITY.encode(rows, tokenizer, inputs)
+    said = SIMILARITY.encode(rows, tokenizer, {**inputs, "prefix": "the dog "})
+    for column in ("sentence1", "sentence2"):
+        rows[column] = ["the dog " + text for text in rows[column]]
+    by_hand = SIMILARITY.encode(rows, tokenizer, inputs)
+    for name, tokens in by_hand.tokens.items():
+        np.testing.assert_array_equal(said.tokens[name], tokens)
+    assert len(plain.tokens["input_ids"]) < len(said.tokens["input_ids"])
+    config = load_config(CONF, [*TASK, "model.quick_bert.prefix='the dog '", "compressions=[0.5]"])
+    (cell,) = make_plan(config).evaluate[0].cells()
+    assert cell.checkpoint.inputs["prefix"] == "the dog "
+
+
 def test_the_cosine_to_the_dense_network_is_that_of_two_networks():
     rows = pairs()
     model, tokenizer = SIMILARITY.initial_network(SPEC, None, INPUTS, 0)
@@ -176,6 +193,11 @@ def test_a_folder_of_an_encoder_is_evaluated(tmp_path, capsys):
     assert "spearmanr" in said
     assert "cosine_to_dense" in said
     assert "100.00" not in said
+    assert main(["evaluate", encoder, *place, "--prefix", "the dog runs and "]) == 0
+    assert capsys.readouterr().out.splitlines()[0] != said.splitlines()[0]
+    place[1] = "quick_cola"
+    assert main(["evaluate", encoder, *place, "--prefix", "query: "]) == 2
+    assert "--prefix is for tasks of similarity" in capsys.readouterr().err
 
 
 def test_an_encoder_without_all_its_weights_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lowrank_bench.cli.out import check_out, left_out, not_written
+from lowrank_bench.cli.out import advice, check_out, left_out, not_written
 from lowrank_bench.cli.steps import Steps
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.methods import make_method, method_class, method_names, register_folders
@@ -129,14 +129,14 @@ def compress_network(options: Namespace) -> None:
         save(small, options.out)
         if tokenizer is not None:
             tokenizer.save_pretrained(options.out)
-    _say_what_is_missing(model, options, report)
+    _say_what_to_know(model, options, report)
     print(json.dumps(report.to_dict(), indent=2))
 
 
-def _say_what_is_missing(model: Any, options: Namespace, report: "CompressionReport") -> None:
-    """Print on stderr what the target left out, and which parts of the folder were not written."""
+def _say_what_to_know(model: Any, options: Namespace, report: "CompressionReport") -> None:
+    """Print on stderr what was left out or not written, and what would keep more."""
     folder = Path(getattr(model.config, "_name_or_path", "") or options.model)
-    for line in (left_out(report), not_written(folder)):
+    for line in (left_out(report), not_written(folder), advice(report)):
         if line:
             print(line, file=sys.stderr)
 

@@ -51,6 +51,8 @@ def _print_scores(options: Namespace, config: Any) -> None:
     from lowrank_bench.store.store import Store
 
     task, runner = config.task[options.task], Runner(Store(options.store))
+    if options.prefix and task.modality != SIMILARITY:
+        raise LowRankError(f"--prefix is for tasks of similarity, which {options.task} is not")
     # What is wrong with the network is said before anything is downloaded for it.
     model = _load(options.model, options.trust_remote_code)
     order, dense = None, None
@@ -67,6 +69,7 @@ def _print_scores(options: Namespace, config: Any) -> None:
     model = model.to(device)
     inputs = {"columns": task.columns, "label": task.label, "labels": task.labels}
     inputs |= {"max_length": options.max_length, "pooling": task.pooling or "mean"}
+    inputs["prefix"] = options.prefix
     modality = modality_of(task.modality)
     for entry in tqdm(task.evaluation, desc="evaluate", unit="split", leave=False):
         if (whole := split_and_range(entry.split)[0]) in missing:

@@ -219,6 +219,13 @@ def _add_evaluate(group: "Commands") -> None:
         help="for tasks of similarity: folder or hub repository of the network before compression, "
         "whose sentence vectors are compared",
     )
+    command.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        default="",
+        help="for tasks of similarity: a text before each sentence, for encoders that were trained "
+        "so, such as 'query: '",
+    )
     command.add_argument("--conf", type=Path, default=Path("conf"), help="configuration folder")
     command.add_argument("--store", type=Path, default=Path("results/store"), help="artifact store")
     command.add_argument(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MODULES = "modules.json"  # where sentence-transformers lists what runs after the transformer
 MOST_KINDS = 3
+MANY_TOKENS = 100_000  # vocabularies of one language have fewer
 
 
 def check_out(out: Path) -> None:
@@ -63,6 +64,22 @@ def left_out(report: "CompressionReport") -> str:
         f"left out by target {report.target}: {count} module{'s' * (count > 1)} with "
         f"{report.skipped_share:.1%} of the network's parameters ({', '.join(largest)}{more}); "
         "the report lists them"
+    )
+
+
+def advice(report: "CompressionReport") -> str:
+    """Return one line that advises to count a text; nothing where the vocabulary is a small one.
+
+    The order of a vocabulary of a hundred languages says little about the use of one.
+    """
+    rows = max((layer["shape"][0] for layer in report.layers), default=0)
+    prior = report.params.get("weights") == "vocabulary" and report.target == "embedding"
+    if not prior or rows < MANY_TOKENS:
+        return ""
+    return (
+        f"a vocabulary of {rows:,} tokens covers many languages, and its order weighted them: a "
+        "few thousand lines of text such as the network will read usually keep more; count them "
+        "with --set weights=counts --text FILE"
     )
 
 

@@ -184,11 +184,13 @@ class Published(Strict):
 class Model(Strict):
     """A network: its source, and the changes that it makes to the training recipe.
 
-    It runs on all tasks of its modality. `target` overrides that of the experiment.
+    It runs on all tasks of its modality. `target` overrides that of the experiment. Tasks of
+    similarity put `prefix` before each sentence, for encoders that were trained so.
     """
 
     title: Title
     modality: Modality = "text"
+    prefix: Title | None = None
     target: Target | None = None
     source: HubSource | SyntheticNetwork | VisionNetwork = Field(discriminator="kind")
     sha256: Checksums = {}

@@ -40,7 +40,7 @@ def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Chec
             seed=seed,
             network=network,
             data=task_data(config, task_name),
-            inputs=_inputs(config, task),
+            inputs=_inputs(config, model, task),
             recipe=recipe,
             evaluation=_evaluated(config, task),
             code=checkpoint_code(task.modality, published, "held_out_split" in recipe),
@@ -51,13 +51,14 @@ def checkpoints_of(config: Config, model_name: str, task_name: str) -> list[Chec
     ]
 
 
-def _inputs(config: Config, task: Task) -> dict[str, Any]:
+def _inputs(config: Config, model: Model, task: Task) -> dict[str, Any]:
     """Return how the rows of a task become features and labels."""
     inputs: dict[str, Any] = {"columns": task.columns, "label": task.label, "labels": task.labels}
     if task.image:
         return inputs | {"image": task.image.model_dump()}
     if task.modality == "similarity":
         inputs["pooling"] = task.pooling or "mean"
+        inputs |= {"prefix": model.prefix} if model.prefix else {}
     return inputs | {"max_length": config.evaluation.max_length}
 
 

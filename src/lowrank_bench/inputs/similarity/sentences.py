@@ -66,13 +66,15 @@ def encode(rows: pd.DataFrame, tokenizer: Any, inputs: Mapping[str, Any]) -> Enc
     ----------
     inputs
         `columns` (one sentence, or a pair), `label` (the column of the scores; None without any),
-        `pooling`, and `max_length` in tokens; longer sentences are cut.
+        `pooling`, `max_length` in tokens (longer sentences are cut), and `prefix`, a text before
+        each sentence, if any.
     """
-    columns = inputs["columns"]
+    columns, prefix = inputs["columns"], inputs.get("prefix", "")
     scores = rows[inputs["label"]] if inputs["label"] else np.zeros(len(rows))
+    sentences = [(prefix + rows[name].astype(str)).to_numpy() for name in columns]
     stacked = pd.DataFrame(
         {
-            "sentence": np.concatenate([rows[name].astype(str).to_numpy() for name in columns]),
+            "sentence": np.concatenate(sentences),
             "score": np.tile(np.asarray(scores), len(columns)),
         }
     )
