@@ -29,7 +29,7 @@ from lowrank_bench.config.guard import (
 from lowrank_bench.config.schema import Config
 from lowrank_bench.errors import LowRankError
 
-GROUPS = ("experiment", "model", "task", "method")
+GROUPS = ("experiment", "model", "task", "method", "reference")
 
 
 def load_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -122,7 +122,7 @@ def _files(trees: Sequence[Path]) -> list[Path]:
     return [
         file
         for tree in trees
-        for pattern in ("config.yaml", *(f"{group}/*.yaml" for group in GROUPS))
+        for pattern in ("config.yaml", "claims.yaml", *(f"{group}/*.yaml" for group in GROUPS))
         for file in sorted(tree.glob(pattern))
         if file.is_file()
     ]

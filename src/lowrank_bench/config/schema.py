@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from lowrank_bench.config.claims import Claim, Reference
 from lowrank_bench.config.entries import Model, Recipe, Strict, Target, Task
 from lowrank_bench.config.values import (
     MOST_ENTRIES,
@@ -182,6 +183,8 @@ class Config(Strict):
     select: dict[Name, Name] = Field(default_factory=dict, max_length=MOST_ENTRIES)
     latency: Latency
     jobs: Jobs
+    claims: dict[Name, Claim] = Field(default_factory=dict, max_length=MOST_VALUES)
+    reference: dict[Name, Reference] = Field(default_factory=dict, max_length=MOST_ENTRIES)
 
     @model_validator(mode="before")
     @classmethod
@@ -276,6 +279,18 @@ class Config(Strict):
                     "saved_bytes"
                 )
         return self
+
+    def claims_here(self) -> dict[str, Claim]:
+        """Return the claims that name this experiment."""
+        return {
+            name: claim for name, claim in self.claims.items() if self.name in claim.experiments
+        }
+
+    def references_here(self) -> dict[str, Reference]:
+        """Return the papers whose numbers this experiment is held against."""
+        return {
+            name: paper for name, paper in self.reference.items() if self.name in paper.experiments
+        }
 
     def target_of(self, model: Model) -> str:
         """Return the kind of layers that are compressed in a network."""

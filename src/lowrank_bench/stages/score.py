@@ -78,6 +78,8 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
         references,
         missing,
         select=config.select,
+        claims={name: claim.model_dump() for name, claim in config.claims_here().items()},
+        papers={name: paper.model_dump() for name, paper in config.references_here().items()},
         halves=statistics.halves,
         resamples=statistics.resamples,
         seed=statistics.seed,
