@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lowrank_bench.config.entries import Strict
+from lowrank_bench.config.entries import Strict, Target
 from lowrank_bench.config.values import MOST_ENTRIES, Distinct, Name, Prose, Real, Title, Whole
 
 Rates = Annotated[list[Annotated[Real, Field(gt=0, lt=1)]], Distinct]
@@ -28,9 +28,9 @@ class Claim(Strict):
     """A sentence of a paper or of this suite as a contrast of two series.
 
     It holds where the score of `first` is above that of `second` by more than `margin` points, on
-    average over networks, `tasks`, seeds and `rates`. Without `tasks` or `models` all of them are
-    meant. `trained: true` compares networks that were trained after compression, `false` those
-    that were not; left out, both.
+    average over networks, `tasks`, seeds and `rates`, where layers of the kind `target` were
+    compressed. Without `tasks` or `models` all of them are meant. `trained: true` compares networks
+    that were trained after compression, `false` those that were not; left out, both.
     """
 
     text: Prose
@@ -39,6 +39,7 @@ class Claim(Strict):
     experiments: Experiments
     first: Series
     second: Series
+    target: Target
     margin: Points = 0.0
     rates: Rates = Field(min_length=1, max_length=100)
     models: Names = Field([], max_length=MOST_ENTRIES)
@@ -75,13 +76,13 @@ class Stated(Strict):
 class Reference(Strict):
     """A paper's numbers, and which experiments are held against them.
 
-    `networks` names ours for each network of the paper; every other network of an experiment is a
-    stand-in, and the table says so.
+    `networks` names ours for each network of the paper, `stand_ins` what stands for it: from our
+    name to what it is. Other networks of an experiment are not set beside it.
     """
 
     title: Title
     source: Prose
     experiments: Experiments
     networks: dict[Title, Names] = Field(default_factory=dict, max_length=MOST_ENTRIES)
-    stand_ins: dict[Name, Title] = Field(default_factory=dict, max_length=MOST_ENTRIES)
+    stand_ins: dict[Title, dict[Name, Title]] = Field(default_factory=dict, max_length=MOST_ENTRIES)
     numbers: list[Stated] = Field(min_length=1, max_length=MOST_NUMBERS)

@@ -68,7 +68,7 @@ def answer_claims(
         Every cell, dense networks and failed ones included.
     claims
         From name to `text`, `paper`, `where`, `first`, `second` (each `method` and `params`),
-        `margin`, `rates`, `models`, `tasks` and `trained`, as in conf/claims.yaml.
+        `target`, `margin`, `rates`, `models`, `tasks` and `trained`, as in conf/claims.yaml.
     splits
         The splits that count for a task's score, with labels.
     statistics
@@ -93,7 +93,8 @@ def answer_claims(
         scored = compared.get(name, {})
         if name not in faults and not scored:
             faults[name] = "no pair of cells could be scored"
-        row = _described(name, claim, [pair for pair in pairs.get(name, ()) if id(pair) in scored])
+        kept = [pair for pair in pairs.get(name, ()) if id(pair) in scored]
+        row = _described(name, claim, kept, splits)
         rows.append(row | (_answered(claim, scored) if scored else {"reason": faults[name]}))
     return _corrected(pd.DataFrame(rows, columns=list(CLAIMS)))
 
@@ -146,6 +147,8 @@ def _is_meant(cell: ScoredCell, series: Mapping[str, Any], claim: Mapping[str, A
         return False
     if series["method"] == DENSE:
         return not meta.get("finetune_epochs")
+    if meta["target"] != claim["target"]:
+        return False
     trained = claim["trained"]
     if trained is not None and bool(meta.get("finetune_epochs")) != trained:
         return False
@@ -200,9 +203,13 @@ def _compared(
     }
 
 
-def _described(name: str, claim: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
+def _described(
+    name: str, claim: Mapping[str, Any], pairs: Sequence[Pair], splits: Sequence[Split]
+) -> dict[str, Any]:
     """Return the columns that say what was compared."""
     metas = [cell.meta for pair in pairs for cell in pair]
+    tasks = {meta["task"] for meta in metas}
+    sizes = [len(s.references) for s in splits if s.task in tasks and s.references is not None]
     rates = {meta["compression"] for meta in metas if meta["method"] != DENSE}
     row: dict[str, Any] = {
         "paper": claim["paper"],
@@ -217,18 +224,12 @@ def _described(name: str, claim: Mapping[str, Any], pairs: Sequence[Pair]) -> di
         "tasks": ", ".join(dict.fromkeys(meta["task"] for meta in metas)),
         "n_pairs": len(pairs),
         "n_seeds": len({meta["seed"] for meta in metas}),
-        "n_examples": _examples(pairs),
+        "n_examples": sum(sizes),
         "answer": NOT_RUN,
         "reason": "",
         "note": "; ".join(dict.fromkeys(meta.get("note") or "" for meta in metas)).strip("; "),
     }
     return row | {"experiment": metas[0]["experiment"] if metas else ""}
-
-
-def _examples(pairs: Sequence[Pair]) -> int:
-    """Return how many examples the tasks of the pairs have together, each task once."""
-    by_task = {first.meta["task"]: first for first, _ in pairs}
-    return sum(len(v) for cell in by_task.values() for v in cell.predictions.values())
 
 
 def _answered(claim: Mapping[str, Any], scored: Mapping[int, Comparison]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lowrank_bench.score.scored_cell import ScoredCell
 from lowrank_bench.score.scores import build_scores, splits_of
 from lowrank_bench.score.split_scores import Statistics
 
-PERMUTATIONS = 9999  # of the tests of claims, whose p-values are multiplied by their number
+PERMUTATIONS = 1999  # of the tests of claims, whose p-values are multiplied by their number
 
 
 def score_experiment(

@@ -78,9 +78,13 @@ def _beside(
     number: Mapping[str, Any], paper: Mapping[str, Any], table: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Yield what each of our networks has beside a number."""
-    rows = table[_same_series(table, number["series"]) & (table["budget"] == number["rate_of"])]
-    plain = rows["task"].str.removeprefix("quick_")
-    rows = rows[plain == number["task"]] if number["task"] != "cifar10" else rows
+    budget = table["budget"].fillna(table.groupby("model")["budget"].transform("first"))
+    rows = table[_same_series(table, number["series"]) & (budget == number["rate_of"])]
+    network = number["network"]
+    stands: Mapping[str, str] = dict.fromkeys(paper["networks"].get(network, ()), "")
+    stands = {**stands, **paper["stand_ins"].get(network, {})}
+    rows = rows[rows["task"].str.removeprefix("quick_") == number["task"]]
+    rows = rows[rows["model"].isin(list(stands))]
     value = "drop" if number["kind"] == "drop" else "parameter_reduction"
     rows = rows[rows[value].notna()] if value in rows else rows.head(0)
     for model, part in rows.groupby("model", sort=False):
@@ -94,7 +98,7 @@ def _beside(
             "ci_low": low,
             "ci_high": high,
             "n_seeds": row["n_seeds"],
-            "differs": "; ".join(_differences(row, number, paper)),
+            "differs": "; ".join(_differences(row, number, stands[str(model)])),
         }
 
 
@@ -131,13 +135,9 @@ def _numbers(row: pd.Series, number: Mapping[str, Any]) -> tuple[float, float, f
     return float(row["drop"]) * unit, low, high
 
 
-def _differences(
-    row: pd.Series, number: Mapping[str, Any], paper: Mapping[str, Any]
-) -> Sequence[str]:
-    """Return what is not as in the paper."""
-    parts = []
-    if row["model"] not in paper["networks"].get(number["network"], []):
-        parts.append(paper["stand_ins"].get(row["model"], f"{row['model']}, a stand-in"))
+def _differences(row: pd.Series, number: Mapping[str, Any], stand_in: str) -> Sequence[str]:
+    """Return what is not as in the paper; `stand_in` says what our network is, if not the same."""
+    parts = [stand_in] if stand_in else []
     if number["kind"] == "drop" and abs(row["compression"] - number["rate"]) > 0.005:
         parts.append(f"{100 * row['compression']:g} % for {100 * number['rate']:g} %")
     wanted, had = number["epochs_after"], row["finetune_epochs"]
