@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from lowrank_bench.config import load_config
+from lowrank_bench.config.claims import Claim, Reference
+from lowrank_bench.config.statements import statements
 from lowrank_bench.errors import LowRankError
 from lowrank_bench.report.claims_table import claims_table, papers_table
 from lowrank_bench.report.table_files import markdown
@@ -17,6 +20,7 @@ from lowrank_bench.score.paired_test import paired_test
 from lowrank_bench.score.papers import paper_rows
 from lowrank_bench.score.scored_cell import ScoredCell
 from lowrank_bench.score.split_scores import Split, Statistics
+from lowrank_bench.stages.experiment import Experiment
 
 CONF = Path(__file__).parents[1] / "conf"
 DRAWS = Statistics(resamples=1000, permutations=999, seed=0)
@@ -196,35 +200,48 @@ def test_drops_in_percent_are_shares_of_the_score_and_what_was_not_run_is_said()
     assert table.loc[1, "differs"] == "not run here"
 
 
-def test_every_paper_has_claims_and_numbers_and_their_experiments_exist():
-    config = load_config(CONF, ["experiment=quickstart"])
-    counts = pd.Series([entry.paper for entry in config.claims.values()]).value_counts()
-    for paper in ("robust_svd", "messi", "alds", "pfp"):
-        assert counts[paper] >= 5
-        assert config.reference[paper].numbers
-    known = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
-    entries = (*config.claims.values(), *config.reference.values())
-    named = [name for entry in entries for name in entry.experiments]
-    assert set(named) <= known
-    assert {"claims", "paper_vs_ours"} <= set(_tables("quickstart"))
+def test_every_paper_has_claims_and_numbers_and_all_are_valid():
+    claims = yaml.safe_load((CONF / "claims.yaml").read_text())["claims"]
+    papers = {file.stem: yaml.safe_load(file.read_text()) for file in CONF.glob("reference/*")}
+    counts = pd.Series([entry["paper"] for entry in claims.values()]).value_counts()
+    assert all(counts[paper] >= 5 for paper in ("robust_svd", "messi", "alds", "pfp"))
+    assert all(Reference.model_validate(paper).numbers for paper in papers.values())
+    assert len([Claim.model_validate(entry) for entry in claims.values()]) == len(claims) > 25
+    named = {
+        name for entry in (*claims.values(), *papers.values()) for name in entry["experiments"]
+    }
+    assert named <= {file.stem for file in (CONF / "experiment").glob("*.yaml")}
 
 
-def _tables(experiment):
-    from lowrank_bench.stages.experiment import Experiment
-
-    return Experiment(load_config(CONF, [f"experiment={experiment}"]), []).score_tables()
+def test_an_experiment_has_the_claims_and_papers_that_name_it():
+    config = load_config(CONF, ["experiment=bytes"])
+    assert all("bytes" in claim.experiments for claim in config.claims.values())
+    assert len(config.claims) == 3
+    assert config.reference == {}
+    tables = Experiment(load_config(CONF, ["experiment=quickstart"]), []).score_tables()
+    assert {"claims", "paper_vs_ours"} <= set(tables)
+    assert (
+        "claims"
+        not in Experiment(load_config(CONF, ["experiment=minilm_linear"]), []).score_tables()
+    )
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("claims.lp_loses_less_at_28.margin=1000", "margin"),
-        ("claims.lp_loses_less_at_28.rates=[]", "rates"),
-        ("claims.mine={text: t}", "claims.mine"),
-        ("reference.messi.numbers=[]", "numbers"),
-        ("reference=[messy]", "did you mean 'messi'"),
-    ],
+    ("text", "said"), [("[1, 2]", "holds no keys"), ("claims: [a]", "section"), ("{", "be read")]
 )
-def test_bad_claims_and_numbers_are_refused_by_name(override, said):
-    with pytest.raises(LowRankError, match=said):
-        load_config(CONF, ["experiment=quickstart", override])
+def test_a_file_of_claims_that_is_none_is_refused_by_name(tmp_path, text, said):
+    (tmp_path / "claims.yaml").write_text(text)
+    with pytest.raises(LowRankError, match=f"claims.yaml.*{said}"):
+        statements(tmp_path, "quickstart")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"margin": 1000}, "margin"), ({"rates": []}, "rates"), ({"first": {}}, "method")],
+)
+def test_bad_claims_are_refused_by_name(change, said):
+    claims = yaml.safe_load((CONF / "claims.yaml").read_text())["claims"]
+    with pytest.raises(ValueError, match=said):
+        Claim.model_validate(claims["lp_loses_less_at_28"] | change)
+    with pytest.raises(LowRankError, match=r"claims\.mine"):
+        load_config(CONF, ["experiment=quickstart", "claims.mine={text: t}"])

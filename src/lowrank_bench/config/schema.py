@@ -280,18 +280,6 @@ class Config(Strict):
                 )
         return self
 
-    def claims_here(self) -> dict[str, Claim]:
-        """Return the claims that name this experiment."""
-        return {
-            name: claim for name, claim in self.claims.items() if self.name in claim.experiments
-        }
-
-    def references_here(self) -> dict[str, Reference]:
-        """Return the papers whose numbers this experiment is held against."""
-        return {
-            name: paper for name, paper in self.reference.items() if self.name in paper.experiments
-        }
-
     def target_of(self, model: Model) -> str:
         """Return the kind of layers that are compressed in a network."""
         if model.target is None and model.modality == "image":

@@ -84,7 +84,7 @@ class Experiment:
         keys = sorted(cell.key for cell in self.plan.cells())
         tasks = {name: task.model_dump() for name, task in self.config.task.items()}
         statistics = self.config.statistics.model_dump()
-        listed = {**self.config.claims_here(), **self.config.references_here()}
+        listed = {**self.config.claims, **self.config.reference}
         said = {name: entry.model_dump() for name, entry in listed.items()}
         words = [self.config.title, self.config.select, said]
         return digest([keys, tasks, statistics, words, score.SOURCES.digest()])
@@ -101,8 +101,8 @@ class Experiment:
         asked = {
             "halves": config.statistics.halves,
             "saving_at_half_a_point": targets != {"embedding"},
-            "claims": bool(config.claims_here()),
-            "paper_vs_ours": bool(config.references_here()),
+            "claims": bool(config.claims),
+            "paper_vs_ours": bool(config.reference),
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 
