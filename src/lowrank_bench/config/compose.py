@@ -27,6 +27,7 @@ from lowrank_bench.config.guard import (
     too_deep,
 )
 from lowrank_bench.config.schema import Config
+from lowrank_bench.config.statements import statements
 from lowrank_bench.errors import LowRankError
 
 GROUPS = ("experiment", "model", "task", "method")
@@ -114,6 +115,9 @@ def _compose(folder: Path, overrides: list[str]) -> dict[str, Any]:
         raise LowRankError(_one_line(error, trees, overrides)) from None
     if not isinstance(values, dict):
         raise LowRankError(f"{folder.name}/config.yaml holds no keys; write `key: value` lines")
+    for section, entries in statements(folder, values.get("name")).items():
+        mine = values.get(section) or {}
+        values[section] = {**entries, **mine} if isinstance(mine, dict) else mine
     return _chosen_only(values, experiment_file(folder, overrides))
 
 

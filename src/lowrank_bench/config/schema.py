@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from lowrank_bench.config.claims import Claim, Reference
 from lowrank_bench.config.entries import Model, Recipe, Strict, Target, Task
 from lowrank_bench.config.values import (
     MOST_ENTRIES,
@@ -182,6 +183,8 @@ class Config(Strict):
     select: dict[Name, Name] = Field(default_factory=dict, max_length=MOST_ENTRIES)
     latency: Latency
     jobs: Jobs
+    claims: dict[Name, Claim] = Field(default_factory=dict, max_length=MOST_VALUES)
+    reference: dict[Name, Reference] = Field(default_factory=dict, max_length=MOST_ENTRIES)
 
     @model_validator(mode="before")
     @classmethod

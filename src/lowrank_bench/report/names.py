@@ -9,6 +9,8 @@ OPTIONAL_TABLES = {
     "halves": "winners_by_data",
     "saving_at_half_a_point": "saving_at_half_a_point",
     "latency": "latency",
+    "claims": "claims",
+    "paper_vs_ours": "paper_vs_ours",
 }
 TABLE_FORMATS = ("csv", "md", "tex")
 SHARED_FIGURES = ("average", "versus_svd", "error_vs_drop")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.report import frames
+from lowrank_bench.report.claims_table import claims_table, papers_table
 from lowrank_bench.report.costs import latency_table
 from lowrank_bench.report.left_out_table import left_out_table
 from lowrank_bench.report.names import TABLE_NAMES
@@ -35,6 +36,8 @@ def write_tables(
     halves: pd.DataFrame | None = None,
     saving_at_half_a_point: pd.DataFrame | None = None,
     latency: pd.DataFrame | None = None,
+    claims: pd.DataFrame | None = None,
+    paper_vs_ours: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write every table of an experiment as csv, md and tex.
 
@@ -53,6 +56,8 @@ def write_tables(
         point, if the experiment has them.
     latency
         The table `latency`, if the experiment measured it.
+    claims, paper_vs_ours
+        The answers to claims, and the numbers of papers, if there are any for the experiment.
 
     Returns
     -------
@@ -74,6 +79,8 @@ def write_tables(
     savings = saving_at_half_a_point
     tables += [] if savings is None else [saving_table(savings)]
     tables += [] if latency is None else [latency_table(latency)]
+    tables += [] if claims is None else [claims_table(claims)]
+    tables += [] if paper_vs_ours is None else [papers_table(paper_vs_ours)]
     return [path for table in tables for path in write_table(table, place)]
 
 

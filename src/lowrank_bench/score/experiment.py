@@ -7,10 +7,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lowrank_bench.score.chosen import chosen_by_training
+from lowrank_bench.score.claims import answer_claims
 from lowrank_bench.score.halves import HALVES, score_halves
+from lowrank_bench.score.papers import paper_rows
 from lowrank_bench.score.saving import choice_splits, largest_savings
 from lowrank_bench.score.scored_cell import ScoredCell
-from lowrank_bench.score.scores import build_scores
+from lowrank_bench.score.scores import build_scores, splits_of
+from lowrank_bench.score.split_scores import Statistics
+
+PERMUTATIONS = 1999  # of the tests of claims, whose p-values are multiplied by their number
 
 
 def score_experiment(
@@ -20,6 +25,8 @@ def score_experiment(
     missing: Mapping[tuple[str, str], str],
     *,
     select: Mapping[str, str],
+    claims: Mapping[str, Mapping[str, Any]],
+    papers: Mapping[str, Mapping[str, Any]],
     halves: bool,
     resamples: int,
     seed: int,
@@ -40,6 +47,9 @@ def score_experiment(
         From (task, split) to the reason why it has no labels.
     select
         From method to the parameter that is chosen by the training rows (`chosen`).
+    claims, papers
+        What is answered (`claims.answer_claims`), and the papers whose numbers are set beside
+        (`papers.paper_rows`).
     halves
         Whether winners are chosen on one half of each split and confirmed on the other.
     resamples, seed, baseline, progress
@@ -49,7 +59,8 @@ def score_experiment(
     -------
     dict
         `scores` and `summary`, tables with the columns of `score.schema`; with `halves` the table
-        of that name; and for whole networks `saving_at_half_a_point` (module `saving`).
+        of that name; for whole networks `saving_at_half_a_point` (module `saving`); and with
+        claims or papers the tables `claims` and `paper_vs_ours`.
     """
     every = list(cells)
     for method, parameter in select.items():
@@ -66,4 +77,19 @@ def score_experiment(
         else:
             savings = largest_savings(scores, tasks, choice_splits(tasks))
         tables["saving_at_half_a_point"] = savings
+    if claims:
+        # Rows on which a compression is chosen say nothing of the choice.
+        reported = [
+            split
+            for split in splits_of(tasks, references, missing)
+            if not _is_choice(tasks[split.task], split.name)
+        ]
+        statistics = Statistics(resamples, PERMUTATIONS, seed)
+        tables["claims"] = answer_claims(every, claims, reported, statistics)
+    if papers:
+        tables["paper_vs_ours"] = paper_rows(papers, summary, tables.get("saving_at_half_a_point"))
     return tables
+
+
+def _is_choice(task: Mapping[str, Any], split: str) -> bool:
+    return any(part["split"] == split and part["choice"] for part in task["evaluation"])

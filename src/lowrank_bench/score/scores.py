@@ -24,7 +24,7 @@ from lowrank_bench.score.scored_cell import (
 from lowrank_bench.score.split_scores import Split, Statistics, score_split
 from lowrank_bench.score.summary import summary_records
 
-__all__ = ["ScoredCell", "build_scores"]
+__all__ = ["ScoredCell", "build_scores", "splits_of"]
 
 INTEGERS = (
     *("seed", "n_examples", "n_seeds", "parameters_dense", "parameters_kept", "index_bits"),
@@ -87,7 +87,7 @@ def build_scores(
     check_cells(cells, list(tasks))
     statistics = Statistics(resamples, permutations, seed)
     rows: list[list[Row]] = [[] for _ in cells]
-    for split in _splits(tasks, references, missing or {}):
+    for split in splits_of(tasks, references, missing or {}):
         places = [place for place, cell in enumerate(cells) if cell.meta["task"] == split.task]
         if progress and places:
             progress(f"{split.task} · {split.name}: {len(places)} cells")
@@ -100,11 +100,12 @@ def build_scores(
     return _table(scores, SCORES), _table(summary_records(flat), SUMMARY)
 
 
-def _splits(
+def splits_of(
     tasks: Mapping[str, Mapping[str, Any]],
     references: Mapping[tuple[str, str], NDArray[np.number[Any]]],
     missing: Mapping[tuple[str, str], str],
 ) -> list[Split]:
+    """Return the splits of all tasks; parameters as in `build_scores`."""
     splits = []
     for name, task in tasks.items():
         vectors = len(task["columns"]) if task.get("modality") == "similarity" else 0

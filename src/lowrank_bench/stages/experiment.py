@@ -84,7 +84,9 @@ class Experiment:
         keys = sorted(cell.key for cell in self.plan.cells())
         tasks = {name: task.model_dump() for name, task in self.config.task.items()}
         statistics = self.config.statistics.model_dump()
-        words = [self.config.title, self.config.select]
+        listed = {**self.config.claims, **self.config.reference}
+        said = {name: entry.model_dump() for name, entry in listed.items()}
+        words = [self.config.title, self.config.select, said]
         return digest([keys, tasks, statistics, words, score.SOURCES.digest()])
 
     @cached_property
@@ -99,6 +101,8 @@ class Experiment:
         asked = {
             "halves": config.statistics.halves,
             "saving_at_half_a_point": targets != {"embedding"},
+            "claims": bool(config.claims),
+            "paper_vs_ours": bool(config.reference),
         }
         return ["scores", "summary", *(name for name, wanted in asked.items() if wanted)]
 

@@ -78,6 +78,8 @@ def run_score(config: Config, outcomes: list[Path]) -> dict[str, pd.DataFrame]:
         references,
         missing,
         select=config.select,
+        claims={name: claim.model_dump() for name, claim in config.claims.items()},
+        papers={name: paper.model_dump() for name, paper in config.reference.items()},
         halves=statistics.halves,
         resamples=statistics.resamples,
         seed=statistics.seed,
