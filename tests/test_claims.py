@@ -161,7 +161,7 @@ def number(**changes):
 
 def summary_row(**changes):
     known = {"model": "twin", "task": "glue", "method": "lp", "params": '{"p":1.0}', "label": "lp"}
-    known |= {"budget": None, "compression": 0.2, "finetune_epochs": 0, "drop": 1.0}
+    known |= {"budget": "parameters", "compression": 0.2, "finetune_epochs": 0, "drop": 1.0}
     known |= {"drop_ci_low": 0.5, "drop_ci_high": 1.5, "dense_value": 50.0, "n_seeds": 3}
     return known | {"note": "synthetic", **changes}
 
@@ -179,8 +179,8 @@ def test_the_nearest_rate_of_each_network_stands_beside_a_number():
         summary_row(compression=0.9, drop=9.0),
         summary_row(model="same", compression=0.28, drop=0.7, note=""),
         summary_row(model="else"),
-        summary_row(task="one", budget="parameters", drop=5.0),
-        *(summary_row(model=m, task="one", budget="parameters") for m in ("same", "else")),
+        summary_row(task="one", drop=5.0),
+        *(summary_row(model=m, task="one") for m in ("same", "else")),
     ]
     table = papers_of([number()], rows).set_index("model")
     assert list(table.index) == ["twin", "same"]
@@ -192,7 +192,7 @@ def test_the_nearest_rate_of_each_network_stands_beside_a_number():
 
 def test_drops_in_percent_are_shares_of_the_score_and_what_was_not_run_is_said():
     known = [number(unit="percent"), number(series={"method": "svd", "params": {}})]
-    rows = [summary_row(), summary_row(task="one", budget="parameters")]
+    rows = [summary_row(), summary_row(task="one")]
     table = papers_of(known, rows)
     assert table["ours"].tolist()[0] == pytest.approx(2.0)  # 1 of 50 points
     assert table.loc[0, "ci_low"] == pytest.approx(1.0)

@@ -79,7 +79,7 @@ def average_rows(rows: Sequence[Row], tasks: Mapping[str, Mapping[str, Any]]) ->
 def _average(average: str, names: Sequence[str], group: Mapping[str, Sequence[Row]]) -> Row:
     """Return the row of an average over the GLUE tasks `names`, from one group's rows by task."""
     any_row = next(iter(group.values()))[0]
-    meta = {name: any_row.meta.get(name) for name in (*IDENTITY, "label", "data_used")}
+    meta = {name: any_row.meta.get(name) for name in (*IDENTITY, "label", "data_used", "budget")}
     meta |= {"task": average, "split": "", "metric": AVERAGE, "status": "ok", "reason": ""}
     group = {name: group[name] for name in names if name in group}
     for glue, rows in group.items():

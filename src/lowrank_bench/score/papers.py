@@ -78,8 +78,7 @@ def _beside(
     number: Mapping[str, Any], paper: Mapping[str, Any], table: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Yield what each of our networks has beside a number."""
-    budget = table["budget"].fillna(table.groupby("model")["budget"].transform("first"))
-    rows = table[_same_series(table, number["series"]) & (budget == number["rate_of"])]
+    rows = table[_same_series(table, number["series"]) & (table["budget"] == number["rate_of"])]
     network = number["network"]
     stands: Mapping[str, str] = dict.fromkeys(paper["networks"].get(network, ()), "")
     stands = {**stands, **paper["stand_ins"].get(network, {})}

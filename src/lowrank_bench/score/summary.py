@@ -38,7 +38,7 @@ def summary_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _record(rows: Sequence[Row]) -> dict[str, Any]:
     scored = [row for row in rows if row.comparison]
-    record = {name: rows[0].meta.get(name) for name in (*PLACE, "label", "data_used")}
+    record = {name: rows[0].meta.get(name) for name in (*PLACE, "label", "data_used", "budget")}
     record |= {"n_seeds": len(scored), "note": _note(rows, scored)}
     if not scored:
         return record
