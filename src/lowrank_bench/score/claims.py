@@ -8,7 +8,6 @@ of one paper's claims are corrected together by Holm's method (Scandinavian Jour
 1979), so that the chance of any wrong yes or no among them is at most 5 %.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.score.comparison import POINTS, Comparison, mean
 from lowrank_bench.score.metrics import METRICS
 from lowrank_bench.score.paired_test import p_value
-from lowrank_bench.score.scored_cell import CHECKPOINT, DENSE, ScoredCell
+from lowrank_bench.score.scored_cell import CHECKPOINT, DENSE, ScoredCell, has_parameters
 from lowrank_bench.score.split_scores import Split, Statistics, score_split
 
 LEVEL = 0.05
@@ -153,10 +152,8 @@ def _is_meant(cell: ScoredCell, series: Mapping[str, Any], claim: Mapping[str, A
     if trained is not None and bool(meta.get("finetune_epochs")) != trained:
         return False
     rates = [round(float(rate), 6) for rate in claim["rates"]]
-    params = json.loads(meta["params"])
-    wanted = {"quantize": None, **series["params"]}
-    return round(float(meta["compression"]), 6) in rates and all(
-        params.get(name) == value for name, value in wanted.items()
+    return round(float(meta["compression"]), 6) in rates and has_parameters(
+        meta["params"], series["params"]
     )
 
 

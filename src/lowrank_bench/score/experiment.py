@@ -37,14 +37,8 @@ def score_experiment(
 
     Parameters
     ----------
-    cells
-        Every cell, dense networks and failed cells included.
-    tasks
-        From name to task, as in `scores.build_scores`, with `choice` for each split.
-    references
-        From (task, split) to the labels, n.
-    missing
-        From (task, split) to the reason why it has no labels.
+    cells, tasks, references, missing
+        As in `scores.build_scores`, with `choice` for each split of a task.
     select
         From method to the parameter that is chosen by the training rows (`chosen`).
     claims, papers
@@ -58,9 +52,8 @@ def score_experiment(
     Returns
     -------
     dict
-        `scores` and `summary`, tables with the columns of `score.schema`; with `halves` the table
-        of that name; for whole networks `saving_at_half_a_point` (module `saving`); and with
-        claims or papers the tables `claims` and `paper_vs_ours`.
+        `scores` and `summary` (`score.schema`), and as asked `halves`, `claims` and
+        `paper_vs_ours`; for whole networks `saving_at_half_a_point`.
     """
     every = list(cells)
     for method, parameter in select.items():
@@ -79,11 +72,8 @@ def score_experiment(
         tables["saving_at_half_a_point"] = savings
     if claims:
         # Rows on which a compression is chosen say nothing of the choice.
-        reported = [
-            split
-            for split in splits_of(tasks, references, missing)
-            if not _is_choice(tasks[split.task], split.name)
-        ]
+        splits = splits_of(tasks, references, missing)
+        reported = [split for split in splits if not _is_choice(tasks[split.task], split.name)]
         statistics = Statistics(resamples, PERMUTATIONS, seed)
         tables["claims"] = answer_claims(every, claims, reported, statistics)
     if papers:

@@ -1,12 +1,12 @@
 """A paper's numbers beside those of an experiment, and what differs between the two."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-GLUE_AVERAGE = "glue"
+from lowrank_bench.score.scored_cell import has_parameters
+
 # Columns of the table `paper_vs_ours`, one number of a paper and one of our networks a row.
 PAPERS = {
     "paper": "the paper: a file of conf/reference",
@@ -78,7 +78,10 @@ def _beside(
     number: Mapping[str, Any], paper: Mapping[str, Any], table: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Yield what each of our networks has beside a number."""
-    rows = table[_same_series(table, number["series"]) & (table["budget"] == number["rate_of"])]
+    series = number["series"]
+    same = table["params"].map(lambda text: has_parameters(text or "", series["params"]))
+    same &= (table["method"] == series["method"]) & (table["budget"] == number["rate_of"])
+    rows = table[same]
     network = number["network"]
     stands: Mapping[str, str] = dict.fromkeys(paper["networks"].get(network, ()), "")
     stands = {**stands, **paper["stand_ins"].get(network, {})}
@@ -99,18 +102,6 @@ def _beside(
             "n_seeds": row["n_seeds"],
             "differs": "; ".join(_differences(row, number, stands[str(model)])),
         }
-
-
-def _same_series(table: pd.DataFrame, series: Mapping[str, Any]) -> pd.Series:
-    """Say which rows belong to a series: the method, with at least these parameters."""
-    wanted = {"quantize": None, **series["params"]}
-
-    def fits(text: Any) -> bool:
-        """Return whether parameters, as JSON, hold the wanted ones."""
-        params = json.loads(text) if isinstance(text, str) and text else {}
-        return all(params.get(name) == value for name, value in wanted.items())
-
-    return (table["method"] == series["method"]) & table["params"].map(fits)
 
 
 def _nearest(rows: pd.DataFrame, number: Mapping[str, Any]) -> pd.Series:

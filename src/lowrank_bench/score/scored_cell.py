@@ -1,6 +1,7 @@
 """A cell with its predictions, and the cells that it is compared with."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,16 @@ class ScoredCell:
     def title(self) -> str:
         """Return a short name for messages."""
         return " · ".join(f"{name} {self.meta.get(name)}" for name in IDENTITY[1:])
+
+
+def has_parameters(params: str, wanted: Mapping[str, Any]) -> bool:
+    """Return whether the parameters of a series, canonical JSON, hold the wanted ones.
+
+    Factors in few bits are another series, unless `wanted` names `quantize`.
+    """
+    known = json.loads(params or "{}")
+    needed = {"quantize": None, **wanted}
+    return all(known.get(name) == value for name, value in needed.items())
 
 
 def check_cells(cells: Sequence[ScoredCell], tasks: Sequence[str]) -> None:
