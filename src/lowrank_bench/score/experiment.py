@@ -42,8 +42,7 @@ def score_experiment(
     select
         From method to the parameter that is chosen by the training rows (`chosen`).
     claims, papers
-        What is answered (`claims.answer_claims`), and the papers whose numbers are set beside
-        (`papers.paper_rows`).
+        As in `claims.answer_claims` and `papers.paper_rows`.
     halves
         Whether winners are chosen on one half of each split and confirmed on the other.
     resamples, seed, baseline, progress
