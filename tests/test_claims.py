@@ -137,6 +137,14 @@ def test_what_cannot_be_compared_is_a_row_with_its_reason():
     assert "1 indistinguishable, 5 not run" in text
 
 
+def test_pairs_without_a_score_are_counted_in_the_reason():
+    cells = [cell(method, task, 0.8) for method in ("good", "poor") for task in LABELS]
+    cells[3] = ScoredCell(cells[3].meta, {}, "failed", "it diverged")
+    row = answers(cells, c=claim("good", "poor")).loc["c"]
+    assert (row["n_pairs"], row["tasks"]) == (1, "one")
+    assert row["reason"] == "1 of 2 pairs could not be scored"
+
+
 def test_holm_multiplies_the_smallest_by_most_and_stays_in_order():
     # By hand: 4·0.005, 3·0.01, 2·0.03, then 0.04 raised to the one before it.
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
@@ -188,6 +196,13 @@ def test_the_nearest_rate_of_each_network_stands_beside_a_number():
     assert table.loc["twin", "differs"] == "a twin of Net; 30 % for 28 %; synthetic"
     assert table.loc["same", "differs"] == ""
     assert "0.70 [0.50, 1.50]" in markdown(papers_table(table.reset_index()))
+
+
+def test_the_best_of_several_series_is_called_so():
+    rows = [summary_row(drop=3.0), summary_row(label="lp, other", params='{"c":1,"p":1.0}')]
+    (row,) = papers_of([number()], rows).to_dict("records")
+    assert row["ours"] == 1.0
+    assert row["differs"].startswith("a twin of Net; best of 2 series here; ")
 
 
 def test_drops_in_percent_are_shares_of_the_score_and_what_was_not_run_is_said():

@@ -1,5 +1,8 @@
 """The answers to claims, and a paper's numbers beside ours."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import pandas as pd
 
 from lowrank_bench.report import frames
@@ -102,7 +105,7 @@ def _papers(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _what(row: dict[str, object]) -> str:
+def _what(row: dict[Hashable, Any]) -> str:
     if row["kind"] == "saving":
         return "saved at half a point"
-    return f"lost at {100 * float(str(row['rate'])):g} % fewer {row['rate_of']}"
+    return f"lost at {100 * row['rate']:g} % fewer {row['rate_of']}"

@@ -20,7 +20,14 @@ from lowrank_bench.errors import LowRankError
 from lowrank_bench.score.comparison import POINTS, Comparison, mean
 from lowrank_bench.score.metrics import METRICS
 from lowrank_bench.score.paired_test import p_value
-from lowrank_bench.score.scored_cell import CHECKPOINT, DENSE, ScoredCell, has_parameters
+from lowrank_bench.score.scored_cell import (
+    BUDGET,
+    CHECKPOINT,
+    DENSE,
+    ScoredCell,
+    has_parameters,
+    plain_task,
+)
 from lowrank_bench.score.split_scores import Split, Statistics, score_split
 
 LEVEL = 0.05
@@ -47,7 +54,7 @@ CLAIMS = {
     "n_seeds": "seeds",
     "n_examples": "examples of all tasks together",
     "answer": "yes, no, indistinguishable, or not run",
-    "reason": "why it was not run",
+    "reason": "why it was not run, or how many pairs it lacks",
     "note": "what is not standard about the data",
 }
 Pair = tuple[ScoredCell, ScoredCell]
@@ -94,6 +101,8 @@ def answer_claims(
             faults[name] = "no pair of cells could be scored"
         kept = [pair for pair in pairs.get(name, ()) if id(pair) in scored]
         row = _described(name, claim, kept, splits)
+        if lost := len(pairs.get(name, ())) - len(kept):
+            row["reason"] = f"{lost} of {lost + len(kept)} pairs could not be scored"
         rows.append(row | (_answered(claim, scored) if scored else {"reason": faults[name]}))
     return _corrected(pd.DataFrame(rows, columns=list(CLAIMS)))
 
@@ -106,23 +115,24 @@ def _pairs(cells: Sequence[ScoredCell], claim: Mapping[str, Any]) -> list[Pair]:
     LowRankError
         When a side was not run, or stands for several series.
     """
-    sides = [_side(cells, claim[name], claim) for name in ("first", "second")]
-    dense = [claim[name]["method"] == DENSE for name in ("first", "second")]
-    if any(dense):  # the network before compression has no rate
-        place = dense.index(True)
-        by_checkpoint = {cell.key(CHECKPOINT): cell for cell in sides[place]}
-        others = [cell for cell in sides[1 - place] if cell.key(CHECKPOINT) in by_checkpoint]
-        matched = [(by_checkpoint[cell.key(CHECKPOINT)], cell) for cell in others]
-        return [(other, cell)[:: 1 if place == 0 else -1] for other, cell in matched]  # type: ignore[misc]
-    columns = (*CHECKPOINT, "target", "compression", "finetune_epochs")
-    second = {cell.key(columns): cell for cell in sides[1]}
-    return [(cell, second[key]) for cell in sides[0] if (key := cell.key(columns)) in second]
+    first, second = (_side(cells, claim[name], claim) for name in ("first", "second"))
+    if claim["first"]["method"] == DENSE:  # one cell stands beside every rate of the other side
+        return [(one, other) for other, one in _matched(second, first, CHECKPOINT)]
+    return _matched(first, second, CHECKPOINT if claim["second"]["method"] == DENSE else BUDGET)
+
+
+def _matched(
+    cells: Sequence[ScoredCell], partners: Sequence[ScoredCell], columns: Sequence[str]
+) -> list[Pair]:
+    """Return the cells that have a partner with the same values of `columns`, with it."""
+    known = {cell.key(columns): cell for cell in partners}
+    return [(cell, known[key]) for cell in cells if (key := cell.key(columns)) in known]
 
 
 def _side(
     cells: Sequence[ScoredCell], series: Mapping[str, Any], claim: Mapping[str, Any]
 ) -> list[ScoredCell]:
-    """Return the scored cells that a side of a claim names."""
+    """Return the cells that a side of a claim names, those without a score among them."""
     chosen = [cell for cell in cells if _is_meant(cell, series, claim)]
     words = _words(series)
     if not chosen:
@@ -130,10 +140,9 @@ def _side(
     several = {cell.meta["params"] for cell in chosen}
     if len(several) > 1:
         raise LowRankError(f"{words} stands for {len(several)} series; name more parameters")
-    good = [cell for cell in chosen if cell.status == "ok"]
-    if not good:
+    if all(cell.status != "ok" for cell in chosen):
         raise LowRankError(f"every cell of {words} failed: {chosen[0].reason}")
-    return good
+    return chosen
 
 
 def _is_meant(cell: ScoredCell, series: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
@@ -141,7 +150,7 @@ def _is_meant(cell: ScoredCell, series: Mapping[str, Any], claim: Mapping[str, A
     if meta["method"] != series["method"]:
         return False
     if (claim["models"] and meta["model"] not in claim["models"]) or (
-        claim["tasks"] and _plain(meta["task"]) not in claim["tasks"]
+        claim["tasks"] and plain_task(meta["task"]) not in claim["tasks"]
     ):
         return False
     if series["method"] == DENSE:
@@ -155,11 +164,6 @@ def _is_meant(cell: ScoredCell, series: Mapping[str, Any], claim: Mapping[str, A
     return round(float(meta["compression"]), 6) in rates and has_parameters(
         meta["params"], series["params"]
     )
-
-
-def _plain(task: str) -> str:
-    """Return a task's name without what marks it as generated: `wnli` for `quick_wnli`."""
-    return task.removeprefix("quick_")
 
 
 def _words(series: Mapping[str, Any]) -> str:

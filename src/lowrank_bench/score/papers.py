@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lowrank_bench.score.scored_cell import has_parameters
+from lowrank_bench.score.scored_cell import has_parameters, plain_task
 
 # Columns of the table `paper_vs_ours`, one number of a paper and one of our networks a row.
 PAPERS = {
@@ -79,14 +79,14 @@ def _beside(
 ) -> Iterator[dict[str, Any]]:
     """Yield what each of our networks has beside a number."""
     series = number["series"]
-    same = table["params"].map(lambda text: has_parameters(text or "", series["params"]))
-    same &= (table["method"] == series["method"]) & (table["budget"] == number["rate_of"])
-    rows = table[same]
     network = number["network"]
     stands: Mapping[str, str] = dict.fromkeys(paper["networks"].get(network, ()), "")
     stands = {**stands, **paper["stand_ins"].get(network, {})}
-    rows = rows[rows["task"].str.removeprefix("quick_") == number["task"]]
-    rows = rows[rows["model"].isin(list(stands))]
+    wanted = (table["method"] == series["method"]) & (table["budget"] == number["rate_of"])
+    wanted &= table["model"].isin(list(stands)) & (table["task"].map(plain_task) == number["task"])
+    rows = table[wanted]
+    fits = rows["params"].map(lambda text: has_parameters(text, series["params"]))
+    rows = rows[fits.astype(bool)]  # of no rows too
     value = "drop" if number["kind"] == "drop" else "parameter_reduction"
     rows = rows[rows[value].notna()] if value in rows else rows.head(0)
     for model, part in rows.groupby("model", sort=False):
@@ -100,7 +100,9 @@ def _beside(
             "ci_low": low,
             "ci_high": high,
             "n_seeds": row["n_seeds"],
-            "differs": "; ".join(_differences(row, number, stands[str(model)])),
+            "differs": "; ".join(
+                _differences(row, number, stands[str(model)], part["label"].nunique())
+            ),
         }
 
 
@@ -125,9 +127,20 @@ def _numbers(row: pd.Series, number: Mapping[str, Any]) -> tuple[float, float, f
     return float(row["drop"]) * unit, low, high
 
 
-def _differences(row: pd.Series, number: Mapping[str, Any], stand_in: str) -> Sequence[str]:
-    """Return what is not as in the paper; `stand_in` says what our network is, if not the same."""
+def _differences(
+    row: pd.Series, number: Mapping[str, Any], stand_in: str, series: int
+) -> Sequence[str]:
+    """Return what is not as in the paper.
+
+    Parameters
+    ----------
+    row
+        Ours, the best of so many `series`.
+    stand_in
+        What our network is, if not the same.
+    """
     parts = [stand_in] if stand_in else []
+    parts += [f"best of {series} series here"] if series > 1 else []
     if number["kind"] == "drop" and abs(row["compression"] - number["rate"]) > 0.005:
         parts.append(f"{100 * row['compression']:g} % for {100 * number['rate']:g} %")
     wanted, had = number["epochs_after"], row["finetune_epochs"]

@@ -61,6 +61,11 @@ class ScoredCell:
         return " · ".join(f"{name} {self.meta.get(name)}" for name in IDENTITY[1:])
 
 
+def plain_task(name: str) -> str:
+    """Return a task's name without what marks it as generated: `wnli` for `quick_wnli`."""
+    return name.removeprefix("quick_")
+
+
 def has_parameters(params: str, wanted: Mapping[str, Any]) -> bool:
     """Return whether the parameters of a series, canonical JSON, hold the wanted ones.
 

@@ -84,10 +84,8 @@ class Experiment:
         keys = sorted(cell.key for cell in self.plan.cells())
         tasks = {name: task.model_dump() for name, task in self.config.task.items()}
         statistics = self.config.statistics.model_dump()
-        listed = {**self.config.claims, **self.config.reference}
-        said = {name: entry.model_dump() for name, entry in listed.items()}
-        words = [self.config.title, self.config.select, said]
-        return digest([keys, tasks, statistics, words, score.SOURCES.digest()])
+        said = self.config.model_dump(include={"title", "select", "claims", "reference"})
+        return digest([keys, tasks, statistics, said, score.SOURCES.digest()])
 
     @cached_property
     def present_digest(self) -> str:
